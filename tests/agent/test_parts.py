@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from perilune.agent.chat_model import ModelError
 from perilune.agent.context.outputs import fit_output
 from perilune.agent.endings import ModelFailed
-from perilune.agent.evidence import RunEvidence
+from perilune.agent.evidence import RunEvidence, source_digest
 from perilune.agent.home import find_run
 from perilune.agent.journal import read_journal
 from perilune.agent.limiter import RECOVER_AFTER, Limiter, limiter_for
@@ -251,6 +251,21 @@ def test_evidence_is_kept_by_content(tmp_path: Path):
     with pytest.raises(KeyError):
         store.text("../x")
     assert {event.id for event in told} >= {one.id}
+
+
+def test_short_evidence_ids_grow_where_two_would_be_equal(tmp_path: Path):
+    texts: dict[str, str] = {}
+    for number in range(5000):  # two of some hundred share four digits
+        first = texts.setdefault(source_digest("a", str(number))[:4], str(number))
+        if first != str(number):
+            break
+    store = RunEvidence(tmp_path / "evidence", lambda event: None)
+    one, other = (store.keep("a", text, digits=4).id for text in (first, str(number)))
+    assert len(one) == len("ev:1a2b")
+    assert len(other) > len(one)
+    assert other.startswith(one)
+    assert store.keep("a", str(number), digits=4).id == other
+    assert (store.text(one), store.text(other)) == (first, str(number))
 
 
 def test_short_outputs_pass_and_long_ones_are_cut(tmp_path: Path):

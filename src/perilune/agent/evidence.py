@@ -1,6 +1,6 @@
 """The evidence store: every source kept by content hash, so that an answer can only cite what was
-really read. A citation is `[ev:1a2b3c4d]`: the first eight hex digits of the SHA-256 of source and
-text."""
+really read. A citation is `[ev:1a2b3c4d]`: the first hex digits of the SHA-256 of source and text,
+eight unless a tool asks for fewer, and more where two sources of a run would share them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ from pathlib import Path
 from perilune.agent.tool import Evidence
 from perilune.events import Event, EvidenceKept
 
-CITATION = re.compile(r"\[(ev:[0-9a-f]{8})\]")
+CITATION = re.compile(r"\[(ev:[0-9a-f]{4,64})\]")
+
+
+def source_digest(source: str, text: str) -> str:
+    """The SHA-256, in hex, that a source's id is the beginning of."""
+    return hashlib.sha256(f"{source}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class RunEvidence:
@@ -24,10 +29,12 @@ class RunEvidence:
         self._folder = folder
         self._emit = emit
 
-    def keep(self, source: str, text: str, *, title: str = "") -> Evidence:
+    def keep(self, source: str, text: str, *, title: str = "", digits: int = 8) -> Evidence:
         """Keep a text that came from `source`. The same source and text have the same id."""
-        digest = hashlib.sha256(f"{source}\n{text}".encode("utf-8", "surrogatepass")).hexdigest()
-        evidence = Evidence(id=f"ev:{digest[:8]}", source=source, title=title, sha256=digest)
+        digest = source_digest(source, text)
+        while self._holds_another(digest[:digits], digest):
+            digits += 1
+        evidence = Evidence(id=f"ev:{digest[:digits]}", source=source, title=title, sha256=digest)
         path = self._path(evidence.id)
         if not path.exists():
             self._folder.mkdir(exist_ok=True)
@@ -50,6 +57,13 @@ class RunEvidence:
         return CITATION.fullmatch(f"[{evidence_id}]") is not None and (
             self._path(str(evidence_id)).exists()
         )
+
+    def _holds_another(self, prefix: str, digest: str) -> bool:
+        try:
+            with self._path(f"ev:{prefix}").open("rb") as file:
+                return bool(json.loads(file.readline())["sha256"] != digest)
+        except OSError:
+            return False
 
     def _path(self, evidence_id: str) -> Path:
         if not CITATION.fullmatch(f"[{evidence_id}]"):

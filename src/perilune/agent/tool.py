@@ -59,8 +59,11 @@ class Evidence:
 class EvidenceStore(Protocol):
     """Keeps the texts that answers may cite."""
 
-    def keep(self, source: str, text: str, *, title: str = "") -> Evidence:
-        """Keep a text that came from `source` (a URL, a path); the same text has the same id."""
+    def keep(self, source: str, text: str, *, title: str = "", digits: int = 8) -> Evidence:
+        """Keep a text that came from `source` (a URL, a path); the same text has the same id.
+
+        `digits`: length of the id, which grows where another text of the run has the same one.
+        """
 
     def text(self, evidence_id: str) -> str:
         """The kept text. Raises `KeyError` for an id that was never given out."""

@@ -48,6 +48,7 @@ class Verifier(Protocol):
 _MARKED = re.compile(
     r"^[ \t*_#>-]*(?:the )?(?:final )?answer(?: is)?[ *_`]*[:=][ \t*_`]*", re.IGNORECASE | re.M
 )
+_CITED = re.compile(r"\s*\[ev:[0-9a-f]+\]")
 _BOXED = re.compile(r"\\boxed\{((?:[^{}]|\{[^{}]*\})*)\}")
 
 
@@ -65,8 +66,11 @@ def as_text(answer: Submitted) -> str:
 
 
 def final_answer(answer: Submitted) -> str:
-    """The part of an answer that counts: after the last "Answer:", in the last box, or all."""
-    text = as_text(answer).strip()
+    """The part of an answer that counts: after the last "Answer:", in the last box, or all.
+
+    Citations of evidence, `[ev:1a2b3c4d]`, are left out.
+    """
+    text = _CITED.sub("", as_text(answer)).strip()
     boxed = _BOXED.findall(text)
     if boxed:
         return str(boxed[-1]).strip()

@@ -31,10 +31,10 @@ class MemoryEvidence:
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
 
-    def keep(self, source: str, text: str, *, title: str = "") -> Evidence:
+    def keep(self, source: str, text: str, *, title: str = "", digits: int = 8) -> Evidence:
         digest = hashlib.sha256(f"{source}\n{text}".encode()).hexdigest()
-        self.texts[f"ev:{digest[:8]}"] = text
-        return Evidence(f"ev:{digest[:8]}", source, title, digest)
+        self.texts[f"ev:{digest[:digits]}"] = text
+        return Evidence(f"ev:{digest[:digits]}", source, title, digest)
 
     def text(self, evidence_id: str) -> str:
         return self.texts[evidence_id]

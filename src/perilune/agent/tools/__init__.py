@@ -23,6 +23,7 @@ BUILTIN: dict[str, str] = {
     "bash": "Bash",
     "run_tests": "RunTests",
     "search": "Search",
+    "lookup": "Lookup",
     "fetch": "Fetch",
     "browse": "Browse",
     "chart": "Chart",
