@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "models": ("perilune.cli.models", "Show, verify and make checkpoints."),
     "convert": ("perilune.cli.convert", "Convert a checkpoint between storage formats."),
+    "train": ("perilune.cli.train", "Make training data, and train a model."),
     "bench": ("perilune.cli.bench", "Measure speed, and print it beside this machine's limit."),
     "doctor": ("perilune.cli.doctor", "Say what this machine can do, and what is missing."),
 }

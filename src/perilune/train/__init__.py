@@ -1,0 +1,1 @@
+"""The recipe: from generated worlds to a trained model."""
