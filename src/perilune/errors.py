@@ -139,3 +139,14 @@ class ToolError(AgentError):
 
 class SandboxError(AgentError):
     """The sandbox cannot be built or does not hold; nothing is run without it."""
+
+
+# --- training --------------------------------------------------------------------------------
+
+
+class TrainingError(PeriluneError):
+    """A training run cannot go on; its last checkpoint is whole."""
+
+
+class DataError(TrainingError):
+    """A data source failed, or a file of it is damaged."""

@@ -1,0 +1,83 @@
+"""A trained stage as a checkpoint folder in the published layout of Kimi K2.5, text only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from perilune.config import CheckpointConfig, Family, StorageFormat
+from perilune.kernels.quantization import quantize_int4
+from perilune.model.model import KimiK2Model
+from perilune.model.slots import named_slots
+from perilune.train.checkpoint import load_weights
+from perilune.train.config import RunConfig
+from perilune.train.stages.stage import last_checkpoint
+from perilune.weights.published_config import config_json, generation_config_json
+from perilune.weights.reader import TORCH_DTYPES, tensor_memory
+from perilune.weights.tensor_table import TensorSpec, expected_tensors, is_vision
+from perilune.weights.write import write_checkpoint
+
+TOKENIZER_FILES = ("tiktoken.model", "tokenizer_config.json")
+PREFIX = "language_model."
+
+
+def export_stage(
+    config: RunConfig,
+    name: str,
+    folder: Path,
+    *,
+    storage: StorageFormat = StorageFormat.INT4,
+    checkpoint: Path | None = None,
+) -> Path:
+    """Write the newest (or the given) checkpoint of a stage to `folder`, with its tokenizer.
+
+    INT4 is for the routed experts; the rest is bfloat16. Raises UsageError, CheckpointError.
+    """
+    model = KimiK2Model(config.model.model_config())
+    load_weights(checkpoint or last_checkpoint(config, name), model)
+    return export_model(model, folder, storage=storage, tokenizer=config.tokenizer)
+
+
+def export_model(
+    model: KimiK2Model,
+    folder: Path,
+    *,
+    storage: StorageFormat = StorageFormat.INT4,
+    tokenizer: str | Path | None = None,
+) -> Path:
+    """As `export_stage`, of a model in memory. Experts are packed from the values as they are.
+
+    (Through a bfloat16 checkpoint they would be rounded twice, off the grid of INT4 training.)
+    """
+    config = CheckpointConfig(model.config, Family.K25, storage, tensor_prefix=PREFIX)
+    source = None if tokenizer is None else Path(tokenizer)
+    generation = json.dumps(generation_config_json(config), indent=2) + "\n"
+    extra: dict[str, bytes | Path] = {"generation_config.json": generation.encode()}
+    if source is not None:
+        extra |= {name: source / name for name in TOKENIZER_FILES if (source / name).is_file()}
+    slots = dict(named_slots(model))
+
+    def produce(spec: TensorSpec) -> Iterator[memoryview]:
+        name = spec.name.removeprefix(PREFIX)
+        base, _, kind = name.rpartition(".")
+        if kind not in ("weight_packed", "weight_scale", "weight_shape"):
+            yield tensor_memory(slots[name].to("cpu", TORCH_DTYPES[spec.dtype]))
+            return
+        weight = slots[f"{base}.weight"].cpu()
+        if kind == "weight_shape":
+            yield tensor_memory(torch.tensor(weight.shape, dtype=torch.int32))
+        else:
+            packed, scale = quantize_int4(weight, config.int4_group_size)
+            yield tensor_memory(packed if kind == "weight_packed" else scale)
+
+    return write_checkpoint(
+        folder,
+        config_json(config),
+        [spec for spec in expected_tensors(config) if not is_vision(spec.name)],
+        produce,
+        identity=f"export of {id(model)}",
+        extra=extra,
+    )

@@ -1,0 +1,1 @@
+"""MuonClip: Muon for matrices, AdamW for the rest, QK-Clip after each step."""

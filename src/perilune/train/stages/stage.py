@@ -1,0 +1,100 @@
+"""Pre-training, supervised fine-tuning and INT4 training: one loop over different documents.
+
+A stage starts from the weights of an earlier one (with a fresh optimiser) or from random ones, and
+leaves checkpoints and metrics in RUN/NAME.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from perilune.errors import UsageError
+from perilune.model.model import KimiK2Model
+from perilune.train.checkpoint import checkpoints, load_weights
+from perilune.train.config import RunConfig, StageConfig
+from perilune.train.initialise import initialise
+from perilune.train.loop import Observer, Outcome, run_stage
+from perilune.train.optim.muon_clip import MuonClip
+from perilune.train.optim.parameters import parameter_table
+from perilune.train.qat import start_qat
+from perilune.train.replicas import Replicas
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def train_stage(
+    config: RunConfig,
+    name: str,
+    *,
+    device: str = "cpu",
+    minutes: float | None = None,
+    resume: bool = False,
+    observe: Observer = lambda _: None,
+) -> Outcome:
+    """Run stage `name` of a configuration. Raises UsageError and what `run_stage` raises."""
+    stage = stage_config(config, name)
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device here", remedy="Use --device cpu")
+    folder = Path(config.folder) / name
+    model = starting_model(config, stage, resumes=resume and bool(checkpoints(folder)))
+    model.to(device)
+    if stage.qat is not None:
+        check_qat(config, stage)
+    optimizer = MuonClip(model, stage.optim)
+    if stage.qat is not None:
+        start_qat(optimizer, stage.qat.group_size)
+    replicas = Replicas(
+        model, parameter_table(model), threads=config.replicas, dtype=DTYPES[config.dtype]
+    )
+    try:
+        return run_stage(
+            model, stage, folder, replicas=replicas, optimizer=optimizer,
+            tokenizer=config.tokenizer, minutes=minutes, resume=resume, observe=observe,
+        )  # fmt: skip
+    finally:
+        replicas.close()
+
+
+def stage_config(config: RunConfig, name: str) -> StageConfig:
+    """A stage by name. Raises UsageError."""
+    if name not in config.stages:
+        raise UsageError(
+            f"the configuration has no stage {name!r}",
+            remedy=f"Add [stages.{name}], or use one of {[*config.stages]}",
+        )
+    return config.stages[name]
+
+
+def starting_model(config: RunConfig, stage: StageConfig, *, resumes: bool) -> KimiK2Model:
+    """The model that a stage starts from; what a resumed one starts from is overwritten."""
+    model = KimiK2Model(config.model.model_config())
+    if resumes:
+        return model
+    if stage.start_from is None:
+        initialise(model, config.seed)
+        return model
+    load_weights(last_checkpoint(config, stage.start_from), model)
+    return model
+
+
+def last_checkpoint(config: RunConfig, name: str) -> Path:
+    """The newest checkpoint of a stage. Raises UsageError where there is none."""
+    found = checkpoints(Path(config.folder) / name)
+    if not found:
+        raise UsageError(
+            f"stage {name!r} has no checkpoint in {config.folder}", remedy="Run that stage first"
+        )
+    return found[-1]
+
+
+def check_qat(config: RunConfig, stage: StageConfig) -> None:
+    """Raise UsageError where the experts' inputs do not divide into the groups of the format."""
+    assert stage.qat is not None
+    shape, group = config.model, stage.qat.group_size
+    if shape.hidden_size % group or shape.moe_intermediate_size % group or group % 8:
+        raise UsageError(
+            f"hidden_size {shape.hidden_size} and moe_intermediate_size "
+            f"{shape.moe_intermediate_size} do not divide into INT4 groups of {group}"
+        )
