@@ -8,6 +8,8 @@ from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread
 from perilune.agent.tools.http import GuardedClient
 from perilune.agent.tools.pages import Text, page_text
+from perilune.agent.tools.search.almanac import open_almanac
+from perilune.agent.tools.search.almanac.almanac import SCHEME as ALMANAC
 from perilune.agent.tools.search.corpus import SCHEME, Corpus
 from perilune.agent.tools.search.providers import default_corpus
 from perilune.errors import ToolError
@@ -43,6 +45,10 @@ class Fetch(ReadingTool):
         return _show(url, page, start, context)
 
     async def _read(self, url: str) -> Text:
+        if url.startswith(ALMANAC):
+            almanac = await in_thread(open_almanac)
+            article = await in_thread(almanac.document, url)
+            return Text(article.title, article.text)
         if url.startswith(SCHEME):
             corpus = self._corpus or await in_thread(default_corpus)
             if corpus is None:

@@ -13,6 +13,7 @@ from urllib.parse import urlencode, urlsplit
 from perilune.agent.tools.base import in_thread
 from perilune.agent.tools.http import GuardedClient, Page
 from perilune.agent.tools.net_guard import NetGuard
+from perilune.agent.tools.search.almanac import Almanac, open_almanac
 from perilune.agent.tools.search.corpus import Corpus, Hit
 from perilune.errors import ToolError, UsageError
 
@@ -43,6 +44,20 @@ class CorpusSearch:
 
     async def search(self, query: str, count: int) -> list[Hit]:
         return await in_thread(self._corpus.search, query, count)
+
+
+class AlmanacSearch:
+    """The almanac of the package: no network, and always there."""
+
+    name = "almanac"
+
+    def __init__(self, almanac: Almanac | None = None) -> None:
+        self._almanac = almanac
+
+    async def search(self, query: str, count: int) -> list[Hit]:
+        if self._almanac is None:
+            self._almanac = await in_thread(open_almanac)
+        return await in_thread(self._almanac.search, query, count)
 
 
 class SearxngSearch:
@@ -108,8 +123,9 @@ class TavilySearch:
         return _hits(answer.get("results"), "content")[:count]
 
 
-def default_provider(environment: Mapping[str, str] | None = None) -> SearchProvider | None:
-    """The provider that the environment names: an instance, a key, else the local corpus."""
+def default_provider(environment: Mapping[str, str] | None = None) -> SearchProvider:
+    """The provider that the environment names: an instance, a key, a local corpus; else the
+    almanac."""
     named = os.environ if environment is None else environment
     if named.get(SEARXNG):
         return SearxngSearch(named[SEARXNG])
@@ -118,7 +134,7 @@ def default_provider(environment: Mapping[str, str] | None = None) -> SearchProv
     if named.get(TAVILY):
         return TavilySearch(named[TAVILY])
     corpus = default_corpus(named.get(CORPUS, ""))
-    return None if corpus is None else CorpusSearch(corpus)
+    return AlmanacSearch() if corpus is None else CorpusSearch(corpus)
 
 
 def default_corpus(path: str | None = None) -> Corpus | None:

@@ -7,7 +7,6 @@ from typing import Any
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread
 from perilune.agent.tools.search.providers import SearchProvider, default_provider
-from perilune.errors import ToolError
 
 
 class Search(ReadingTool):
@@ -20,13 +19,9 @@ class Search(ReadingTool):
         self._provider = provider
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
-        provider = self._provider or await in_thread(default_provider)
+        provider = self._provider
         if provider is None:
-            raise ToolError(
-                "no search is configured",
-                remedy="The person can set PERILUNE_CORPUS (a folder of texts), "
-                "PERILUNE_SEARXNG_URL, BRAVE_API_KEY or TAVILY_API_KEY.",
-            )
+            provider = await in_thread(default_provider)
         query = str(arguments["query"])
         hits = await provider.search(query, int(arguments.get("count", 8)))
         if not hits:

@@ -1,0 +1,264 @@
+"""The almanac as a search engine: articles and single facts for a question, from one file."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import perilune
+from perilune.agent.tools.search.almanac.attributes import read_attributes
+from perilune.agent.tools.search.almanac.entities import Candidate, find_entities, find_misspelt
+from perilune.agent.tools.search.almanac.query import COMMON, Query, read_query
+from perilune.agent.tools.search.almanac.tables import KINDS
+from perilune.agent.tools.search.almanac.text import key, slug
+from perilune.agent.tools.search.corpus import Document, Hit
+from perilune.errors import ToolError, UsageError
+
+SCHEME = "almanac:"
+PATH = Path(perilune.__file__).parent / "assets" / "almanac" / "almanac.sqlite"
+
+_EXCERPT = 4  # facts of an article that a hit shows
+_MARGIN = 14
+"""Entities that are this much less likely than the first are not asked for their facts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One value. `str(fact)` is the line that a model reads."""
+
+    address: str
+    kind: str
+    entity: str
+    attribute: str
+    value: int | float | str
+    unit: str
+    year: int
+    source: str
+
+    def __str__(self) -> str:
+        return f"{self.entity}.{self.line}"
+
+    @property
+    def line(self) -> str:
+        """Without the entity, as in its article."""
+        unit = f" {self.unit}" if self.unit else ""
+        return f"{self.attribute} = {self.value}{unit} ({self.year}, {self.source})"
+
+
+class Almanac:
+    """Read-only, and may be used from several threads. Raises `UsageError` for a missing file."""
+
+    def __init__(self, path: Path = PATH) -> None:
+        try:
+            self._connection = sqlite3.connect(
+                f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False
+            )
+            self._aliases = self._read_aliases()
+        except sqlite3.Error as error:
+            raise UsageError(
+                f"{path} cannot be used as an almanac: {error}",
+                remedy="Install the package again, or build it: scripts/build_almanac.py.",
+            ) from None
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return int(self._rows("select count(*) from articles")[0][0])
+
+    def search(self, query: str, count: int = 8) -> list[Hit]:
+        """The articles that a question is about, the likeliest first, then those whose text has
+        its words."""
+        asked, found = self._candidates(query)
+        articles = [each.article for each in found][:count]
+        if len(articles) < count:
+            more = self._match(asked, count)
+            articles += [each for each in more if each not in articles]
+        return [self._hit(article, asked.attributes) for article in articles[:count]]
+
+    def facts(self, query: str, count: int = 8) -> list[Fact]:
+        """The facts that a question asks for: "Chad area", "how many people live in Chad".
+
+        Without an attribute in the question: the first facts of the entity.
+        """
+        asked, found = self._candidates(query)
+        if not found:
+            found = [Candidate(article, 0) for article in self._match(asked, 2)]
+        likely = [each.article for each in found if each.score >= found[0].score - _MARGIN]
+        known = [(article, self._facts(article)) for article in likely[: max(count, 4)]]
+        facts: list[Fact] = []
+        for wanted in asked.attributes:
+            facts += [facts_of[wanted] for _, facts_of in known if wanted in facts_of]
+        if asked.attributes:  # by entity first, then by attribute
+            order = {article: place for place, article in enumerate(likely)}
+            address = {self._address(article): order[article] for article, _ in known}
+            facts.sort(key=lambda fact: address[fact.address])
+        if not facts:
+            facts = [fact for _, facts_of in known for fact in facts_of.values()]
+        return facts[:count]
+
+    def document(self, address: str) -> Document:
+        """An article by its address, as text. Raises `ToolError` when there is none."""
+        article = self._find(address)
+        if article is None:
+            raise ToolError(
+                f"the almanac holds no {address}", remedy="Take one that `search` gave."
+            )
+        facts = list(self._facts(article).values())
+        (summary,) = self._rows("select summary from articles where id = ?", article)[0]
+        kind = self._row(article)[0]
+        parts = [self._opening(kind, facts), summary, "\n".join(fact.line for fact in facts)]
+        return Document(
+            self._address(article), self._title(article, facts), "\n\n".join(filter(None, parts))
+        )
+
+    def articles(self, kind: str | None = None) -> Iterable[str]:
+        """The addresses of all articles, or those of a kind: country, city, element, airport,
+        word."""
+        rows = self._rows("select kind, name, ordinal from articles order by id")
+        return [_address(KINDS[k], name, n) for k, name, n in rows if kind in (None, KINDS[k])]
+
+    def well_known(self, kind: str, weight: int = 0) -> list[str]:
+        """The addresses of a kind's articles of at least this weight (0 to 100) that are meant
+        when their name is said: no article of that name has more weight."""
+        meant: dict[str, tuple[str, str, int]] = {}
+        rows = self._rows("select kind, name, ordinal, weight from articles order by weight, -id")
+        heavy = set()
+        for number, name, ordinal, its_weight in rows:
+            meant[name] = (KINDS[number], name, ordinal)
+            if its_weight >= weight:
+                heavy.add(name)
+        found = [each for each in meant.values() if each[0] == kind and each[1] in heavy]
+        return sorted(_address(*each) for each in found)
+
+    def facts_of(self, address: str) -> list[Fact]:
+        """All facts of an article. Raises `ToolError` when there is none."""
+        article = self._find(address)
+        if article is None:
+            raise ToolError(f"the almanac holds no {address}")
+        return list(self._facts(article).values())
+
+    def close(self) -> None:
+        self._connection.close()
+
+    # --- finding ---
+
+    def _candidates(self, text: str) -> tuple[Query, list[Candidate]]:
+        asked = read_query(text, self._aliases)
+        found = find_entities(asked, self._aliases, self._rows)
+        if not found:
+            return asked, self._by_text(asked) or find_misspelt(asked, self._rows)
+        return asked, found
+
+    def _by_text(self, asked: Query) -> list[Candidate]:
+        """Articles whose names or texts have all the words; first those that can answer."""
+        found = self._match(asked, 20, " ")
+        able = [each for each in found if set(asked.attributes) & self._facts(each).keys()]
+        ranked = [*able, *(each for each in found if each not in able)]
+        return [Candidate(article, -place) for place, article in enumerate(ranked)]
+
+    def _match(self, asked: Query, count: int, joined: str = " OR ") -> list[int]:
+        """Articles by the words of their text, ranked by BM25 (sqlite.org/fts5.html)."""
+        words = [word for place, word in enumerate(asked.words) if not asked.says_nothing(place)]
+        words = words or [word for word in asked.words if word not in COMMON] or asked.words
+        if not words:
+            return []
+        expression = joined.join(f'"{word}"' for word in dict.fromkeys(words))
+        rows = self._rows(
+            "select rowid from words where words match ? order by bm25(words, 6.0, 1.0) limit ?",
+            expression, count,
+        )  # fmt: skip
+        return [row[0] for row in rows]
+
+    def _find(self, address: str) -> int | None:
+        kind, _, rest = address.removeprefix(SCHEME).partition("/")
+        name, _, ordinal = rest.partition("~")
+        if kind not in KINDS or not (ordinal or "1").isdecimal():
+            return None
+        rows = self._rows(
+            "select articles.id from names join articles on articles.id = names.article "
+            "where names.key = ? and names.how = 0 and articles.kind = ? and articles.ordinal = ?",
+            key(name), KINDS.index(kind), int(ordinal or 1),
+        )  # fmt: skip
+        return int(rows[0][0]) if rows else None
+
+    # --- showing ---
+
+    def _hit(self, article: int, attributes: list[int]) -> Hit:
+        facts = self._facts(article)
+        first = [facts[each] for each in attributes if each in facts]
+        rest = [fact for fact in facts.values() if fact not in first]
+        excerpt = "; ".join(fact.line for fact in [*first, *rest][: max(_EXCERPT, len(first))])
+        return Hit(self._title(article, facts.values()), self._address(article), excerpt)
+
+    def _title(self, article: int, known: Iterable[Fact]) -> str:
+        kind, name, _ = self._row(article)
+        if kind in ("country", "element"):
+            return f"{name} ({kind})"
+        if kind == "word":
+            return f"{name} (word)"
+        facts = {fact.attribute: fact.value for fact in known}
+        where = [str(facts[each]) for each in ("region", "country") if each in facts]
+        return ", ".join([name, *where])
+
+    def _opening(self, kind: str, facts: list[Fact]) -> str:
+        entity = facts[0].entity if facts else ""
+        where = next((str(f.value) for f in facts if f.attribute == "country"), "")
+        within = f" in {where}" if where else ""
+        return {
+            "country": "", "word": "", "city": f"{entity} is a city{within}.",
+            "element": f"{entity} is a chemical element.",
+            "airport": f"{entity} is an airport{within}.",
+        }[kind]  # fmt: skip
+
+    def _address(self, article: int) -> str:
+        return _address(*self._row(article))
+
+    def _row(self, article: int) -> tuple[str, str, int]:
+        """Kind, name, ordinal."""
+        statement = "select kind, name, ordinal from articles where id = ?"
+        kind, name, ordinal = self._rows(statement, article)[0]
+        return KINDS[kind], name, ordinal
+
+    def _facts(self, article: int) -> dict[int, Fact]:
+        """All facts of an article by attribute id, in the order of an article."""
+        rows = self._rows(
+            "select stored.attribute, attributes.name, stored.value, attributes.unit, "
+            "coalesce(stored.year, sources.year), sources.name "
+            "from stored join attributes on attributes.id = stored.attribute "
+            "join sources on sources.id = stored.source "
+            "where stored.article = ? order by stored.attribute",
+            article,
+        )
+        kind, name, ordinal = self._row(article)
+        address = _address(kind, name, ordinal)
+        return {row[0]: Fact(address, kind, name, *row[1:]) for row in rows}
+
+    # --- the file ---
+
+    def _read_aliases(self) -> dict[str, list[int]]:
+        """Key of an alias -> ids of the attributes that it may mean, the likeliest first."""
+        ids = dict(self._connection.execute("select name, id from attributes"))
+        aliases: dict[str, list[int]] = {}
+        for attribute in read_attributes():
+            for alias in attribute.aliases:
+                if attribute.name in ids:
+                    aliases.setdefault(alias, []).append(ids[attribute.name])
+        return aliases
+
+    def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        with self._lock:
+            return self._connection.execute(statement, values).fetchall()
+
+
+def _address(kind: str, name: str, ordinal: int) -> str:
+    return f"{SCHEME}{kind}/{slug(name)}" + (f"~{ordinal}" if ordinal > 1 else "")
+
+
+@lru_cache(maxsize=1)
+def open_almanac() -> Almanac:
+    """The almanac of the package, opened once."""
+    return Almanac()
