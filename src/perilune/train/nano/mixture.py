@@ -1,0 +1,88 @@
+"""Which episodes nano learns from, by index: a pure function, so that data has a position.
+
+The same index gives the same episode in every process; exam seeds are never drawn from.
+"""
+
+from __future__ import annotations
+
+from perilune.train.nano.dialogue import dialogue, drill, sum_question
+from perilune.train.nano.episode import Episode, Faults, play
+from perilune.train.nano.facts import facts_of_seed
+from perilune.train.nano.gazetteer import lookup_question, pair_question
+from perilune.train.nano.policy import POLICIES, UnsolvableError
+from perilune.world.families import generate_task
+from perilune.world.seed import Seed, Split, Stream
+
+_BLOCK = 2
+"""Episodes in a row that share a world, for making one takes as long as using it."""
+FAMILY_WEIGHTS = {
+    "lookup": 14,
+    "unanswerable": 6,
+    "reverse_lookup": 10,
+    "hops": 18,
+    "arithmetic": 12,
+    "comparison": 14,
+    "selection": 4,
+    "conflict": 3,
+}
+KIND_WEIGHTS = {"world": 46, "lookup": 24, "pair": 10, "dialogue": 4, "sum": 3, "drill": 13}
+_SIZES = {"arithmetic": (2, 2, 3, 3, 4), "comparison": (2, 2, 3, 3, 4), "selection": (3, 4)}
+_FAULTS = (
+    "Not found.",
+    "Error: the request timed out",
+    "Error: the service is overloaded, try again",
+    "Error: no result after 30 s; the call was stopped.",
+    "Error: connection reset",
+)
+_FAULTY, _FAULTY_TWICE = 0.06, 0.25
+
+
+def episode(index: int, split: Split = Split.TRAIN) -> Episode:
+    """The episode of an index. Those without a solution are passed over for the next try."""
+    stream = Seed(split, index).stream("episode")
+    while True:
+        kind = weighted(stream, KIND_WEIGHTS)
+        try:
+            if kind == "world":
+                return _world_episode(index, stream, split)
+            question = _QUESTIONS[kind](stream)
+            faults = _faults(stream) if kind in ("lookup", "pair") else {}
+            return play(question.text, question.policy, question.facts, faults)
+        except UnsolvableError:
+            continue
+
+
+def _world_episode(index: int, stream: Stream, split: Split) -> Episode:
+    seed = Seed(split, index // _BLOCK)
+    family = weighted(stream, FAMILY_WEIGHTS)
+    size = stream.pick(_SIZES[family]) if family in _SIZES else None
+    task = generate_task(seed, family, size=size)
+    return play(task.prompt, POLICIES[family](task), facts_of_seed(seed), _faults(stream))
+
+
+def _faults(stream: Stream) -> Faults:
+    """Rarely a call fails, or the first one finds nothing; sometimes the next call does, too."""
+    if not stream.chance(_FAULTY):
+        return {}
+    at = stream.pick((0, 0, 0, 1, 2))
+    fault = stream.pick(_FAULTS[1:] if at else _FAULTS)
+    return {at: fault, at + 1: fault} if stream.chance(_FAULTY_TWICE) else {at: fault}
+
+
+def weighted(stream: Stream, weights: dict[str, int]) -> str:
+    """One of the keys, as often as its weight says."""
+    at = stream.below(sum(weights.values()))
+    for name, weight in weights.items():
+        at -= weight
+        if at < 0:
+            return name
+    raise AssertionError
+
+
+_QUESTIONS = {
+    "lookup": lookup_question,
+    "pair": pair_question,
+    "dialogue": dialogue,
+    "sum": sum_question,
+    "drill": drill,
+}
