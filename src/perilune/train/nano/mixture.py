@@ -5,6 +5,8 @@ The same index gives the same episode in every process; exam seeds are never dra
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from perilune.train.nano.dialogue import dialogue, drill, sum_question
 from perilune.train.nano.episode import Episode, Faults, play
 from perilune.train.nano.facts import facts_of_seed
@@ -37,14 +39,17 @@ _FAULTS = (
 _FAULTY, _FAULTY_TWICE = 0.06, 0.25
 
 
-def episode(index: int, split: Split = Split.TRAIN) -> Episode:
-    """The episode of an index. Those without a solution are passed over for the next try."""
-    stream = Seed(split, index).stream("episode")
+def episode(index: int, weights: Mapping[str, int] = KIND_WEIGHTS) -> Episode:
+    """The episode of an index. Those without a solution are passed over for the next try.
+
+    `weights`: how often each kind comes, for a curriculum.
+    """
+    stream = Seed(Split.TRAIN, index).stream("episode")
     while True:
-        kind = weighted(stream, KIND_WEIGHTS)
+        kind = weighted(stream, weights)
         try:
             if kind == "world":
-                return _world_episode(index, stream, split)
+                return _world_episode(index, stream)
             question = _QUESTIONS[kind](stream)
             faults = _faults(stream) if kind in ("lookup", "pair") else {}
             return play(question.text, question.policy, question.facts, faults)
@@ -52,8 +57,8 @@ def episode(index: int, split: Split = Split.TRAIN) -> Episode:
             continue
 
 
-def _world_episode(index: int, stream: Stream, split: Split) -> Episode:
-    seed = Seed(split, index // _BLOCK)
+def _world_episode(index: int, stream: Stream) -> Episode:
+    seed = Seed(Split.TRAIN, index // _BLOCK)
     family = weighted(stream, FAMILY_WEIGHTS)
     size = stream.pick(_SIZES[family]) if family in _SIZES else None
     task = generate_task(seed, family, size=size)
@@ -69,7 +74,7 @@ def _faults(stream: Stream) -> Faults:
     return {at: fault, at + 1: fault} if stream.chance(_FAULTY_TWICE) else {at: fault}
 
 
-def weighted(stream: Stream, weights: dict[str, int]) -> str:
+def weighted(stream: Stream, weights: Mapping[str, int]) -> str:
     """One of the keys, as often as its weight says."""
     at = stream.below(sum(weights.values()))
     for name, weight in weights.items():

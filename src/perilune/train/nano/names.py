@@ -6,16 +6,18 @@ accents and letters in any order; these have, too. None is taken from the almana
 
 from __future__ import annotations
 
+import re
+
 from perilune.world.seed import Stream
 
-_ONSETS = tuple(
-    "b bl br c ch cl cr d dr f fl fr g gh gl gr h j k kh kl kr l m n ng p pl pr q qu r s sc sh "
-    "sk sl sm sn sp st str sw t th tr ts v w wh x y z zh".split()
-)
-_VOWELS = tuple("a e i o u y aa ai au ay ea ee ei eo ia ie io oa oe oo ou ue ui".split())
-_CODAS = tuple(
-    "b ch ck d f g h k l ll ld lt m mb n nd ng nt p r rd rg rk rn rt s sh sk ss st t th v w x "
-    "z".split()
+_ONSETS, _VOWELS, _CODAS = (
+    tuple(re.findall(r"\w+", letters))
+    for letters in (
+        "b bl br c ch cl cr d dr f fl fr g gh gl gr h j k kh kl kr l m n ng p pl pr q qu r s sc "
+        "sh sk sl sm sn sp st str sw t th tr ts v w wh x y z zh",
+        "a e i o u y aa ai au ay ea ee ei eo ia ie io oa oe oo ou ue ui",
+        "b ch ck d f g h k l ll ld lt m mb n nd ng nt p r rd rg rk rn rt s sh sk ss st t th v w x z",
+    )
 )
 _ACCENTS = str.maketrans("aeioucnsz", "áéíöúçñšž")
 _BEFORE = ("New", "Saint", "North", "South", "East", "West", "Upper", "Great", "San", "El", "Port",

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from perilune.agent.nano import SYSTEM_PROMPT
 from perilune.agent.tool import ToolRegistry
 from perilune.agent.tools.compact import compact_tools
 from perilune.chat.format import ChatFormat
@@ -14,9 +15,6 @@ from perilune.chat.tokenizer import Tokenizer
 from perilune.config import Family
 from perilune.train.nano.mixture import episode
 from perilune.train.tokenizer import train_bpe, write_tokenizer
-
-SYSTEM = "You are nano. Look up facts, calculate with python, and cite sources."
-"""The system prompt that nano is trained with, and run with."""
 
 Message = dict[str, Any]
 
@@ -30,7 +28,7 @@ class Renderer:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._chat = ChatFormat(tokenizer, Family.K25)
         self._tools = ToolRegistry(compact_tools()).declarations()
-        self._system: list[Message] = [{"role": "system", "content": SYSTEM}]
+        self._system: list[Message] = [{"role": "system", "content": SYSTEM_PROMPT}]
         self.header = self._chat.encode(self._system, self._tools, add_generation_prompt=False)
 
     def render(self, messages: list[Message]) -> tuple[list[int], list[bool]]:
