@@ -16,7 +16,8 @@ _ONSETS, _VOWELS, _CODAS = (
         "b bl br c ch cl cr d dr f fl fr g gh gl gr h j k kh kl kr l m n ng p pl pr q qu r s sc "
         "sh sk sl sm sn sp st str sw t th tr ts v w wh x y z zh",
         "a e i o u y aa ai au ay ea ee ei eo ia ie io oa oe oo ou ue ui",
-        "b ch ck d f g h k l ll ld lt m mb n nd ng nt p r rd rg rk rn rt s sh sk ss st t th v w x z",
+        "b ch ck d f g h k l ll ld lt m mb n nd ng nt p r rd rg rk rn rt s sh sk ss st t th v w x "
+        "z",
     )
 )
 _ACCENTS = str.maketrans("aeioucnsz", "áéíöúçñšž")
