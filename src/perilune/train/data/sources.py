@@ -29,6 +29,7 @@ class SourceMaker(Protocol):
 # name -> where its maker is. Imported when a run uses it.
 SOURCES: dict[str, tuple[str, str]] = {
     "copy": ("perilune.train.data.synthetic", "copy_source"),
+    "nano-episodes": ("perilune.train.nano.source", "nano_source"),
     "world-text": ("perilune.train.data.world_text", "world_text_source"),
 }
 

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from collections.abc import Generator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from perilune.agent.tools.lookup.facts import Fact, Facts
+from perilune.agent.tools.search.almanac.attributes import Attribute, read_attributes
 from perilune.train.nano.names import invented_code, invented_name, invented_word
 from perilune.train.nano.policy import (
     Policy,
@@ -28,10 +29,12 @@ from perilune.train.nano.policy import (
 )
 from perilune.world.seed import Stream
 
-ENTITIES = (4, 9)
+ENTITIES = (3, 6)
 """How many entities an invented almanac has."""
-_LEFT_OUT = 0.1
-"""Share of facts that nobody wrote down."""
+ATTRIBUTES = (4, 9)
+"""How many attributes each of them has, those of a kind in common but for one or two."""
+_DATED = 0.7
+_ASKING = frozenset(("how", "what", "which", "where", "when", "who", "in"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,33 +47,29 @@ class Question:
 
 
 def lookup_question(stream: Stream) -> Question:
-    """One fact of one entity, which may be missing."""
-    facts, entities = _almanac(stream)
-    kind, name = stream.pick(entities)
-    attribute = stream.pick(_KINDS[kind]["attributes"])
-    if stream.chance(0.45) and attribute["phrasings"]:
-        phrasing = stream.pick(attribute["phrasings"])
-    else:
-        phrasing = stream.pick(_GENERAL["lookup"])
+    """One fact of one entity; rarely one that is missing, or of an entity that does not exist."""
+    facts, names, attributes = _almanac(stream)
+    name, attribute = stream.pick(names), stream.pick(attributes)
     if stream.chance(0.06):
-        name = invented_name(stream)  # of nothing
+        name = invented_name(stream)
+    elif stream.chance(0.08):
+        attribute = stream.pick(_ATTRIBUTES)
+    phrasings = _PHRASINGS.get(attribute.name, ())
+    own = phrasings and stream.chance(0.6)
+    phrasing = stream.pick(phrasings) if own else stream.pick(_GENERAL["lookup"])
     text, words, (said,) = _worded(stream, phrasing, _label(stream, attribute), [name])
-    return Question(text, _lookup(said, words, attribute["name"]), facts)
+    return Question(text, _lookup(said, words, attribute.name), facts)
 
 
 def pair_question(stream: Stream) -> Question:
     """Two entities compared, added or divided."""
-    facts, entities = _almanac(stream)
-    kinds = [(kind, [name for other, name in entities if other == kind]) for kind in dict(entities)]
-    kind, names = stream.pick([each for each in kinds if len(each[1]) >= 2] or kinds[:1])
-    if len(names) < 2:
-        return lookup_question(stream)
-    numeric = [each for each in _KINDS[kind]["attributes"] if "number" in each]
+    facts, names, attributes = _almanac(stream)
+    numeric = [each for each in attributes if each.unit] or [_POPULATION]
     attribute = stream.pick(numeric)
     phrasing, what = stream.pick(_GENERAL["larger"])
     pair = stream.sample(names, 2)
     text, words, said = _worded(stream, phrasing, _label(stream, attribute), pair)
-    return Question(text, _pair(said, words, what, attribute["name"]), facts)
+    return Question(text, _pair(said, words, what, attribute.name), facts)
 
 
 # --- policies -----------------------------------------------------------------------------------
@@ -130,9 +129,11 @@ def _combined(facts: list[Seen], what: str) -> Generator[Reply, list[str], Reply
 # --- words --------------------------------------------------------------------------------------
 
 
-def _label(stream: Stream, attribute: Mapping[str, Any]) -> str:
-    labels = [attribute["name"].replace("_", " "), *attribute["labels"]]
-    return str(stream.pick(labels) if stream.chance(0.6) else labels[0])
+def _label(stream: Stream, attribute: Attribute) -> str:
+    """Its name, or one of the words that ask for it."""
+    if stream.chance(0.5):
+        return attribute.name
+    return stream.pick(attribute.aliases)
 
 
 def _worded(
@@ -177,61 +178,74 @@ def _with_typo(stream: Stream, template: str) -> str:
 # --- invented almanacs ----------------------------------------------------------------------------
 
 
-def _almanac(stream: Stream) -> tuple[Facts, list[tuple[str, str]]]:
-    facts, entities = [], []
-    kinds = [stream.pick(list(_KINDS)) for _ in range(2)]
+def _almanac(stream: Stream) -> tuple[Facts, list[str], list[Attribute]]:
+    """-> the facts, the names, and the attributes that most of them have."""
+    shape = stream.pick(("place", "place", "short", "airport"))
+    count = stream.between(*ATTRIBUTES)
+    main = [each for each in _ATTRIBUTES if each.name in _PHRASINGS]
+    common = [stream.pick(main if stream.chance(0.6) else _ATTRIBUTES) for _ in range(count)]
+    common = list(dict.fromkeys(common))
+    names, facts = [], []
     for _ in range(stream.between(*ENTITIES)):
-        kind = stream.pick(kinds)
-        name = invented_name(stream, _KINDS[kind]["names"])
-        entities.append((kind, name))
-        year = str(stream.between(1960, 2024)) if stream.chance(0.3) else ""
-        for attribute in _KINDS[kind]["attributes"]:
-            if stream.chance(_LEFT_OUT):
+        name = invented_name(stream, shape)
+        names.append(name)
+        year = str(stream.between(1960, 2026)) if stream.chance(_DATED) else ""
+        for attribute in common:
+            if stream.chance(0.04):
                 continue
             value = _value(stream, attribute)
             facts.append(
                 Fact(
-                    name,
-                    attribute["name"],
-                    value,
-                    kind,
-                    tuple(attribute["labels"]),
-                    year if "number" in attribute else "",
-                    "",
+                    name, attribute.name, value, shape, attribute.aliases, year, "",
                     f"almanac:{name}",
                 )
-            )
-    return Facts(facts), entities
+            )  # fmt: skip
+    return Facts(facts), names, common
 
 
-def _value(stream: Stream, attribute: Mapping[str, Any]) -> str:
-    if "number" in attribute:
-        low, high, decimals = attribute["number"]
+def _value(stream: Stream, attribute: Attribute) -> str:
+    if attribute.unit:
         # Even over the magnitudes, as sizes of real things are.
-        top = max(low + 1, min(high, 10 ** stream.between(1, len(str(high)))))
-        number = low + stream.below(int(top - low + 1))
-        digits = f"{number}"
-        if decimals:
-            digits += "." + "".join(str(stream.below(10)) for _ in range(decimals))
-            digits = digits.rstrip("0").rstrip(".") if stream.chance(0.5) else digits
-        return f"{digits} {attribute['unit']}".strip()
-    if "words" in attribute:
-        return str(stream.pick(attribute["words"]))
-    match attribute["value"]:
-        case "year":
-            return str(stream.between(1500, 2020))
-        case "code":
-            return invented_code(stream)
-        case "word":
-            return invented_word(stream, stream.between(2, 3))
+        digits = str(stream.below(10 ** stream.between(1, 10)))
+        if stream.chance(0.25):
+            digits = digits[:3] + "." + str(stream.between(1, 999))
+        return f"{digits} {attribute.unit}"
+    if "code" in attribute.name or "symbol" in attribute.name:
+        return invented_code(stream)
+    kind = stream.below(6)
+    if kind == 0:
+        return str(stream.between(1500, 2020))
+    if kind == 1:
+        return ", ".join(invented_name(stream, "short") for _ in range(stream.between(2, 3)))
+    if kind == 2:
+        words = [invented_word(stream, stream.between(1, 2)) for _ in range(stream.between(1, 3))]
+        return " ".join(words)
     return invented_name(stream)
 
 
-def _load() -> tuple[dict[str, Any], dict[str, Any]]:
+def _usable(alias: str) -> bool:
+    """Whether words can stand for the attribute within any phrasing: "the [size] of X"."""
+    words = alias.split(" ")
+    return len(words) <= 3 and words[0] not in (
+        "how",
+        "what",
+        "which",
+        "where",
+        "when",
+        "who",
+        "in",
+    )
+
+
+def _load() -> tuple[dict[str, list[str]], dict[str, Any]]:
     text = Path(__file__).with_name("gazetteer.toml").read_text("utf-8")
     tables = tomllib.loads(text)
-    general = tables.pop("general")
-    return tables, general
+    return tables["phrasings"], tables["general"]
 
 
-_KINDS, _GENERAL = _load()
+_PHRASINGS, _GENERAL = _load()
+_ATTRIBUTES = [
+    replace(each, aliases=tuple(filter(_usable, each.aliases)) or (each.name,))
+    for each in read_attributes()
+]
+_POPULATION = next(each for each in _ATTRIBUTES if each.name == "population")

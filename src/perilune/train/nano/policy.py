@@ -19,7 +19,7 @@ from perilune.world.task import Task
 Policy = Generator[Reply, list[str], None]
 """Yields turns; the last one answers. Receives the texts of the tool results of each turn."""
 
-LINE = re.compile(r"(.+?)\.(\w+) = (.*?)(?: \((\d+)\))?(?: \[(ev:[0-9a-f]+)\])?")
+LINE = re.compile(r"(.+?) = (.*?)(?: \((\d+)\))?(?: \[(ev:[0-9a-f]+)\])?")
 MOST_CITED = 4
 _ERROR = "Error"
 
@@ -54,13 +54,13 @@ class Seen:
 
 def seen(result: str) -> list[Seen]:
     """The facts in a result of `lookup`."""
-    matches = [LINE.fullmatch(line) for line in result.splitlines()]
-    return [
-        Seen(entity, attribute, value, int(year or 0), id_ or "")
-        for match in matches
-        if match
-        for entity, attribute, value, year, id_ in [match.groups()]
-    ]
+    facts = []
+    for line in result.splitlines():
+        match = LINE.fullmatch(line)
+        if match and "." in match[1]:
+            entity, _, attribute = match[1].rpartition(".")
+            facts.append(Seen(entity, attribute, match[2], int(match[3] or 0), match[4] or ""))
+    return facts
 
 
 # --- looking up -------------------------------------------------------------------------------

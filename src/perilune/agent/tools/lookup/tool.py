@@ -12,6 +12,8 @@ from perilune.agent.tools.base import ReadingTool, in_thread
 from perilune.agent.tools.lookup.facts import Fact, FactStore, Found, find
 from perilune.errors import ToolError
 
+MOST_NAMED = 6
+"""Attributes named where another one was asked for."""
 EVIDENCE_DIGITS = 4
 """Digits of an evidence id here: fewer to copy; the store adds some where two would be equal."""
 
@@ -54,5 +56,6 @@ def shown(found: Found, ids: list[str]) -> str:
             lines.append(f"({found.more} more)")
         return "\n".join(lines)
     if found.entities:
-        return f"Not found. {found.entities[0]} has: {', '.join(found.known)}."
+        more = ", ..." if len(found.known) > MOST_NAMED else "."
+        return f"Not found. {found.entities[0]} has: {', '.join(found.known[:MOST_NAMED])}{more}"
     return "Not found."
