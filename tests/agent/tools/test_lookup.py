@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perilune.agent.tool import ToolContext
-from perilune.agent.tools.lookup.facts import Fact, Facts, find, normalised
+from perilune.agent.tools.lookup.facts import Fact, Facts, normalised
 from perilune.agent.tools.lookup.tool import Lookup, shown
 
 CHAD_AREA = Fact("Chad", "area", "1284000 km2", "country", ("surface area", "size"), "2020", "CIA")
@@ -27,46 +27,46 @@ def test_an_attribute_is_found_by_name_label_and_in_a_whole_question():
         "CHAD SIZES",
         "What is the area of Chad, in km2?",
     ):
-        assert find(STORE, query).facts == (CHAD_AREA,), query
-    assert find(STORE, "how many people live in Chad").facts == (CHAD_PEOPLE,)
+        assert STORE.find(query).facts == (CHAD_AREA,), query
+    assert STORE.find("how many people live in Chad").facts == (CHAD_PEOPLE,)
 
 
 def test_several_entities_give_a_line_each():
-    assert find(STORE, "Chad Niger area").facts == (CHAD_AREA, NIGER_AREA)
+    assert STORE.find("Chad Niger area").facts == (CHAD_AREA, NIGER_AREA)
 
 
 def test_the_longest_name_wins():
-    assert find(STORE, "area of Papua New Guinea").facts == (GUINEA,)
-    assert find(STORE, "Guinea area").facts == (GUINEA_2,)
+    assert STORE.find("area of Papua New Guinea").facts == (GUINEA,)
+    assert STORE.find("Guinea area").facts == (GUINEA_2,)
 
 
 def test_a_value_finds_its_entity():
-    assert find(STORE, "country capital N'Djamena").facts == (CAPITAL,)
-    assert find(STORE, "area 1267000").facts == (NIGER_AREA,)
+    assert STORE.find("country capital N'Djamena").facts == (CAPITAL,)
+    assert STORE.find("area 1267000").facts == (NIGER_AREA,)
 
 
 def test_year_and_source_choose_among_disputed_facts():
-    assert find(STORE, "Zika depth").facts == (CENSUS, ATLAS)
-    assert find(STORE, "Dosika Atlas 1938 Zika depth").facts == (ATLAS,)
+    assert STORE.find("Zika depth").facts == (CENSUS, ATLAS)
+    assert STORE.find("Dosika Atlas 1938 Zika depth").facts == (ATLAS,)
 
 
 def test_what_is_not_there_is_not_guessed():
-    missing = find(STORE, "Niger population")
+    missing = STORE.find("Niger population")
     assert not missing.facts
     assert (missing.entities, missing.known) == (("Niger",), ("area",))
     assert shown(missing, []) == "Not found. Niger has: area."
-    assert shown(find(STORE, "Atlantis area"), []) == "Not found."
+    assert shown(STORE.find("Atlantis area"), []) == "Not found."
 
 
 def test_a_bare_name_shows_its_first_facts():
-    found = find(STORE, "Chad", most=2)
+    found = STORE.find("Chad", most=2)
     assert found.facts == (CHAD_AREA, CHAD_PEOPLE)
     assert shown(found, ["", ""]).endswith("(1 more)")
 
 
 @given(st.text(max_size=80))
 def test_any_query_has_a_result(query: str):
-    found = find(STORE, query)
+    found = STORE.find(query)
     assert len(found.facts) <= 4
     assert shown(found, [""] * len(found.facts))
     assert normalised(normalised(query)) == normalised(query)
@@ -79,3 +79,20 @@ async def test_the_tool_keeps_its_lines_as_evidence(context: ToolContext):
     assert line == "Chad.area = 1284000 km2 (2020)"
     assert context.evidence is not None
     assert context.evidence.text(id_.rstrip("]")) == f"{line}, CIA"
+
+
+def test_the_almanac_is_the_default_and_says_when_it_did_not_understand():
+    from perilune.agent.tools.lookup.almanac import almanac_facts
+
+    almanac = almanac_facts()
+    (area,) = almanac.find("Chad area").facts
+    assert area.line.startswith("Chad.area = 1284000 km2 (")
+    assert almanac.find("how many peple live in Chad").facts[0].attribute == "population"
+    both = almanac.find("area of Chad and Niger").facts
+    assert {each.entity for each in both} == {"Chad", "Niger"}
+    strange = almanac.find("Chad glimness")
+    assert not strange.facts
+    assert strange.entities == ("Chad",)
+    assert "area" in strange.known
+    assert len(almanac.find("Chad").facts) == 4
+    assert len(almanac.find("Chad languages").facts[0].value) < 80

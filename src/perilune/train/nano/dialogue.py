@@ -7,10 +7,11 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from perilune.agent.models.scripted import Reply
 from perilune.agent.tools.lookup.facts import Facts
 from perilune.train.nano.gazetteer import Question
 from perilune.train.nano.names import invented_name
-from perilune.train.nano.policy import Policy, Reply, calculate
+from perilune.train.nano.policy import Policy, calculate
 from perilune.world.names import NameSource
 from perilune.world.seed import Split, Stream
 

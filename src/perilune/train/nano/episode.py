@@ -9,7 +9,7 @@ from typing import Any
 
 from perilune.agent.evidence import source_digest
 from perilune.agent.models.scripted import Call
-from perilune.agent.tools.lookup.facts import FactStore, find
+from perilune.agent.tools.lookup.facts import FactStore
 from perilune.agent.tools.lookup.tool import EVIDENCE_DIGITS, shown
 from perilune.errors import UsageError
 from perilune.train.nano.calculator import shown_value
@@ -75,6 +75,6 @@ def run(call: Call, store: FactStore) -> str:
     assert isinstance(call.arguments, dict)
     if call.name == "python":
         return shown_value(str(call.arguments["code"]))
-    found = find(store, str(call.arguments["query"]))
+    found = store.find(str(call.arguments["query"]))
     digests = [source_digest(fact.address, fact.whole) for fact in found.facts]
     return shown(found, [f"ev:{digest[:EVIDENCE_DIGITS]}" for digest in digests])

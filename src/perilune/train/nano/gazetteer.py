@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from perilune.agent.models.scripted import Reply
 from perilune.agent.tools.lookup.facts import Fact, Facts
 from perilune.agent.tools.search.almanac.attributes import Attribute, read_attributes
 from perilune.train.nano.names import invented_code, invented_name, invented_word
 from perilune.train.nano.policy import (
     Policy,
-    Reply,
     Seen,
     UnsolvableError,
     calculate,

@@ -61,33 +61,6 @@ class Fact:
         return f"{self.line}, {self.source}" if self.source else self.line
 
 
-class FactStore(Protocol):
-    """Where facts are. Phrases come as `normalised` gives them."""
-
-    def of_entity(self, phrase: str) -> Sequence[Fact]:
-        """The facts of every entity of this name."""
-
-    def with_value(self, phrase: str) -> Sequence[Fact]:
-        """The facts whose value is this: a name, a word or a number (without its unit)."""
-
-
-class Facts:
-    """A `FactStore` in memory."""
-
-    def __init__(self, facts: Iterable[Fact]) -> None:
-        self._by_entity: dict[str, list[Fact]] = {}
-        self._by_value: dict[str, list[Fact]] = {}
-        for fact in facts:
-            self._by_entity.setdefault(normalised(fact.entity), []).append(fact)
-            self._by_value.setdefault(value_key(fact.value), []).append(fact)
-
-    def of_entity(self, phrase: str) -> Sequence[Fact]:
-        return self._by_entity.get(phrase, ())
-
-    def with_value(self, phrase: str) -> Sequence[Fact]:
-        return self._by_value.get(phrase, ())
-
-
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a query found. Without facts, `known` names what could be asked of `entities`."""
@@ -98,12 +71,41 @@ class Found:
     known: tuple[str, ...] = ()
 
 
-def find(store: FactStore, query: str, most: int = MOST_LINES) -> Found:
-    """The facts that fit a query best: those of named entities first, then those of a value.
+class FactStore(Protocol):
+    """Where `lookup` finds facts."""
 
-    A query that names an entity and nothing else gives its first facts. One whose other words fit
-    no attribute gives none, and says what is known of the entity.
-    """
+    def find(self, query: str, most: int = MOST_LINES) -> Found:
+        """At most `most` facts that fit a query, or what could be asked instead."""
+
+
+class Facts:
+    """Facts in memory, found by name, by value and by the words that stand for attributes."""
+
+    def __init__(self, facts: Iterable[Fact]) -> None:
+        self._by_entity: dict[str, list[Fact]] = {}
+        self._by_value: dict[str, list[Fact]] = {}
+        for fact in facts:
+            self._by_entity.setdefault(normalised(fact.entity), []).append(fact)
+            self._by_value.setdefault(value_key(fact.value), []).append(fact)
+
+    def of_entity(self, phrase: str) -> Sequence[Fact]:
+        """The facts of every entity of this name; phrases come as `normalised` gives them."""
+        return self._by_entity.get(phrase, ())
+
+    def with_value(self, phrase: str) -> Sequence[Fact]:
+        """The facts whose value is this: a name, a word or a number (without its unit)."""
+        return self._by_value.get(phrase, ())
+
+    def find(self, query: str, most: int = MOST_LINES) -> Found:
+        """The facts that fit a query best: those of named entities first, then those of a value.
+
+        A query that names an entity and nothing else gives its first facts. One whose other words
+        fit no attribute gives none, and says what is known of the entity.
+        """
+        return _find(self, query, most)
+
+
+def _find(store: Facts, query: str, most: int) -> Found:
     rest: list[str] = []
     own: dict[Fact, None] = {}
     valued: dict[Fact, None] = {}
@@ -147,7 +149,7 @@ def _shown(facts: list[Fact], most: int) -> Found:
     return Found(tuple(facts[:most]), more=max(0, len(facts) - most))
 
 
-def _spans(store: FactStore, query: str) -> Iterator[str]:
+def _spans(store: Facts, query: str) -> Iterator[str]:
     """The query cut into the longest phrases that the store knows, and single words."""
     words = _split(query)
     start = 0

@@ -9,8 +9,7 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread
-from perilune.agent.tools.lookup.facts import Fact, FactStore, Found, find
-from perilune.errors import ToolError
+from perilune.agent.tools.lookup.facts import Fact, FactStore, Found
 
 MOST_NAMED = 6
 """Attributes named where another one was asked for."""
@@ -31,8 +30,10 @@ class Lookup(ReadingTool):
         query = str(arguments["query"])
         store = self._store
         if store is None:
-            raise ToolError("no facts are configured")
-        found = await in_thread(find, store, query)
+            from perilune.agent.tools.lookup.almanac import almanac_facts
+
+            store = await in_thread(almanac_facts)
+        found = await in_thread(store.find, query)
 
         def cite(fact: Fact) -> str:
             if context.evidence is None:

@@ -100,6 +100,12 @@ class Almanac:
             facts = [fact for _, facts_of in known for fact in facts_of.values()]
         return facts[:count]
 
+    def asked_for(self, query: str) -> set[str]:
+        """Names of the attributes that a question asks for, as `facts` understands it."""
+        asked, _ = self._candidates(query)
+        names = dict(self._rows("select id, name from attributes"))
+        return {str(names[each]) for each in asked.attributes}
+
     def document(self, address: str) -> Document:
         """An article by its address, as text. Raises `ToolError` when there is none."""
         article = self._find(address)
