@@ -268,7 +268,7 @@ def shorten(text: str, separator: str, longest: int = LONGEST) -> str:
             end = text.rfind(cut, longest // 3, end)
         if end > 0:
             return text[:end].rstrip(" ,;")
-    return text[:longest]
+    return text[:longest].rstrip(" ,;")
 
 
 def _point(text: str) -> tuple[str, Value | None]:

@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("perilune.cli.chat", "Talk with an agent that can use tools."),
     "run": ("perilune.cli.run", "Work on a task with tools until it is answered."),
     "trace": ("perilune.cli.trace", "Look at runs, export them, and undo their changes."),
+    "corpus": ("perilune.cli.corpus", "Index folders of your own, for the agent's searches."),
     "agent-server": (
         "perilune.cli.agent_server",
         "Serve the agent to other programs, over MCP or A2A.",

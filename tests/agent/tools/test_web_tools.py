@@ -125,7 +125,7 @@ async def test_fetch_with_bad_input(call: Call) -> None:
     for arguments in ({}, {"url": ""}, {"url": "x", "start": -1}, {"url": 3}):
         with pytest.raises(ToolError):
             await call(Fetch(CLIENT), **arguments)
-    with pytest.raises(ToolError, match="no local corpus"):
+    with pytest.raises(ToolError, match="there is no corpus 'x'"):
         await call(Fetch(CLIENT), url="corpus:x")
     with pytest.raises(ToolError, match="must not be reached"):
         await call(Fetch(), url="http://169.254.169.254/latest/meta-data/")

@@ -11,6 +11,7 @@ from perilune.agent.tools.pages import Text, page_text
 from perilune.agent.tools.search.almanac import open_almanac
 from perilune.agent.tools.search.almanac.almanac import SCHEME as ALMANAC
 from perilune.agent.tools.search.corpus import SCHEME, Corpus
+from perilune.agent.tools.search.library import Library
 from perilune.agent.tools.search.providers import default_corpus
 from perilune.errors import ToolError
 
@@ -50,10 +51,11 @@ class Fetch(ReadingTool):
             article = await in_thread(almanac.document, url)
             return Text(article.title, article.text)
         if url.startswith(SCHEME):
-            corpus = self._corpus or await in_thread(default_corpus)
+            corpus = self._corpus
             if corpus is None:
-                raise ToolError("no local corpus is configured")
-            document = await in_thread(corpus.document, url)
+                corpus = await in_thread(default_corpus)
+            read = Library().document if corpus is None else corpus.document
+            document = await in_thread(read, url)
             return Text(document.title, document.text)
         response = await self._client.get(url)
         if response.status >= 400:

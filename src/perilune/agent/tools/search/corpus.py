@@ -11,11 +11,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from perilune.agent.tools.search.common_words import COMMON
 from perilune.errors import ToolError, UsageError
 
 SCHEME = "corpus:"
-_SUFFIXES = frozenset({".txt", ".md", ".markdown", ".rst", ".html", ".htm"})
-_LARGEST = 8 << 20
 
 _SCHEMA = """
 create table if not exists documents (
@@ -95,36 +94,31 @@ class Corpus:
         return changed
 
     def add_folder(self, folder: Path) -> int:
-        """Add all text, Markdown and HTML files below a folder; gives how many changed."""
-        from perilune.agent.tools.pages import html_text
+        """Add what can be read below a folder; gives how many changed. Files that cannot be read
+        are left out."""
+        from perilune.agent.tools.search.files import FileReader, find_files
+        from perilune.agent.tools.search.pdf import Unreadable
 
         def documents() -> Iterable[Document]:
-            for path in sorted(folder.rglob("*")):
-                if path.suffix.lower() not in _SUFFIXES or not path.is_file():
-                    continue
-                if path.stat().st_size > _LARGEST:
-                    continue
-                data = path.read_bytes()
-                name = path.relative_to(folder).as_posix()
-                if path.suffix.lower() in (".html", ".htm"):
-                    page = html_text(data, SCHEME + name)
-                    yield Document(name, page.title or path.stem, page.text)
-                else:
-                    text = data.decode("utf-8", "replace")
-                    yield Document(name, _first_heading(text) or path.stem, text)
+            with contextlib.closing(FileReader()) as reader:
+                for found in find_files(folder, lambda path, problem: None):
+                    with contextlib.suppress(Unreadable):
+                        file = reader.read(folder, found)
+                        yield Document(found.path, file.title, file.text)
 
         return self.add(documents())
 
-    def search(self, query: str, count: int) -> list[Hit]:
+    def search(self, query: str, count: int, *, any_word: bool = True) -> list[Hit]:
         """The best documents for a query: all words first, then any of them. Titles weigh more."""
         words = re.findall(r"\w+", query)
-        if not words:
+        telling = [word for word in words if word.lower() not in COMMON] or words
+        quoted = [f'"{word}"' for word in telling[:32]]
+        if not quoted:
             return []
-        quoted = [f'"{word}"' for word in words[:32]]
         hits = self._match(" ".join(quoted), count)
-        if len(hits) < count and len(quoted) > 1:
+        if any_word and len(hits) < count and len(quoted) > 1:
             seen = {hit.url for hit in hits}
-            more = self._match(" or ".join(quoted).replace(" or ", " OR "), count + len(hits))
+            more = self._match(" OR ".join(quoted), count + len(hits))
             hits += [hit for hit in more if hit.url not in seen]
         return hits[:count]
 
@@ -156,10 +150,3 @@ class Corpus:
 
 def _address(text: str) -> str:
     return text if text.startswith(SCHEME) else SCHEME + text
-
-
-def _first_heading(text: str) -> str:
-    for line in text.splitlines()[:20]:
-        if line.startswith("# "):
-            return line[2:].strip()
-    return ""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import urlencode, urlsplit
@@ -15,12 +16,14 @@ from perilune.agent.tools.http import GuardedClient, Page
 from perilune.agent.tools.net_guard import NetGuard
 from perilune.agent.tools.search.almanac import Almanac, open_almanac
 from perilune.agent.tools.search.corpus import Corpus, Hit
+from perilune.agent.tools.search.library import Library
 from perilune.errors import ToolError, UsageError
 
 SEARXNG = "PERILUNE_SEARXNG_URL"
 BRAVE = "BRAVE_API_KEY"
 TAVILY = "TAVILY_API_KEY"
 CORPUS = "PERILUNE_CORPUS"
+ALMANAC = "almanac"
 
 _EXCERPT = 400
 
@@ -46,18 +49,36 @@ class CorpusSearch:
         return await in_thread(self._corpus.search, query, count)
 
 
-class AlmanacSearch:
-    """The almanac of the package: no network, and always there."""
+class LibrarySearch:
+    """The almanac of the package and the user's corpora: no network, and always there."""
 
-    name = "almanac"
-
-    def __init__(self, almanac: Almanac | None = None) -> None:
+    def __init__(self, almanac: Almanac | None = None, library: Library | None = None) -> None:
         self._almanac = almanac
+        self._library = library or Library()
+
+    @property
+    def name(self) -> str:
+        return ", ".join(["almanac", *self._library.names()])
 
     async def search(self, query: str, count: int) -> list[Hit]:
-        if self._almanac is None:
-            self._almanac = await in_thread(open_almanac)
-        return await in_thread(self._almanac.search, query, count)
+        return await in_thread(self.search_now, query, count)
+
+    def search_now(self, query: str, count: int, names: Sequence[str] | None = None) -> list[Hit]:
+        """The hits of all, or of some corpora by name (`almanac` is one): in turns, first those
+        with all words of the query. Raises `UsageError` for an unknown name."""
+        lists: list[list[Hit]] = []
+        own = None if names is None else [name for name in names if name != ALMANAC]
+        if own is None or own:
+            lists = self._library.search(query, count, own, any_word=False)
+        if names is None or ALMANAC in names:
+            almanac = self._almanac or open_almanac()
+            lists.append(almanac.search(query, count))
+        hits = list(dict.fromkeys(_in_turns(lists)))
+        if len(hits) < count and (own is None or own):
+            more = _in_turns(self._library.search(query, count, own))
+            seen = {hit.url for hit in hits}
+            hits += [hit for hit in more if hit.url not in seen]
+        return hits[:count]
 
 
 class SearxngSearch:
@@ -125,7 +146,7 @@ class TavilySearch:
 
 def default_provider(environment: Mapping[str, str] | None = None) -> SearchProvider:
     """The provider that the environment names: an instance, a key, a local corpus; else the
-    almanac."""
+    almanac with the user's corpora."""
     named = os.environ if environment is None else environment
     if named.get(SEARXNG):
         return SearxngSearch(named[SEARXNG])
@@ -134,7 +155,7 @@ def default_provider(environment: Mapping[str, str] | None = None) -> SearchProv
     if named.get(TAVILY):
         return TavilySearch(named[TAVILY])
     corpus = default_corpus(named.get(CORPUS, ""))
-    return AlmanacSearch() if corpus is None else CorpusSearch(corpus)
+    return LibrarySearch() if corpus is None else CorpusSearch(corpus)
 
 
 def default_corpus(path: str | None = None) -> Corpus | None:
@@ -153,6 +174,11 @@ def _open_corpus(path: str) -> Corpus:
     if not place.is_file():
         raise UsageError(f"{CORPUS} names {place}, which is neither a folder nor a file")
     return Corpus(place)
+
+
+def _in_turns(lists: list[list[Hit]]) -> list[Hit]:
+    """The first of each list, then the second of each, and so on."""
+    return [hit for rank in zip_longest(*lists) for hit in rank if hit is not None]
 
 
 def _guard_for(url: str) -> NetGuard:

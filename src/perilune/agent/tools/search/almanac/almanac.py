@@ -11,18 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import perilune
-from perilune.agent.tools.search.almanac.attributes import read_attributes
+from perilune.agent.tools.search.almanac.attributes import Aliases
 from perilune.agent.tools.search.almanac.entities import Candidate, find_entities, find_misspelt
-from perilune.agent.tools.search.almanac.query import COMMON, Query, read_query
+from perilune.agent.tools.search.almanac.query import Query, read_query
 from perilune.agent.tools.search.almanac.tables import KINDS
 from perilune.agent.tools.search.almanac.text import key, slug
+from perilune.agent.tools.search.common_words import COMMON
 from perilune.agent.tools.search.corpus import Document, Hit
 from perilune.errors import ToolError, UsageError
 
 SCHEME = "almanac:"
 PATH = Path(perilune.__file__).parent / "assets" / "almanac" / "almanac.sqlite"
 
+FREQUENT = 1000
+"""A word that is in more articles than this is no good for ranking."""
 _EXCERPT = 4  # facts of an article that a hit shows
+_FIRST = 8  # facts of an article among which are those for its title and excerpt
+_FACTS = (
+    "select stored.attribute, attributes.name, stored.value, attributes.unit, "
+    "coalesce(stored.year, sources.year), sources.name "
+    "from stored join attributes on attributes.id = stored.attribute "
+    "join sources on sources.id = stored.source where stored.article = ?"
+)
 _MARGIN = 14
 """Entities that are this much less likely than the first are not asked for their facts."""
 
@@ -58,7 +68,9 @@ class Almanac:
             self._connection = sqlite3.connect(
                 f"file:{path}?mode=ro&immutable=1", uri=True, check_same_thread=False
             )
-            self._aliases = self._read_aliases()
+            self._aliases = Aliases(
+                dict(self._connection.execute("select name, id from attributes"))
+            )
         except sqlite3.Error as error:
             raise UsageError(
                 f"{path} cannot be used as an almanac: {error}",
@@ -75,7 +87,7 @@ class Almanac:
         asked, found = self._candidates(query)
         articles = [each.article for each in found][:count]
         if len(articles) < count:
-            more = self._match(asked, count)
+            more = self._mentioned(asked, count) if found else self._match(asked, count, " OR ")
             articles += [each for each in more if each not in articles]
         return [self._hit(article, asked.attributes) for article in articles[:count]]
 
@@ -86,7 +98,7 @@ class Almanac:
         """
         asked, found = self._candidates(query)
         if not found:
-            found = [Candidate(article, 0) for article in self._match(asked, 2)]
+            found = [Candidate(article, 0) for article in self._match(asked, 2, " OR ")]
         likely = [each.article for each in found if each.score >= found[0].score - _MARGIN]
         known = [(article, self._facts(article)) for article in likely[: max(count, 4)]]
         facts: list[Fact] = []
@@ -166,18 +178,38 @@ class Almanac:
         ranked = [*able, *(each for each in found if each not in able)]
         return [Candidate(article, -place) for place, article in enumerate(ranked)]
 
-    def _match(self, asked: Query, count: int, joined: str = " OR ") -> list[int]:
-        """Articles by the words of their text, ranked by BM25 (sqlite.org/fts5.html)."""
-        words = [word for place, word in enumerate(asked.words) if not asked.says_nothing(place)]
-        words = words or [word for word in asked.words if word not in COMMON] or asked.words
+    def _match(self, asked: Query, count: int, joined: str) -> list[int]:
+        """Articles by the words of their text, ranked by BM25 (sqlite.org/fts5.html).
+
+        Words that stand in many articles say little, and ranking all of those takes long.
+        """
+        words = self._telling(asked)
+        rare = [word for word in words if not self._is_frequent(word)]
+        words = [f'"{word}"' for word in rare or words[:1]]
         if not words:
             return []
-        expression = joined.join(f'"{word}"' for word in dict.fromkeys(words))
-        rows = self._rows(
-            "select rowid from words where words match ? order by bm25(words, 6.0, 1.0) limit ?",
-            expression, count,
-        )  # fmt: skip
-        return [row[0] for row in rows]
+        statement = (
+            "select rowid from words where words match ? order by bm25(words, 6.0, 1.0) limit ?"
+        )
+        return [row[0] for row in self._rows(statement, joined.join(words), count)]
+
+    def _mentioned(self, asked: Query, count: int) -> list[int]:
+        """Articles that have all the words, in the order of the almanac."""
+        words = [f'"{word}"' for word in self._telling(asked)]
+        if not words:
+            return []
+        statement = "select rowid from words where words match ? limit ?"
+        return [row[0] for row in self._rows(statement, " ".join(words), count)]
+
+    def _telling(self, asked: Query) -> list[str]:
+        """The words that are not common and name no attribute, or else all that are not common."""
+        words = [word for place, word in enumerate(asked.words) if not asked.says_nothing(place)]
+        words = words or [word for word in asked.words if word not in COMMON] or asked.words
+        return list(dict.fromkeys(words))
+
+    def _is_frequent(self, word: str) -> bool:
+        statement = "select 1 from words where words match ? limit 1 offset ?"
+        return bool(self._rows(statement, f'"{word}"', FREQUENT))
 
     def _find(self, address: str) -> int | None:
         kind, _, rest = address.removeprefix(SCHEME).partition("/")
@@ -194,8 +226,8 @@ class Almanac:
     # --- showing ---
 
     def _hit(self, article: int, attributes: list[int]) -> Hit:
-        facts = self._facts(article)
-        first = [facts[each] for each in attributes if each in facts]
+        facts = self._facts(article, first=_FIRST)
+        first = list(self._facts(article, only=attributes).values()) if attributes else []
         rest = [fact for fact in facts.values() if fact not in first]
         excerpt = "; ".join(fact.line for fact in [*first, *rest][: max(_EXCERPT, len(first))])
         return Hit(self._title(article, facts.values()), self._address(article), excerpt)
@@ -229,31 +261,17 @@ class Almanac:
         kind, name, ordinal = self._rows(statement, article)[0]
         return KINDS[kind], name, ordinal
 
-    def _facts(self, article: int) -> dict[int, Fact]:
-        """All facts of an article by attribute id, in the order of an article."""
-        rows = self._rows(
-            "select stored.attribute, attributes.name, stored.value, attributes.unit, "
-            "coalesce(stored.year, sources.year), sources.name "
-            "from stored join attributes on attributes.id = stored.attribute "
-            "join sources on sources.id = stored.source "
-            "where stored.article = ? order by stored.attribute",
-            article,
-        )
+    def _facts(self, article: int, *, only: Iterable[int] = (), first: int = -1) -> dict[int, Fact]:
+        """Facts of an article by attribute id, in the order of an article: all, those of some
+        attributes, or the first few."""
+        numbers = ", ".join(str(int(each)) for each in only)
+        chosen = f"and stored.attribute in ({numbers})" if numbers else ""
+        rows = self._rows(f"{_FACTS} {chosen} order by stored.attribute limit ?", article, first)
         kind, name, ordinal = self._row(article)
         address = _address(kind, name, ordinal)
         return {row[0]: Fact(address, kind, name, *row[1:]) for row in rows}
 
     # --- the file ---
-
-    def _read_aliases(self) -> dict[str, list[int]]:
-        """Key of an alias -> ids of the attributes that it may mean, the likeliest first."""
-        ids = dict(self._connection.execute("select name, id from attributes"))
-        aliases: dict[str, list[int]] = {}
-        for attribute in read_attributes():
-            for alias in attribute.aliases:
-                if attribute.name in ids:
-                    aliases.setdefault(alias, []).append(ids[attribute.name])
-        return aliases
 
     def _rows(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._lock:

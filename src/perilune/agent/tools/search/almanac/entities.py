@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from perilune.agent.tools.search.almanac.attributes import Aliases
 from perilune.agent.tools.search.almanac.query import (
     KIND_WORDS,
     LONGEST_NAME,
     Query,
     Span,
-    nearest_alias,
 )
 from perilune.agent.tools.search.almanac.tables import KINDS, How
 from perilune.agent.tools.search.almanac.text import edit_distance, key, may_be_near, tolerance
@@ -27,8 +27,10 @@ WEIGHT = 10  # times its weight, 0 to 1
 # And against it.
 LESSER_NAME = {How.NAME: 0, How.ALIAS: 1, How.OTHER: 6, How.CODE: 4}
 ONLY_COMMON_WORDS = 9
+PART_OF_A_NAME = 8  # York, in "New York"
 A_SLIP = 5  # a letter that differs
 
+LONGEST_SLIP = 3  # words of an attribute that is misspelt
 MOST = 60  # candidates that are looked at closely
 _WORD = KINDS.index("word")
 _NAMED = (
@@ -56,19 +58,16 @@ class _Named:
     slips: int = 0
 
 
-def find_entities(asked: Query, aliases: dict[str, list[int]], rows: Rows) -> list[Candidate]:
+def find_entities(asked: Query, aliases: Aliases, rows: Rows) -> list[Candidate]:
     """Candidates, the likeliest first. Misspelt words of the question may add to `asked`."""
     spans = [span for span in asked.spans(LONGEST_NAME) if not _is_common(asked, span)]
     named = _named(asked, spans, rows)
-    places = {place for each in named for place in range(each.span.start, each.span.end)}
-    for place, word in enumerate(asked.words):
-        real = any(n.kind != _WORD for n in named if n.span.start <= place < n.span.end)
-        if asked.says_nothing(place) or real or (place in places and not _others(named, place)):
-            continue
-        if found := nearest_alias(word, aliases):
-            asked.asked.add(place)
-            asked.attributes += [each for each in found if each not in asked.attributes]
+    for span in asked.spans(LONGEST_SLIP):
+        if _may_be_attribute(asked, span, named):
+            asked.ask(span, aliases.nearest(span.text))
     named = [each for each in named if not _is_common(asked, each.span)]
+    whole = [each.span for each in named if each.kind != _WORD and len(each.span) > 1]
+    asked.entity = max(whole, key=len, default=None)
     if not named and asked.asked:  # "mobile population": one of them is no attribute
         spans = [span for span in asked.spans(1) if span.start in asked.asked]
         named = [each for each in _named(asked, spans, rows) if each.kind != _WORD]
@@ -96,9 +95,18 @@ def _shouted(asked: Query) -> bool:
     return all(word.isupper() for word in asked.written if word.isalpha())
 
 
-def _others(named: list[_Named], place: int) -> bool:
-    """Whether something else than this word is named, too."""
-    return any(n.kind != _WORD and not n.span.start <= place < n.span.end for n in named)
+def _may_be_attribute(asked: Query, span: Span, named: list[_Named]) -> bool:
+    """Whether a span may be a misspelt attribute: it is none yet, and no entity's name. A word of
+    the dictionary may be, where something else is named: "the capitol of Chad"."""
+    if asked.asked.intersection(span.places) or all(map(asked.says_nothing, span.places)):
+        return False
+    others = False
+    for each in named:
+        overlaps = each.span.start < span.end and span.start < each.span.end
+        if overlaps and each.kind != _WORD:
+            return False
+        others = others or not overlaps
+    return others or not named
 
 
 def _defines(asked: Query) -> bool:
@@ -141,7 +149,7 @@ def _misspelt(asked: Query, rows: Rows) -> list[_Named]:
     """
     found: list[_Named] = []
     for span in asked.spans(3):
-        if any(asked.says_nothing(place) for place in range(span.start, span.end)):
+        if any(map(asked.says_nothing, span.places)):
             continue
         limit = tolerance(span.text)
         if not limit:
@@ -177,8 +185,10 @@ def _ranked(asked: Query, named: list[_Named], rows: Rows) -> list[Candidate]:
         score -= A_SLIP * each.slips
         if KINDS[each.kind] in asked.kinds:
             score += RIGHT_KIND
-        if all(asked.says_nothing(p) for p in range(each.span.start, each.span.end)):
+        if all(map(asked.says_nothing, each.span.places)):
             score -= ONLY_COMMON_WORDS
+        if asked.is_in_entity(each.span) and each.span != asked.entity:
+            score -= PART_OF_A_NAME
         if each.article not in best or score > best[each.article][0]:
             best[each.article] = (score, each)
     closest = sorted(best.values(), key=lambda item: (-item[0], item[1].article))[:MOST]
@@ -201,8 +211,8 @@ def _ranked(asked: Query, named: list[_Named], rows: Rows) -> list[Candidate]:
             for place_id in place_ids
             if place_id in known
         )
-        ranked.append(Candidate(each.article, score))
-    return sorted(ranked, key=lambda candidate: (-candidate.score, candidate.article))
+        ranked.append((-score, each.span.start, each.article))
+    return [Candidate(article, -lost) for lost, _, article in sorted(ranked)]
 
 
 def _marks(values: object) -> str:

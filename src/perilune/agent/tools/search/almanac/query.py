@@ -10,21 +10,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from perilune.agent.tools.search.almanac.text import edit_distance, key, may_be_near, tolerance
+from perilune.agent.tools.search.almanac.attributes import Aliases
+from perilune.agent.tools.search.almanac.text import key
+from perilune.agent.tools.search.common_words import COMMON
 
-LONGEST_NAME = 7  # words
+LONGEST_NAME = 10  # words
 LONGEST_ALIAS = 6
 MOST_WORDS = 48
 
-# Words that say nothing about which fact or entity is meant.
-_COMMON = """
-    a about all also am an and any are as at be been but by can could did do does for from had has
-    have he her his how i if in into is it its itself let like many me more most much my of on one
-    or our please s she show so some such tell than that the their them then there these they this
-    those to us was we were what whats when where which who whom whose why will with would you your
-    know give find name called value exact exactly currently today theres got get per
-"""
-COMMON = frozenset(_COMMON.split())
 # Words that name a kind of entity: they make entities of this kind likelier.
 KIND_WORDS = {
     "country": "country", "countries": "country", "nation": "country",
@@ -48,6 +41,10 @@ class Span:
     def __len__(self) -> int:
         return self.end - self.start
 
+    @property
+    def places(self) -> range:
+        return range(self.start, self.end)
+
 
 @dataclass(slots=True)
 class Query:
@@ -55,7 +52,8 @@ class Query:
 
     words: list[str]
     written: list[str]
-    attributes: list[int] = field(default_factory=list)  # ids, the likeliest first
+    named: list[tuple[Span, list[int]]] = field(default_factory=list)  # attributes, by their ids
+    entity: Span | None = None  # words in it name no attribute: Salt Lake City
     asked: set[int] = field(default_factory=set)  # places of words that name attributes
     kinds: set[str] = field(default_factory=set)
 
@@ -68,16 +66,30 @@ class Query:
             for start in range(count - length + 1)
         ]
 
+    def ask(self, span: Span, attributes: list[int]) -> None:
+        """Take a span for the name of attributes, if there are any."""
+        if attributes:
+            self.asked.update(span.places)
+            self.named.append((span, attributes))
+
+    @property
+    def attributes(self) -> list[int]:
+        """Ids of the attributes that are asked for, the likeliest first."""
+        spans = [(span, found) for span, found in self.named if not self.is_in_entity(span)]
+        return list(dict.fromkeys(each for _, found in spans for each in found))
+
+    def is_in_entity(self, span: Span) -> bool:
+        """Whether a span is a part of the longest name in the question, or all of it."""
+        entity = self.entity
+        return entity is not None and entity.start <= span.start and span.end <= entity.end
+
     def says_nothing(self, place: int) -> bool:
         word = self.words[place]
         return word in COMMON or place in self.asked or word in KIND_WORDS
 
 
-def read_query(text: str, aliases: dict[str, list[int]]) -> Query:
-    """Split a question and find the attributes that it asks for.
-
-    `aliases`: key of an attribute's name -> ids of the attributes that it may mean.
-    """
+def read_query(text: str, aliases: Aliases) -> Query:
+    """Split a question and find the attributes that it asks for."""
     words: list[str] = []
     written: list[str] = []
     for part in re.split(r"\s+", text.strip())[:MOST_WORDS]:
@@ -87,26 +99,6 @@ def read_query(text: str, aliases: dict[str, list[int]]) -> Query:
     query = Query(words, written)
     query.kinds = {KIND_WORDS[word] for word in words if word in KIND_WORDS}
     for span in query.spans(LONGEST_ALIAS):
-        places = set(range(span.start, span.end))
-        if query.asked & places:
-            continue
-        found = aliases.get(span.text) or aliases.get(span.text.removesuffix("s"))
-        if found:
-            query.asked |= places
-            query.attributes += [each for each in found if each not in query.attributes]
+        if not query.asked.intersection(span.places):
+            query.ask(span, aliases.exact(span.text))
     return query
-
-
-def nearest_alias(word: str, aliases: dict[str, list[int]]) -> list[int]:
-    """The attributes of the alias that a misspelt word is nearest to; none when none is near."""
-    limit = tolerance(word)
-    if not limit:
-        return []
-    best, nearest = limit + 1, ""
-    for alias in aliases:
-        if " " in alias or len(alias) < 4 or not may_be_near(word, alias, limit):
-            continue
-        distance = edit_distance(word, alias, limit)
-        if distance < best:
-            best, nearest = distance, alias
-    return aliases[nearest] if nearest else []
