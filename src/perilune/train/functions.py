@@ -86,7 +86,9 @@ class _Attention(torch.autograd.Function):
     """Causal attention inside each span, and from a span to its header, head by head.
 
     The scores of a document are a plain matrix a head, so the row maxima that QK-Clip needs are
-    at hand. Nothing is padded, so nothing is computed for padding.
+    at hand, and nothing is computed for padding. Long documents go in blocks of queries that leave
+    out the keys after them. Bias and row sums ride along in `baddbmm`: a pass over the scores costs
+    as much as a product.
     """
 
     @staticmethod
@@ -99,20 +101,22 @@ class _Attention(torch.autograd.Function):
         scale: float,
         max_H: Tensor | None,
     ) -> Tensor:
+        q_NHQ = q_NHQ * scale
         out_NHV = torch.empty_like(v_NHV)
         weights = []
-        causal = _causal(max(s.length for s in spans), q_NHQ)
+        bias = _Bias(spans, q_NHQ)
         for span in spans:
             k_HSQ, v_HSV = _keys(k_NHQ, span), _keys(v_NHV, span)
-            q_HTQ = _rows(q_NHQ, span)
-            scores_HTS = torch.bmm(q_HTQ, k_HSQ.mT).mul_(scale)
-            own = scores_HTS[:, :, span.header_length :]
-            own.add_(causal[: span.length, : span.length])
-            if max_H is not None:
-                torch.maximum(max_H, scores_HTS.flatten(1).amax(-1), out=max_H)
-            weights_HTS = torch.softmax(scores_HTS, dim=-1)
-            _rows(out_NHV, span).copy_(torch.bmm(weights_HTS, v_HSV))
-            weights.append(weights_HTS)
+            for block in _blocks(span):
+                seen = slice(0, block.header_length)
+                scores_HTS = torch.baddbmm(
+                    bias(block), _rows(q_NHQ, block), k_HSQ[:, seen].mT
+                )
+                if max_H is not None:
+                    torch.maximum(max_H, scores_HTS.flatten(1).amax(-1), out=max_H)
+                weights_HTS = torch.softmax(scores_HTS, dim=-1)
+                _rows(out_NHV, block).copy_(torch.bmm(weights_HTS, v_HSV[:, seen]))
+                weights.append(weights_HTS)
         ctx.save_for_backward(q_NHQ, k_NHQ, v_NHV, out_NHV, *weights)
         ctx.spans, ctx.scale = spans, scale
         return out_NHV
@@ -122,21 +126,68 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, dout_NHV: Tensor) -> tuple[Tensor | None, ...]:
         q_NHQ, k_NHQ, v_NHV, out_NHV, *weights = ctx.saved_tensors
         dq_NHQ, dk_NHQ, dv_NHV = (torch.empty_like(t) for t in (q_NHQ, k_NHQ, v_NHV))
-        delta_NH = torch.linalg.vecdot(dout_NHV, out_NHV)
+        minus_NH1 = -torch.linalg.vecdot(dout_NHV, out_NHV).unsqueeze(-1)
+        queue = iter(weights)
         # Headers come first: their rows are written before the documents add to them.
-        for span, weights_HTS in zip(ctx.spans, weights, strict=True):
-            dout_HTV = _rows(dout_NHV, span)
-            dv_HSV = torch.bmm(weights_HTS.mT, dout_HTV)
-            dscores_HTS = torch.bmm(dout_HTV, _keys(v_NHV, span).mT)
-            dscores_HTS.sub_(_rows(delta_NH, span).unsqueeze(-1)).mul_(weights_HTS).mul_(ctx.scale)
-            _rows(dq_NHQ, span).copy_(torch.bmm(dscores_HTS, _keys(k_NHQ, span)))
-            dk_HSQ = torch.bmm(dscores_HTS.mT, _rows(q_NHQ, span))
+        for span in ctx.spans:
+            k_HSQ, v_HSV = _keys(k_NHQ, span), _keys(v_NHV, span)
+            dk_HSQ = dv_HSV = None
+            blocks = _blocks(span)
+            kept = [next(queue) for _ in blocks]
+            # The last block sees every key, so it is the one to start the sums with.
+            for block, weights_HTS in zip(reversed(blocks), reversed(kept), strict=True):
+                seen = slice(0, block.header_length)
+                dout_HTV, q_HTQ = _rows(dout_NHV, block), _rows(q_NHQ, block)
+                dscores_HTS = torch.baddbmm(
+                    _rows(minus_NH1, block), dout_HTV, v_HSV[:, seen].mT
+                ).mul_(weights_HTS)
+                _rows(dq_NHQ, block).copy_(torch.bmm(dscores_HTS, k_HSQ[:, seen]))
+                if dk_HSQ is None or dv_HSV is None:
+                    dk_HSQ = torch.bmm(dscores_HTS.mT, q_HTQ)
+                    dv_HSV = torch.bmm(weights_HTS.mT, dout_HTV)
+                else:
+                    dk_HSQ[:, seen].baddbmm_(dscores_HTS.mT, q_HTQ)
+                    dv_HSV[:, seen].baddbmm_(weights_HTS.mT, dout_HTV)
+            assert dk_HSQ is not None and dv_HSV is not None
             for d_HS, d_NH in ((dk_HSQ, dk_NHQ), (dv_HSV, dv_NHV)):
                 if span.header_length:
                     header = Span(span.header_start, span.header_length)
                     _rows(d_NH, header).add_(d_HS[:, : span.header_length])
                 _rows(d_NH, span).copy_(d_HS[:, span.header_length :])
-        return dq_NHQ, dk_NHQ, dv_NHV, None, None, None
+        return dq_NHQ.mul_(ctx.scale), dk_NHQ, dv_NHV, None, None, None
+
+
+QUERY_BLOCK = 128  # queries at a time: half of the keys of a long document lie after a query
+
+
+def _blocks(span: Span) -> list[Span]:
+    """A span's queries in blocks; `header_length` counts the keys that a block sees at most."""
+    count = max(1, round(span.length / QUERY_BLOCK))
+    ends = [span.length * (i + 1) // count for i in range(count)]
+    return [
+        Span(span.start + begin, end - begin, span.header_start, span.header_length + end)
+        for begin, end in zip([0, *ends], ends, strict=False)
+    ]
+
+
+class _Bias:
+    """What is added to the scores of a block: 0 where a query may look, -inf after it.
+
+    All blocks are views of one matrix: the last `length` columns are causal, all before are 0.
+    """
+
+    def __init__(self, spans: Sequence[Span], like: Tensor) -> None:
+        blocks = [block for span in spans for block in _blocks(span)]
+        rows = max(block.length for block in blocks)
+        self._columns = max(block.header_length for block in blocks) + rows
+        causal = torch.full((rows, rows), -torch.inf, dtype=like.dtype, device=like.device)
+        zeros = causal.new_zeros(rows, self._columns - rows)
+        self._matrix = torch.cat((zeros, causal.triu_(1)), dim=1)
+        self._rows = rows
+
+    def __call__(self, block: Span) -> Tensor:
+        first = self._columns - self._rows - (block.header_length - block.length)
+        return self._matrix[: block.length, first : first + block.header_length]
 
 
 def _rows(x_NH: Tensor, span: Span) -> Tensor:
@@ -150,12 +201,6 @@ def _keys(x_NH: Tensor, span: Span) -> Tensor:
     if not span.header_length:
         return own
     return torch.cat((_rows(x_NH, Span(span.header_start, span.header_length)), own), dim=1)
-
-
-def _causal(length: int, like: Tensor) -> Tensor:
-    """0 where a query may look, -inf after it."""
-    full = torch.full((length, length), -torch.inf, dtype=like.dtype, device=like.device)
-    return full.triu_(1)
 
 
 def attention(
