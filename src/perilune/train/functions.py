@@ -109,9 +109,7 @@ class _Attention(torch.autograd.Function):
             k_HSQ, v_HSV = _keys(k_NHQ, span), _keys(v_NHV, span)
             for block in _blocks(span):
                 seen = slice(0, block.header_length)
-                scores_HTS = torch.baddbmm(
-                    bias(block), _rows(q_NHQ, block), k_HSQ[:, seen].mT
-                )
+                scores_HTS = torch.baddbmm(bias(block), _rows(q_NHQ, block), k_HSQ[:, seen].mT)
                 if max_H is not None:
                     torch.maximum(max_H, scores_HTS.flatten(1).amax(-1), out=max_H)
                 weights_HTS = torch.softmax(scores_HTS, dim=-1)

@@ -9,7 +9,7 @@ Matrices of one shape are orthogonalised together, in one batched product.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
@@ -24,6 +24,8 @@ from perilune.train.optim.parameters import parameter_table
 from perilune.train.optim.qk_clip import clip_attention
 
 MATCHED_RMS = 0.2  # root mean square of a Muon update, as AdamW's is in practice
+
+STACK_VALUES = 2**19  # values that a CPU thread orthogonalises at a time
 
 
 @dataclass(slots=True)
@@ -53,8 +55,24 @@ class MuonClip:
         for i, p in enumerate(self.parameters):
             if p.label.muon:
                 shapes.setdefault(p.block_shape, []).append(i)
-        self._stacks = list(shapes.values())
+        self._stacks = [part for stack in shapes.values() for part in self._parts(stack)]
         self._adamw = [i for i, p in enumerate(self.parameters) if not p.label.muon]
+
+    def _parts(self, indices: Sequence[int]) -> Iterator[list[int]]:
+        """Cut a stack into parts that stay in a CPU's cache and keep all threads busy."""
+        if self.parameters[0].master.device.type != "cpu":
+            yield list(indices)
+            return
+        part: list[int] = []
+        values = 0
+        for i in indices:
+            part.append(i)
+            values += self.parameters[i].master.numel()
+            if values >= STACK_VALUES:
+                yield part
+                part, values = [], 0
+        if part:
+            yield part
 
     @torch.no_grad()
     def step(
@@ -82,7 +100,7 @@ class MuonClip:
         for rms in run(lambda job: job[0](job[1], gradients, scale), jobs):
             report.update_rms.update(rms)
         report.max_logit = [float(m.max()) for m in max_logit_LH]
-        if self.config.qk_clip is not None:
+        if self.config.qk_clip is not None and max_logit_LH:
             for layer, max_H in zip(self.model.model.layers, max_logit_LH, strict=True):
                 assert isinstance(layer, DecoderLayer)
                 report.clipped_heads += clip_attention(layer.self_attn, max_H, self.config.qk_clip)

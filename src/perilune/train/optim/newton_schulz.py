@@ -27,6 +27,7 @@ POLAR_EXPRESS: tuple[Coefficients, ...] = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
+TINY = 1e-20  # keeps a matrix of zeros from becoming NaN
 
 
 def coefficients(method: Method, step: int) -> Coefficients:
@@ -53,7 +54,8 @@ def orthogonalise(
     if tall:
         x = x.mT
     safety = 1.02 if method is Method.POLAR_EXPRESS else 1.0
-    x = x / (torch.linalg.matrix_norm(x, keepdim=True) * safety + 1e-7)
+    norm = torch.linalg.matrix_norm(x, keepdim=True) * safety
+    x = x / norm.clamp_min(TINY)  # relative: a head with a small gradient gets its full update
     for step in range(steps):
         a, b, c = coefficients(method, step)
         gram = torch.bmm(x, x.mT)
@@ -61,5 +63,5 @@ def orthogonalise(
         x = torch.baddbmm(x, polynomial, x, beta=a)
     if snap:
         norm = torch.linalg.matrix_norm(x, keepdim=True)
-        x = x * (x.shape[-2] ** 0.5 / norm.clamp_min(1e-7))
+        x = x * (x.shape[-2] ** 0.5 / norm.clamp_min(TINY))
     return x.mT if tall else x
