@@ -80,6 +80,7 @@ class RunStarted(Event, frozen=True, kw_only=True, tag="run.started"):
     system_prompt: str = ""
     model: str = ""
     tools: list[str] = []
+    recipe: str = ""
     workspace: str = ""
     settings: dict[str, Any] = {}
     parent_run: str | None = None
@@ -208,12 +209,84 @@ class Retried(Event, frozen=True, kw_only=True, tag="model.retried"):
     wait_seconds: float
 
 
+class CheckMade(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One check of an answer. `noted`: it saw something that it cannot decide, said in `notes`.
+
+    `evidence` is what the outcome rests on: evidence ids, equations, commands and how they ended.
+    """
+
+    name: str
+    outcome: Literal["passed", "failed", "noted"]
+    problems: list[str] = []
+    notes: list[str] = []
+    evidence: list[str] = []
+
+
 class Verified(Event, frozen=True, kw_only=True, tag="answer.verified"):
-    """The checks of a proposed answer; with problems the model is asked to revise."""
+    """The verdict on a proposed answer; with problems the model is asked to revise."""
 
     passed: bool
     problems: list[str] = []
     attempt: int = 1
+    checks: list[CheckMade] = []
+
+
+ArgumentKind = Literal["question", "hypothesis", "claim", "source", "check", "conclusion"]
+
+
+class ArgumentNode(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A node of an argument. `supports` and `against` are ids of other nodes that it speaks for or
+    against. `result` is what a check gave, as it stands in a tool's output; `evidence` the id of a
+    source."""
+
+    id: str
+    kind: ArgumentKind
+    text: str
+    state: Literal["open", "holds", "fails"] = "open"
+    supports: list[str] = []
+    against: list[str] = []
+    result: str = ""
+    evidence: str = ""
+
+
+class ArgumentUpdated(Event, frozen=True, kw_only=True, tag="argument.updated"):
+    """Nodes of the argument that were added, or replaced by id."""
+
+    nodes: list[ArgumentNode] = []
+
+
+class TrajectoryFinished(Event, frozen=True, kw_only=True, tag="trajectory.finished"):
+    """One of the runs that heavy effort merges ended; `run` has a journal of its own."""
+
+    run: str
+    number: int
+    reason: str
+    answer: str = ""
+    passed: bool = False
+    usage: Usage = Usage()
+
+
+class CopyMade(Event, frozen=True, kw_only=True, tag="copy.made"):
+    """The run works in `folder`, a copy of the workspace as it is in the snapshot `base`."""
+
+    folder: str
+    base: str
+
+
+class ChangesMade(Event, frozen=True, kw_only=True, tag="changes.made"):
+    """What a run that works on a copy did to it. `applied`: the workspace has the changes now.
+
+    `diff` is a file with all of them as a patch; `conflicts` are paths that someone else changed
+    meanwhile; `reason` says why nothing was applied.
+    """
+
+    applied: bool
+    files: list[str] = []
+    diff: str = ""
+    conflicts: list[str] = []
+    reason: str = ""
+    added: int = 0
+    removed: int = 0
 
 
 class RunFinished(Event, frozen=True, kw_only=True, tag="run.finished"):
@@ -285,6 +358,10 @@ KNOWN: tuple[type[Event], ...] = (
     RepeatNoticed,
     Retried,
     Verified,
+    ArgumentUpdated,
+    TrajectoryFinished,
+    CopyMade,
+    ChangesMade,
     RunFinished,
     StepStarted,
     ReasoningDelta,

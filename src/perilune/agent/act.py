@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -238,10 +239,15 @@ def _context(run: Run, ready: _Ready) -> ToolContext:
         else:
             loop.call_soon_threadsafe(run.show, event)
 
+    return tool_context(run, ready.call.id, emit)
+
+
+def tool_context(run: Run, call_id: str, emit: Callable[[Event], None]) -> ToolContext:
+    """What a call, or a check of the answer, may use of the run."""
     return ToolContext(
         workspace=run.workspace,
         run_id=run.id,
-        call_id=ready.call.id,
+        call_id=call_id,
         outputs=run.outputs,
         sandbox=run.sandbox,
         evidence=RunEvidence(run.folder / "evidence", emit),

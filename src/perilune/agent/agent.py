@@ -11,8 +11,9 @@ be steered while it works.
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,19 +28,23 @@ from perilune.agent.context.recall import Recall
 from perilune.agent.context.strategies import chain
 from perilune.agent.context.tokens import TokenCounter
 from perilune.agent.endings import DONE, JournalFailed, RunEnded
+from perilune.agent.handing_over import work_on_copy
 from perilune.agent.home import data_home, find_run, make_run_folder, new_run_id
 from perilune.agent.journal import Journal, repair
 from perilune.agent.loop import drive, finish
 from perilune.agent.permissions import Approver, Permissions
+from perilune.agent.recipes.recipe import Recipe
 from perilune.agent.retry import RetryPolicy
 from perilune.agent.run import Listener, Run
 from perilune.agent.snapshot import SnapshotError, SnapshotStore, Undone
 from perilune.agent.state import RunState, fold
 from perilune.agent.think import ask
 from perilune.agent.tool import CancelToken, Tool, ToolRegistry
-from perilune.agent.verify import DEFAULT_VERIFIERS, Verifier
+from perilune.agent.verify import Check, Verifier, default_verifiers
 from perilune.errors import UsageError
 from perilune.events import (
+    ArgumentNode,
+    ChangesMade,
     Compacted,
     Content,
     MessageReceived,
@@ -49,6 +54,7 @@ from perilune.events import (
     ToolFinished,
     Usage,
     UserMessage,
+    Verified,
 )
 
 HEARTBEAT_SECONDS = 15.0
@@ -65,7 +71,11 @@ def default_system_prompt() -> str:
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """How a task ended. `reason` is "done", or names what ended it (see `endings.py`)."""
+    """How a task ended. `reason` is "done", or names what ended it (see `endings.py`).
+
+    `verdict` is that of the answer's checks, `changes` what a run on a copy did to the workspace,
+    `argument` the nodes of the argument that the run kept.
+    """
 
     run: str
     answer: str
@@ -74,6 +84,10 @@ class RunResult:
     steps: int = 0
     usage: Usage = field(default_factory=Usage)
     seconds: float = 0.0
+    recipe: str = ""
+    verdict: Verified | None = None
+    changes: ChangesMade | None = None
+    argument: list[ArgumentNode] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -87,10 +101,12 @@ class Agent:
     """A model with tools, and the rules under which it works.
 
     model: a `ChatModel`, an endpoint URL, or a checkpoint folder. tools: `Tool` objects, or names
-    of built-in tools and tool sets. workspace: the folder that tools work in (default: the present
+    of built-in tools and tool sets. recipe: gives the defaults of tools, checks and budget, and its
+    prompt follows the system prompt. workspace: the folder that tools work in (default: the present
     one). system_prompt: replaces the default. context: "keep", "hide", "summarise" or "discard".
     snapshot: keep the workspace as it was, for undo. on_record: is told every event of every run.
-    settings: any JSON, kept in the journal for whoever resumes the run.
+    settings: any JSON, kept in the journal for whoever resumes the run. parent_run: the run that
+    this one works for.
     """
 
     def __init__(
@@ -98,13 +114,14 @@ class Agent:
         model: ChatModel | str | Path,
         tools: Sequence[Tool | str] = (),
         *,
+        recipe: Recipe | None = None,
         system_prompt: str | None = None,
         workspace: str | Path | None = None,
         budget: Budget | None = None,
         sampling: Sampling | None = None,
         permissions: Permissions | None = None,
         approver: Approver | None = None,
-        verifiers: Sequence[Verifier] = DEFAULT_VERIFIERS,
+        verifiers: Sequence[Verifier | Check] | None = None,
         context: Literal["keep", "hide", "summarise", "discard"] | str = "hide",
         context_window: int | None = None,
         retry: RetryPolicy | None = None,
@@ -114,8 +131,15 @@ class Agent:
         on_record: Listener | None = None,
         settings: dict[str, Any] | None = None,
         name: str = "main",
+        parent_run: str | None = None,
     ) -> None:
         self.model = resolve_model(model)
+        self.recipe = recipe
+        if recipe is not None:
+            tools = tools or recipe.tools
+            system_prompt = recipe.prompt_after(system_prompt or default_system_prompt())
+            budget = budget or recipe.budget
+            verifiers = recipe.verifiers() if verifiers is None else verifiers
         self.tools = resolve_tools(tools)
         self.system_prompt = default_system_prompt() if system_prompt is None else system_prompt
         self.workspace = Path(workspace or Path.cwd()).resolve()
@@ -125,7 +149,7 @@ class Agent:
         self.sampling = sampling or Sampling()
         self.permissions = permissions or Permissions()
         self.approver = approver
-        self.verifiers = verifiers
+        self.verifiers = default_verifiers() if verifiers is None else verifiers
         self.context = context
         self.context_window = context_window
         self.retry = retry or RetryPolicy()
@@ -135,6 +159,7 @@ class Agent:
         self.on_record = on_record
         self.settings = settings or {}
         self.name = name
+        self.parent_run = parent_run
         chain(context)  # an unknown name is refused now, not at the first compaction
 
     def run(self, task: Content | None = None, *, resume: str | None = None) -> RunResult:
@@ -155,6 +180,20 @@ class Agent:
         """
         async with self.session(resume=resume) as session:
             return await session.run(task)
+
+    def copy_with(self, **changed: Any) -> Agent:
+        """This agent with some attributes changed."""
+        other = copy.copy(self)
+        for name, value in changed.items():
+            if not hasattr(other, name):
+                raise UsageError(f"an agent has no {name!r}")
+            setattr(other, name, value)
+        return other
+
+    @property
+    def works_on_copy(self) -> bool:
+        """Whether runs change a copy of the workspace, which is applied when they succeed."""
+        return self.recipe is not None and self.recipe.works_on_copy
 
     def session(self, *, resume: str | None = None) -> Session:
         """An open run, for `async with`; `resume` names an earlier one to go on with."""
@@ -199,8 +238,20 @@ class Session:
     def state(self) -> RunState:
         return self._run.state
 
-    async def run(self, task: Content | None = None) -> RunResult:
-        """Work on a task until it ends. Without one, go on with the task of a resumed run."""
+    @property
+    def agent(self) -> Agent:
+        return self._agent
+
+    async def run(
+        self,
+        task: Content | None = None,
+        *,
+        before: Callable[[Run], Awaitable[None]] | None = None,
+    ) -> RunResult:
+        """Work on a task until it ends. Without one, go on with the task of a resumed run.
+
+        `before` is awaited with the begun run before the model is asked.
+        """
         run = self._run
         run.cancel = CancelToken()
         if task is not None:
@@ -209,6 +260,10 @@ class Session:
             raise UsageError("a new run needs a task")
         heart = asyncio.create_task(_beat(run))
         try:
+            if self._agent.works_on_copy and run.copy is None:
+                await work_on_copy(run, SnapshotStore(self._agent.home))
+            if before is not None:
+                await before(run)
             finished = await drive(run)
         except RunEnded as end:
             finished = await _end(run, end)
@@ -230,6 +285,10 @@ class Session:
             steps=finished.steps,
             usage=finished.usage,
             seconds=finished.seconds,
+            recipe=run.state.started.recipe if run.state.started else "",
+            verdict=run.state.verdict,
+            changes=run.state.changes,
+            argument=list(run.state.argument.values()),
         )
 
     def steer(self, text: str) -> None:
@@ -347,8 +406,10 @@ class Session:
             system_prompt=agent.system_prompt,
             model=agent.model.name,
             tools=run.tools.names,
+            recipe=agent.recipe.name if agent.recipe else "",
             workspace=str(agent.workspace),
             settings=agent.settings,
+            parent_run=agent.parent_run,
         )
         run.append(started, message)
 

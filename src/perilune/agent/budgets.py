@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from perilune.agent.endings import BudgetExceeded
 from perilune.events import Usage
 
+DEFAULT_REVISIONS = 2
 DEFAULT_STEPS = 300
 """K2 Thinking's agentic evaluations go to 300 steps (its model card)."""
 
@@ -17,7 +18,8 @@ class Budget:
 
     `steps` are completions of the model, `tokens` prompt and completion tokens together,
     `thinking_tokens` the reasoning of one step, `seconds` the wall time in which a process works on
-    the task, `cost` in the unit of the model's prices.
+    the task, `cost` in the unit of the model's prices. `revisions` is how often an answer that
+    failed its checks is planned and worked on anew.
     """
 
     steps: int | None = DEFAULT_STEPS
@@ -25,6 +27,7 @@ class Budget:
     thinking_tokens: int | None = None
     seconds: float | None = None
     cost: float | None = None
+    revisions: int = DEFAULT_REVISIONS
 
     def check(self, *, steps: int, usage: Usage, seconds: float) -> None:
         """Raise `BudgetExceeded` when the next step may not begin."""

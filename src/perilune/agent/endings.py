@@ -11,6 +11,9 @@ from perilune.errors import AgentError
 DONE = "done"
 UNVERIFIED = "unverified"
 """An answer was given, but a check still objects after all attempts; the problems are said."""
+CONFLICT = "conflict"
+"""The answer passed, but others changed the same files meanwhile; the changes are kept as a patch
+and nothing was applied."""
 
 
 class RunEnded(AgentError):

@@ -53,6 +53,14 @@ class RunEvidence:
             raise KeyError(evidence_id) from None
         return whole.partition("\n")[2]
 
+    def describe(self, evidence_id: str) -> Evidence:
+        """What was kept, without its text. Raises `KeyError` for an id that was never given out."""
+        try:
+            header = self._path(evidence_id).read_text("utf-8", "surrogatepass").partition("\n")[0]
+            return Evidence(id=evidence_id, **json.loads(header))
+        except (OSError, ValueError, TypeError):
+            raise KeyError(evidence_id) from None
+
     def __contains__(self, evidence_id: object) -> bool:
         return CITATION.fullmatch(f"[{evidence_id}]") is not None and (
             self._path(str(evidence_id)).exists()

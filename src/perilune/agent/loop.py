@@ -11,12 +11,20 @@ from __future__ import annotations
 import asyncio
 
 from perilune.agent import repeat_guard
-from perilune.agent.act import act
-from perilune.agent.endings import DONE, UNVERIFIED, RepeatedCalls
-from perilune.agent.run import Run
-from perilune.agent.think import think
-from perilune.agent.verify import ATTEMPTS, check_all, revision_request
-from perilune.events import RepeatNoticed, RunFinished, SnapshotTaken, UserMessage, Verified
+from perilune.agent.act import act, tool_context
+from perilune.agent.endings import CONFLICT, DONE, UNVERIFIED, RepeatedCalls
+from perilune.agent.handing_over import hand_over
+from perilune.agent.run import Fallback, Run
+from perilune.agent.think import ask, think
+from perilune.agent.verify import Proposal, examine_all, revision_request
+from perilune.events import (
+    CheckMade,
+    RepeatNoticed,
+    RunFinished,
+    SnapshotTaken,
+    UserMessage,
+    Verified,
+)
 
 LAST_STEP = "This is the last step of your budget. Answer now with what you have; say what is open."
 CUT_OFF = "Your answer was cut off at its token limit. Give the whole answer again, shorter."
@@ -40,31 +48,70 @@ async def drive(run: Run) -> RunFinished:
 
 
 async def conclude(run: Run) -> None:
-    """Check the proposed answer: end with it, or ask for a revision."""
+    """Check the proposed answer: end with it, or have it planned and worked on anew."""
     state = run.state
     if deliver_steering(run):
         return
-    if state.finish_reason == "length":
-        problems = [CUT_OFF]
-    else:
-        problems = await check_all(run.verifiers, state.last_answer, state)
     attempt = state.verify_attempts + 1
-    verified = Verified(passed=not problems, problems=problems, attempt=attempt)
-    if problems and attempt < ATTEMPTS:
-        request = UserMessage(content=revision_request(problems), source="verifier")
+    if state.finish_reason == "length":
+        verified = Verified(passed=False, problems=[CUT_OFF], attempt=attempt)
+    else:
+        verified = await run.guarded(examine_all(run.verifiers, propose(run, attempt)))
+    if not verified.passed and attempt <= run.budget.revisions and run.may_go_on:
+        request = UserMessage(content=revision_request(verified.problems), source="verifier")
         run.append(verified, request)
         return
     run.stage(verified)
-    reason = UNVERIFIED if problems else DONE
-    await finish(run, reason, answer=state.last_answer, detail="; ".join(problems))
+    answer = state.last_answer
+    if not verified.passed and run.fallback is not None:
+        answer, verified = run.fallback.answer, fallback_verdict(run.fallback, verified)
+        run.stage(verified)
+    reason, detail = (DONE, "") if verified.passed else (UNVERIFIED, "; ".join(verified.problems))
+    if run.copy is not None:
+        conflict = await hand_over(run, run.copy, detail)
+        reason, detail = (CONFLICT, conflict) if conflict else (reason, detail)
+    await finish(run, reason, answer=answer, detail=detail)
     begin_next_turn(run)
+
+
+def fallback_verdict(fallback: Fallback, merged: Verified) -> Verified:
+    """The verdict of the trajectory that stands in for a merge that failed."""
+    note = f"the merge failed ({'; '.join(merged.problems)}); this is trajectory "
+    note += f"{fallback.trajectory}, of the verified majority"
+    checks = list(fallback.verdict.checks) if fallback.verdict else []
+    checks.append(CheckMade(name="merge", outcome="noted", notes=[note]))
+    return Verified(passed=True, attempt=merged.attempt, checks=checks)
+
+
+def propose(run: Run, attempt: int) -> Proposal:
+    """The answer as checks see it."""
+    context = tool_context(run, "check", lambda event: None)
+    assert context.evidence is not None
+
+    async def ask_model(question: str) -> str:
+        text, _ = await ask(run, [{"role": "user", "content": question}])
+        return text
+
+    return Proposal(
+        text=run.state.last_answer,
+        state=run.state,
+        workspace=run.workspace,
+        evidence=context.evidence,
+        tools=context,
+        attempt=attempt,
+        last=attempt > run.budget.revisions or not run.may_go_on,
+        copy=run.copy,
+        others=run.others,
+        ask=ask_model,
+    )
 
 
 async def finish(run: Run, reason: str, *, answer: str = "", detail: str = "") -> RunFinished:
     """Write the task's end, after a snapshot of what the run left, so that undo knows its work."""
     state = run.state
     if run.snapshots is not None and state.snapshot_before and not state.snapshot_after:
-        manifest = await asyncio.to_thread(run.snapshots.take, run.workspace, f"{run.id}-after")
+        folder = run.copy.origin if run.copy else run.workspace
+        manifest = await asyncio.to_thread(run.snapshots.take, folder, f"{run.id}-after")
         run.stage(
             SnapshotTaken(
                 snapshot=manifest.id,

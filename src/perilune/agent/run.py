@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,16 +23,30 @@ from perilune.agent.retry import RetryPolicy
 from perilune.agent.snapshot import SnapshotStore
 from perilune.agent.state import RunState
 from perilune.agent.tool import CancelToken, ToolRegistry
-from perilune.agent.verify import Verifier
-from perilune.events import Event, Record, ToolProgress, UserMessage
+from perilune.agent.verify import Check, Verifier
+from perilune.agent.working_copy import WorkingCopy
+from perilune.events import Event, Record, ToolProgress, UserMessage, Verified
 
 T = TypeVar("T")
 Listener = Callable[[Record], None]
 
 
+@dataclass(frozen=True, slots=True)
+class Fallback:
+    """The verified majority's answer, given when the merge of trajectories fails its checks."""
+
+    answer: str
+    verdict: Verified | None
+    trajectory: int
+
+
 @dataclass(slots=True)
 class Run:
-    """One run in this process. Made by `Agent`; driven by `loop.drive`."""
+    """One run in this process. Made by `Agent`; driven by `loop.drive`.
+
+    `workspace` is where tools work: the folder that the person named, or the `copy` of it. `others`
+    are runs whose findings count as this one's (the trajectories that it merges).
+    """
 
     journal: Journal
     state: RunState
@@ -44,9 +58,12 @@ class Run:
     sampling: Sampling = field(default_factory=Sampling)
     permissions: Permissions = field(default_factory=Permissions)
     approver: Approver | None = None
-    verifiers: Sequence[Verifier] = ()
+    verifiers: Sequence[Verifier | Check] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     snapshots: SnapshotStore | None = None
+    copy: WorkingCopy | None = None
+    others: Sequence[RunState] = ()
+    fallback: Fallback | None = None
     sandbox: Any = None
     listeners: list[Listener] = field(default_factory=list)
     name: str = "main"
@@ -120,10 +137,19 @@ class Run:
         )
 
     @property
+    def may_go_on(self) -> bool:
+        """Whether the budget has room for another step."""
+        try:
+            self.check_budget()
+        except BudgetExceeded:
+            return False
+        return True
+
+    @property
     def seconds_left(self) -> float | None:
         return None if self.budget.seconds is None else self.budget.seconds - self.seconds
 
-    async def guarded(self, work: Coroutine[Any, Any, T]) -> T:
+    async def guarded(self, work: Awaitable[T]) -> T:
         """Await `work`, and cancel it when the run is interrupted or its time is over.
 
         Raises `Interrupted` or `BudgetExceeded`.

@@ -164,9 +164,9 @@ class SnapshotStore:
         change: list[str] = []
         for path in sorted({*wanted.entries, *present.entries}):
             was, now = wanted.entries.get(path), present.entries.get(path)
-            if _same(was, now) or path in wanted.unread or path in present.unread:
+            if same_entry(was, now) or path in wanted.unread or path in present.unread:
                 continue
-            if not force and not _same(ended.entries.get(path), now):
+            if not force and not same_entry(ended.entries.get(path), now):
                 undone.kept.append(path)
             else:
                 change.append(path)
@@ -180,6 +180,33 @@ class SnapshotStore:
                 target.append(path)
         undone.removed = [path for path in reversed(undone.removed) if path not in wanted.entries]
         return undone
+
+    def lay_out(self, manifest: Manifest, folder: Path, *, mode_of: Path) -> None:
+        """Make a folder with all that a snapshot holds; as root, owned as `mode_of` is."""
+        folder.mkdir(parents=True, exist_ok=True)
+        status = mode_of.stat()
+        folder.chmod(stat.S_IMODE(status.st_mode) | 0o700)
+        if os.geteuid() == 0:
+            os.chown(folder, status.st_uid, status.st_gid)
+        self.put(folder, dict(manifest.entries))
+
+    def put(self, root: Path, entries: dict[str, Entry | None]) -> list[str]:
+        """Make paths as these entries say, None being absent; gives those that could not be."""
+        missed: list[str] = []
+        for path in sorted(entries, reverse=True):  # children before their folders
+            self._clear(root, path, entries[path])
+        for path in sorted(entries):
+            entry = entries[path]
+            if entry is not None and not self._restore(root, path, entry):
+                missed.append(path)
+            elif entry is not None and os.geteuid() == 0:
+                owner = root.stat()
+                os.chown(root / path, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        return missed
+
+    def read(self, entry: Entry) -> bytes:
+        """The content of a file's entry."""
+        return self._object(entry.content).read_bytes()
 
     def forget(self, name: str) -> int:
         """Drop the snapshots taken under `name`, and contents that no other needs; bytes freed."""
@@ -343,7 +370,8 @@ def _open_to_read(path: Path) -> BinaryIO:
         raise _UnreadableError from error
 
 
-def _same(one: Entry | None, other: Entry | None) -> bool:
+def same_entry(one: Entry | None, other: Entry | None) -> bool:
+    """Whether two entries, or their absence, are the same state of a path."""
     return (one and one.identity) == (other and other.identity)
 
 

@@ -12,11 +12,15 @@ from typing import Any
 import msgspec
 
 from perilune.agent.chat_model import Message
-from perilune.agent.endings import DONE, UNVERIFIED
+from perilune.agent.endings import CONFLICT, DONE, UNVERIFIED
 from perilune.agent.repeat_guard import RepeatGuard
 from perilune.events import (
+    ArgumentNode,
+    ArgumentUpdated,
     AssistantMessage,
+    ChangesMade,
     Compacted,
+    CopyMade,
     EvidenceKept,
     MessageReceived,
     NoteTaken,
@@ -91,6 +95,10 @@ class RunState:
     task_seconds: float = 0.0
     usage: Usage = field(default_factory=Usage)
     verify_attempts: int = 0
+    verdict: Verified | None = None
+    argument: dict[str, ArgumentNode] = field(default_factory=dict)
+    changes: ChangesMade | None = None
+    copy: CopyMade | None = None
     call_ids: set[str] = field(default_factory=set)
     last_time: float = 0.0
 
@@ -136,6 +144,13 @@ class RunState:
                 self.snapshot_after = event.snapshot
             case Verified():
                 self.verify_attempts = event.attempt
+                self.verdict = event
+            case ArgumentUpdated():
+                self.argument |= {node.id: node for node in event.nodes}
+            case CopyMade():
+                self.copy = event
+            case ChangesMade():
+                self.changes = event
             case RunFinished():
                 self.finished = event
 
@@ -158,7 +173,7 @@ class RunState:
 
     def _apply_resumed(self) -> None:
         # An answer stands; any other end is taken up again, with a fresh chance.
-        if self.finished is not None and self.finished.reason not in (DONE, UNVERIFIED):
+        if self.finished is not None and self.finished.reason not in (DONE, UNVERIFIED, CONFLICT):
             self.finished = None
             self.guard.forget()
             self.noticed = 0
@@ -167,7 +182,7 @@ class RunState:
         if _begins_task(event):
             self.finished = None
             self.task_steps, self.task_usage, self.task_seconds = 0, Usage(), 0.0
-            self.verify_attempts = 0
+            self.verify_attempts, self.verdict, self.changes = 0, None, None
         if event.source in ("steer", "queue"):
             for i, each in enumerate(self.inbox):
                 if each.content == event.content:

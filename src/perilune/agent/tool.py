@@ -68,6 +68,9 @@ class EvidenceStore(Protocol):
     def text(self, evidence_id: str) -> str:
         """The kept text. Raises `KeyError` for an id that was never given out."""
 
+    def describe(self, evidence_id: str) -> Evidence:
+        """What was kept, without its text. Raises `KeyError` likewise."""
+
     def __contains__(self, evidence_id: object) -> bool: ...
 
 

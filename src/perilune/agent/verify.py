@@ -1,18 +1,72 @@
-"""Checks of a proposed answer, before a run may end with it. Each is a small class; add your own.
+"""The verdict on a proposed answer, before a run may end with it.
 
-A check returns the problems it sees, as words that the model can act on; no problems is a pass.
+A check is a small class; add your own. The simplest kind is a `Verifier`: it looks at the answer
+and the run's state and says the problems that it sees, in words that the model can act on. A
+`Check` sees the whole `Proposal` (sources, workspace, sandbox), answers None where it has nothing
+to say of such an answer, and tells what its outcome rests on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import dataclasses
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from perilune.agent.evidence import CITATION
 from perilune.agent.state import RunState
+from perilune.agent.tool import EvidenceStore, ToolContext
+from perilune.events import CheckMade, Content, Verified
 
-ATTEMPTS = 3
-"""How often an answer is checked before it is given with its problems said."""
+if TYPE_CHECKING:
+    from perilune.agent.working_copy import WorkingCopy
+
+ECHOES = frozenset(
+    {"plan", "note", "argue", "write_file", "edit_file", "chart", "publish", "recall", "rename"}
+)
+"""Tools whose output repeats what the model wrote; it proves nothing."""
+
+
+@dataclass(slots=True)
+class Proposal:
+    """A proposed answer, and all that a check may look at.
+
+    `workspace` is where the run works (its copy, where it works on one); `tools` lets a check run
+    code and tests as a tool would. `others` are finished runs whose findings count as this run's
+    (the trajectories that it merges). `ask` puts a question to the model outside of the
+    conversation. `last`: no revision can follow.
+    """
+
+    text: str
+    state: RunState
+    workspace: Path
+    evidence: EvidenceStore
+    tools: ToolContext
+    attempt: int = 1
+    last: bool = False
+    copy: WorkingCopy | None = None
+    others: Sequence[RunState] = ()
+    ask: Callable[[str], Awaitable[str]] | None = None
+    failed: bool = False
+    """Whether a check before this one objected."""
+
+    def with_text(self, text: str) -> Proposal:
+        """The same, for another text that the run wrote."""
+        return dataclasses.replace(self, text=text)
+
+    def said(self) -> Iterator[str]:
+        """What persons said to the run."""
+        for state in (self.state, *self.others):
+            for message, origin in zip(state.messages, state.origins, strict=True):
+                if origin in ("task", "steer", "queue"):
+                    yield plain_text(message.get("content") or "")
+
+    def tool_outputs(self) -> Iterator[str]:
+        """What tools gave that do more than repeat the model's own words."""
+        for state in (self.state, *self.others):
+            for message, origin in zip(state.messages, state.origins, strict=True):
+                if origin == "tool" and message.get("name") not in ECHOES:
+                    yield plain_text(message.get("content") or "")
 
 
 class Verifier(Protocol):
@@ -21,23 +75,21 @@ class Verifier(Protocol):
     async def check(self, answer: str, state: RunState) -> list[str]: ...
 
 
+@runtime_checkable
+class Check(Protocol):
+    """Looks at all of a proposal. None: there is nothing of its kind in the answer."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def examine(self, proposal: Proposal) -> CheckMade | None: ...
+
+
 class NonEmptyAnswer:
     """There is an answer at all."""
 
     async def check(self, answer: str, state: RunState) -> list[str]:
         return [] if answer.strip() else ["The answer is empty. Write the answer to the task."]
-
-
-class CitedEvidenceExists:
-    """Every `[ev:...]` in the answer is a source that this run really kept."""
-
-    async def check(self, answer: str, state: RunState) -> list[str]:
-        invented = sorted(set(CITATION.findall(answer)) - set(state.evidence))
-        return [
-            f"The answer cites [{each}], but no such source was read. "
-            "Cite only ids that a tool gave you, or leave the claim out."
-            for each in invented
-        ]
 
 
 class PlanClosed:
@@ -54,18 +106,65 @@ class PlanClosed:
         ]
 
 
-DEFAULT_VERIFIERS: tuple[Verifier, ...] = (NonEmptyAnswer(), CitedEvidenceExists(), PlanClosed())
+def default_verifiers() -> tuple[Verifier | Check, ...]:
+    """What every answer goes through: numbers, code and citations by the check that fits."""
+    from perilune.agent.checks.citations import Citations
+    from perilune.agent.checks.code import Code
+    from perilune.agent.checks.numbers import Numbers
+
+    return NonEmptyAnswer(), Citations(), PlanClosed(), Numbers(), Code()
 
 
-async def check_all(verifiers: Sequence[Verifier], answer: str, state: RunState) -> list[str]:
-    """All problems that the verifiers see, in their order."""
-    problems: list[str] = []
+def made(
+    name: str,
+    problems: Sequence[str],
+    *,
+    notes: Sequence[str] = (),
+    evidence: Sequence[str] = (),
+) -> CheckMade:
+    """How a check ended: failed with problems, noted with notes alone, else passed."""
+    outcome = "failed" if problems else "noted" if notes else "passed"
+    return CheckMade(
+        name=name,
+        outcome=outcome,  # type: ignore[arg-type]  # the three words above
+        problems=list(problems),
+        notes=list(notes),
+        evidence=list(evidence),
+    )
+
+
+async def examine_all(verifiers: Sequence[Verifier | Check], proposal: Proposal) -> Verified:
+    """The verdict of all checks, in their order. Plain verifiers appear only when they object."""
+    checks: list[CheckMade] = []
     for verifier in verifiers:
-        problems += await verifier.check(answer, state)
-    return problems
+        if isinstance(verifier, Check):
+            check = await verifier.examine(proposal)
+        else:
+            problems = await verifier.check(proposal.text, proposal.state)
+            name = type(verifier).__name__
+            check = made(name, problems) if problems else None
+        if check is not None:
+            checks.append(check)
+            proposal.failed = proposal.failed or check.outcome == "failed"
+    return verdict_of(checks, proposal.attempt)
+
+
+def verdict_of(checks: Sequence[CheckMade], attempt: int) -> Verified:
+    problems = [problem for check in checks for problem in check.problems]
+    return Verified(passed=not problems, problems=problems, attempt=attempt, checks=list(checks))
 
 
 def revision_request(problems: Sequence[str]) -> str:
     """What the model is told when checks object."""
     lines = "\n".join(f"- {each}" for each in problems)
-    return f"Your answer was checked and these problems were found:\n{lines}\nRevise it."
+    return (
+        f"Your answer was checked and these problems were found:\n{lines}\n"
+        "Plan anew what is missing, do it, and give the whole answer again."
+    )
+
+
+def plain_text(content: Content) -> str:
+    """The text of a message's content."""
+    if isinstance(content, str):
+        return content
+    return "\n".join(str(part.get("text", "")) for part in content)

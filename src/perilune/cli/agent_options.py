@@ -7,6 +7,7 @@ with it wins. Keys are never kept, only the name of the variable that holds one.
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,7 +18,10 @@ from perilune.errors import UsageError
 
 if TYPE_CHECKING:
     from perilune.agent.agent import Agent
+    from perilune.agent.budgets import Budget
     from perilune.agent.permissions import Approver
+    from perilune.agent.recipes.choose import Choice
+    from perilune.agent.recipes.recipe import Recipe as Recipe_
     from perilune.agent.tool import Tool
 
 Model = Annotated[
@@ -63,7 +67,19 @@ Workspace = Annotated[
     ),
 ]
 Effort = Annotated[
-    str | None, typer.Option("--effort", help="How hard to think: low, medium or high.")
+    str | None,
+    typer.Option(
+        "--effort",
+        help="How hard to work: low, medium, high, or heavy (eight trajectories, merged).",
+    ),
+]
+Recipe = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="How to go about the task: reason, search, code, write, one of your own, or none. "
+        "Default: chosen from the task, unless --tools or --system-prompt say how.",
+    ),
 ]
 MaxSteps = Annotated[
     int | None, typer.Option("--max-steps", min=1, help="Turns of the model. Default: 300.")
@@ -132,6 +148,8 @@ class AgentOptions(msgspec.Struct, kw_only=True, omit_defaults=True):
     tools: str | None = None
     mcp: list[str] = []
     effort: str | None = None
+    recipe: str | None = None
+    recipe_why: str = ""
     max_steps: int | None = None
     max_tokens: int | None = None
     thinking_tokens: int | None = None
@@ -158,28 +176,31 @@ def build_agent(
     resume: str | None = None,
     approver: Approver | None = None,
     ask_by_default: bool = False,
+    task: str | None = None,
 ) -> Agent:
-    """The agent that the flags describe. Raises `UsageError` for what makes no sense."""
+    """The agent that the flags describe; with a `task`, a recipe is chosen when none is named.
+
+    Raises `UsageError` for what makes no sense.
+    """
     from perilune.agent.agent import Agent
-    from perilune.agent.budgets import Budget
     from perilune.agent.chat_model import Sampling
+    from perilune.agent.effort import effort_named
     from perilune.agent.permissions import Permissions
 
     if resume is not None:
         options = options.over(kept_options(resume))
-    defaults = Budget()
+    choice = recipe_for(options, workspace, task if system_prompt is None else None)
+    options.recipe, options.recipe_why = choice.name, choice.why
+    recipe = choice.recipe
+    tools: list[Tool | str] = [*tool_names(options, recipe), *mcp_tools(options)]
     return Agent(
         build_model(options),
-        [*tool_names(options), *mcp_tools(options)],
+        tools,
+        recipe=recipe,
         system_prompt=system_prompt.read_text("utf-8") if system_prompt else None,
         workspace=workspace,
-        budget=Budget(
-            steps=options.max_steps or defaults.steps,
-            tokens=options.max_tokens,
-            thinking_tokens=options.thinking_tokens,
-            seconds=options.max_seconds,
-        ),
-        sampling=Sampling(effort=_effort(options.effort)),
+        budget=budget_of(options, recipe),
+        sampling=Sampling(effort=effort_named(options.effort).model if options.effort else None),
         permissions=Permissions(
             allow=options.allow,
             ask=options.ask,
@@ -222,7 +243,42 @@ def build_model(options: AgentOptions) -> Any:
     return resolve_model(Path(options.model))
 
 
-def tool_names(options: AgentOptions) -> list[str]:
+def recipe_for(options: AgentOptions, workspace: Path | None, task: str | None) -> Choice:
+    """The recipe that is named, else the one that the task's words choose."""
+    from perilune.agent.recipes.choose import Choice, choose
+    from perilune.agent.recipes.recipe import NONE, load_recipe
+
+    if options.recipe == NONE:
+        return Choice(None, options.recipe_why or "--recipe none")
+    if options.recipe is not None:
+        return Choice(load_recipe(options.recipe), options.recipe_why or "--recipe")
+    if task is None:
+        return Choice(None, "the flags say how to work")
+    if options.tools is not None:
+        return Choice(None, "--tools says what to work with")
+    return choose(task, (workspace or Path.cwd()).resolve())
+
+
+def budget_of(options: AgentOptions, recipe: Recipe_ | None) -> Budget:
+    """The recipe's budget, its share by effort, and what the flags say over both."""
+    from perilune.agent.budgets import Budget
+    from perilune.agent.effort import budget_for, effort_named
+
+    budget = recipe.budget if recipe else Budget()
+    if options.effort:
+        budget = budget_for(effort_named(options.effort), budget)
+    given: dict[str, Any] = {
+        "steps": options.max_steps,
+        "tokens": options.max_tokens,
+        "thinking_tokens": options.thinking_tokens,
+        "seconds": options.max_seconds,
+    }
+    return replace(budget, **{name: value for name, value in given.items() if value is not None})
+
+
+def tool_names(options: AgentOptions, recipe: Recipe_ | None = None) -> list[str]:
+    if options.tools is None and recipe is not None and recipe.tools:
+        return list(recipe.tools)
     names = [each.strip() for each in (options.tools or "default").split(",") if each.strip()]
     return [] if names == ["none"] else names
 
@@ -260,12 +316,6 @@ def kept_options(resume: str) -> dict[str, Any]:
         if isinstance(record.event, RunStarted):
             return record.event.settings
     return {}
-
-
-def _effort(text: str | None) -> Any:
-    if text not in (None, "low", "medium", "high"):
-        raise UsageError(f"--effort is low, medium or high, not {text!r}")
-    return text
 
 
 def _sandbox(kind: str | None) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import time
+from pathlib import Path
 
 from rich.console import Console
 from rich.panel import Panel
@@ -15,10 +16,14 @@ from rich.status import Status
 from rich.text import Text
 
 from perilune.events import (
+    ArgumentUpdated,
     AssistantMessage,
+    ChangesMade,
+    CheckMade,
     Compacted,
     Content,
     ContentDelta,
+    CopyMade,
     Event,
     PermissionDecided,
     PlanUpdated,
@@ -35,11 +40,14 @@ from perilune.events import (
     ToolFinished,
     ToolProgress,
     ToolStarted,
+    TrajectoryFinished,
     UserMessage,
     Verified,
 )
 
 CARD_LINES = 8
+DIFF_LINES = 60
+ARGUMENT_MARKS = {"open": "?", "holds": "✓", "fails": "✗"}
 MARKS = {"open": "○", "active": "◐", "done": "●", "dropped": "×"}
 OUTCOME_STYLES = {"ok": "green", "unknown": "yellow", "denied": "yellow", "cancelled": "yellow"}
 
@@ -110,6 +118,8 @@ class AgentView:
                 self._note(f"{source}: {first_line(content)}")
             case RunStarted():
                 self._note(f"model {event.model}, workspace {event.workspace}")
+                if why := event.settings.get("recipe_why"):
+                    self._note(f"recipe {event.recipe or 'none'}, for {why}")
             case RunResumed():
                 unknown = len(event.unknown_calls)
                 self._note(f"resumed{f', {unknown} call(s) of unknown outcome' * (unknown > 0)}")
@@ -132,6 +142,22 @@ class AgentView:
                 self._problem(f"{event.cause}; asking again in {event.wait_seconds:.1f} s")
             case Verified(passed=False, problems=problems):
                 self._note("check: " + "; ".join(problems))
+            case Verified(checks=checks) if checks:
+                self._note("verdict: " + ", ".join(map(verdict_word, checks)))
+            case ArgumentUpdated(nodes=nodes):
+                lines = [f"{ARGUMENT_MARKS[n.state]} {n.kind} {n.id}: {n.text}" for n in nodes]
+                self._card("argument", "\n".join(lines), "magenta")
+                self._planned = True
+            case CopyMade():
+                pass
+            case ChangesMade():
+                self._show_changes(event)
+            case TrajectoryFinished():
+                how = "passed" if event.passed else event.reason
+                self._note(
+                    f"trajectory {event.number} ({event.run}): {how}, "
+                    f"{event.usage.total_tokens} tokens: {first_line(event.answer)[:60]}"
+                )
             case RunFinished():
                 self._show_end(event)
             case _:
@@ -183,6 +209,25 @@ class AgentView:
         title = f"{event.name} {self._asked.get(event.call_id, '')}".strip()
         style = OUTCOME_STYLES.get(event.outcome, "red")
         self._card(title, text_of(event.content), style, f"{event.outcome}, {event.seconds:.1f} s")
+
+    def _show_changes(self, event: ChangesMade) -> None:
+        files = f"{len(event.files)} files, +{event.added} -{event.removed}"
+        if not self._quiet:
+            try:
+                patch = Path(event.diff).read_text("utf-8", "replace").splitlines()
+            except OSError:
+                patch = []
+            shown = patch if len(patch) <= DIFF_LINES else patch[: DIFF_LINES - 1]
+            text = Text("\n").join(plain(line, diff_style(line)) for line in shown)
+            if len(patch) > len(shown):
+                text.append(f"\n... {len(patch) - len(shown)} more lines in {event.diff}", "dim")
+            self._end_line()
+            self.wait()
+            self._print(Panel(text, title=plain(f"changes: {files}"), title_align="left"))
+        if event.applied:
+            self._note(f"applied to the workspace: {', '.join(event.files[:8])}")
+        else:
+            self._problem(f"not applied: {event.reason}. The changes are in {event.diff}")
 
     def _show_end(self, event: RunFinished) -> None:
         self._end_line()
@@ -258,6 +303,19 @@ def text_of(content: Content) -> str:
     if isinstance(content, str):
         return content
     return "\n".join(p["text"] if p.get("type") == "text" else "[image]" for p in content)
+
+
+def diff_style(line: str) -> str:
+    if line.startswith(("+++", "---")):
+        return "bold"
+    return {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], "")
+
+
+def verdict_word(check: CheckMade) -> str:
+    """One check in a verdict's line."""
+    count = f" ({len(check.evidence)})" if check.evidence else ""
+    note = f": {check.notes[0][:80]}" if check.notes else ""
+    return f"{check.name} {check.outcome}{count}{note}"
 
 
 def first_line(content: Content) -> str:

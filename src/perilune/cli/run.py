@@ -49,6 +49,7 @@ def run(
         typer.Option("--output-format", help="stdout: the answer, one JSON object, or all events."),
     ] = OutputFormat.TEXT,
     effort: flags.Effort = None,
+    recipe: flags.Recipe = None,
     max_steps: flags.MaxSteps = None,
     max_tokens: flags.MaxTokens = None,
     thinking_tokens: flags.ThinkingTokens = None,
@@ -80,6 +81,7 @@ def run(
         tools=tools,
         mcp=mcp or [],
         effort=effort,
+        recipe=recipe,
         max_steps=max_steps,
         max_tokens=max_tokens,
         thinking_tokens=thinking_tokens,
@@ -93,7 +95,11 @@ def run(
         snapshot=not no_snapshot,
     )
     agent = flags.build_agent(
-        options, workspace=workspace, system_prompt=system_prompt, resume=resume
+        options,
+        workspace=workspace,
+        system_prompt=system_prompt,
+        resume=resume,
+        task=None if resume else task,
     )
 
     from rich.console import Console
@@ -111,7 +117,7 @@ def run(
         view(record)
 
     agent.on_record = listen
-    result = asyncio.run(work(agent, task, resume))
+    result = asyncio.run(work(agent, task, resume, effort))
     view.wait()
     if output_format is OutputFormat.TEXT:
         if result.answer:
@@ -125,8 +131,12 @@ def run(
         raise typer.Exit(EXIT_FAILED)
 
 
-async def work(agent: Agent, task: str | None, resume: str | None) -> RunResult:
+async def work(agent: Agent, task: str | None, resume: str | None, effort: str | None) -> RunResult:
     """Run, with Ctrl-C as an orderly end; a second one is a hard one."""
+    from perilune.agent.effort import effort_named
+    from perilune.agent.heavy import run_heavy
+
+    trajectories = effort_named(effort).trajectories if effort else 1
     loop = asyncio.get_running_loop()
     async with agent.session(resume=resume) as session:
 
@@ -137,6 +147,8 @@ async def work(agent: Agent, task: str | None, resume: str | None) -> RunResult:
         loop.add_signal_handler(signal.SIGINT, interrupt)
         loop.add_signal_handler(signal.SIGTERM, session.interrupt, "terminated")
         try:
+            if trajectories > 1 and task is not None and resume is None:
+                return await run_heavy(session, task, trajectories=trajectories)
             return await session.run(task)
         finally:
             loop.remove_signal_handler(signal.SIGINT)
@@ -160,6 +172,10 @@ def result_json(result: RunResult) -> str:
         "steps": result.steps,
         "usage": msgspec.to_builtins(result.usage),
         "seconds": result.seconds,
+        "recipe": result.recipe,
+        "verdict": msgspec.to_builtins(result.verdict),
+        "changes": msgspec.to_builtins(result.changes),
+        "argument": msgspec.to_builtins(result.argument),
     }
     return msgspec.json.encode(fields).decode()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import msgspec
@@ -72,8 +73,18 @@ def list_runs(
 def show(
     run: Run,
     thoughts: Annotated[bool, typer.Option("--thoughts", help="Show the thinking, too.")] = False,
+    graph: Annotated[
+        bool, typer.Option("--graph", help="Show its argument instead, as text and as SVG.")
+    ] = False,
+    svg: Annotated[
+        Path | None,
+        typer.Option("--svg", help="With --graph: where to write it. Default: the run's folder."),
+    ] = None,
 ) -> None:
-    """Show a run as it went."""
+    """Show a run as it went, or its argument as a graph."""
+    if graph or svg is not None:
+        show_argument(run, svg)
+        return
     _replay(_read(run), thoughts=thoughts, speed=None)
 
 
@@ -163,6 +174,27 @@ def rm(run: Run) -> None:
     shutil.rmtree(folder)
     freed = SnapshotStore(data_home()).forget(folder.name)
     print(f"removed {folder.name}, freed {freed / 1e6:.1f} MB of snapshots")
+
+
+def show_argument(run: str, svg: Path | None) -> None:
+    """Print a run's argument and write its picture."""
+    from perilune.agent.argument_drawing import as_svg, as_text
+    from perilune.agent.home import find_run
+    from perilune.agent.state import fold
+    from perilune.cli.agent_view import plain
+
+    argument = fold(_read(run).records).argument
+    if not argument:
+        raise UsageError(
+            f"run {run} kept no argument", remedy="`perilune run --recipe reason` keeps one."
+        )
+    print(plain(as_text(argument)).plain)
+    path = svg or find_run(run) / "argument.svg"
+    try:
+        path.write_text(as_svg(argument), "utf-8")
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {error.strerror}") from None
+    print(f"picture: {path}", file=sys.stderr)
 
 
 def as_markdown(state: RunState) -> str:

@@ -30,14 +30,20 @@ class MemoryEvidence:
 
     def __init__(self) -> None:
         self.texts: dict[str, str] = {}
+        self.kept: dict[str, Evidence] = {}
 
     def keep(self, source: str, text: str, *, title: str = "", digits: int = 8) -> Evidence:
         digest = hashlib.sha256(f"{source}\n{text}".encode()).hexdigest()
         self.texts[f"ev:{digest[:digits]}"] = text
-        return Evidence(f"ev:{digest[:digits]}", source, title, digest)
+        kept = Evidence(f"ev:{digest[:digits]}", source, title, digest)
+        self.kept[kept.id] = kept
+        return kept
 
     def text(self, evidence_id: str) -> str:
         return self.texts[evidence_id]
+
+    def describe(self, evidence_id: str) -> Evidence:
+        return self.kept[evidence_id]
 
     def __contains__(self, evidence_id: object) -> bool:
         return evidence_id in self.texts

@@ -12,6 +12,7 @@ from perilune.errors import UsageError
 BUILTIN: dict[str, str] = {
     "plan": "Plan",
     "note": "Note",
+    "argue": "Argue",
     "read_file": "ReadFile",
     "write_file": "WriteFile",
     "edit_file": "EditFile",
@@ -27,6 +28,7 @@ BUILTIN: dict[str, str] = {
     "fetch": "Fetch",
     "browse": "Browse",
     "chart": "Chart",
+    "publish": "Publish",
     "view_image": "ViewImage",
 }
 _FILES = ("read_file", "write_file", "edit_file", "find", "grep")

@@ -1,0 +1,1 @@
+"""Checks of proposed answers, one a file; `verify.py` says what a check is."""
