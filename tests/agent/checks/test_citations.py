@@ -91,6 +91,8 @@ async def test_only_the_answer_needs_no_citation(tmp_path: Path):
     assert "cites nothing" in (await verdict(asking, "40 km."))[0]
 
 
+FEW = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+
 # --- quotations, for any text ---------------------------------------------------------------------
 
 WORDS = st.lists(
@@ -101,6 +103,7 @@ WORDS = st.lists(
 SPACES = st.sampled_from([" ", "\n", "  ", "\u00a0", " \n ", "\u2009"])
 
 
+@FEW
 @given(WORDS, st.data())
 def test_any_run_of_words_stands_in_its_text_whatever_the_spaces(words, data):
     start = data.draw(st.integers(0, len(words) - 1))
@@ -110,6 +113,7 @@ def test_any_run_of_words_stands_in_its_text_whatever_the_spaces(words, data):
     assert stands_in(" ".join(words[start:end]), text)
 
 
+@FEW
 @given(WORDS, st.data())
 def test_a_changed_word_is_seen(words, data):
     place = data.draw(st.integers(0, len(words) - 1))
@@ -120,6 +124,7 @@ def test_a_changed_word_is_seen(words, data):
     assert stands_in(quote, text) == (f" {even(quote)} " in f" {even(text)} ")
 
 
+@FEW
 @given(WORDS, st.data())
 def test_dropping_inserting_or_swapping_words_is_seen(words, data):
     text = " ".join(words)
@@ -133,6 +138,7 @@ def test_dropping_inserting_or_swapping_words_is_seen(words, data):
         assert stands_in(quote, text) == (f" {quote} " in f" {text} ")
 
 
+@FEW
 @given(st.integers(0, 10**6), st.integers(0, 10**6))
 def test_a_number_is_not_found_within_another(one, other):
     assert stands_in(f"it has {one}", f"it has {other} boats") == (one == other)
@@ -143,7 +149,7 @@ def test_a_number_is_not_found_within_another(one, other):
 MARKS = st.sampled_from(["“{}”", '"{}"', "„{}“", "«{}»", "‘{}’"])
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@FEW
 @given(words=WORDS, mark=MARKS, data=st.data())
 async def test_any_quotation_in_any_marks(tmp_path_factory, words, mark, data):
     desk = Desk(tmp_path_factory.mktemp("desk"))
@@ -155,7 +161,7 @@ async def test_any_quotation_in_any_marks(tmp_path_factory, words, mark, data):
     assert await verdict(desk, f"It says {mark.format(' '.join(false))} [{page}].")
 
 
-@settings(max_examples=50)
+@FEW
 @given(st.text(max_size=300))
 async def test_any_text_can_be_judged(tmp_path_factory, text):
     desk = Desk(tmp_path_factory.getbasetemp() / "any")

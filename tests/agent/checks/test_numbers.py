@@ -6,13 +6,14 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perilune.agent.checks.equations import compute, equations
 from perilune.agent.checks.numbers import Numbers, figures
 from tests.agent.checks.desk import Desk
 
+FEW = settings(max_examples=40, deadline=None)
 PAGE = "Tavor has 4,120 people, 12.6 km of walls and a debt of 4.1193 million crowns (−5 in 1990)."
 
 
@@ -97,6 +98,7 @@ async def test_the_evidence_says_where_each_number_stands(tmp_path: Path):
     assert any(each.startswith("4120: ") for each in check.evidence)
 
 
+@FEW
 @given(st.integers(0, 10**9), st.integers(0, 10**9), st.sampled_from("+-*"))
 def test_equations_are_computed_exactly(one, other, sign):
     value = {"+": one + other, "-": one - other, "*": one * other}[sign]
@@ -113,6 +115,7 @@ def test_what_is_no_arithmetic_is_not_computed(text: str):
     assert compute(text) is None
 
 
+@FEW
 @given(st.decimals(min_value=0, max_value=10**8, places=4))
 def test_any_rounding_of_what_stands_there_passes(value):
     for places in (1, 2, 3):
