@@ -12,12 +12,23 @@ import uuid
 from collections import deque
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
 from perilune.chat.format import ChatFormat
 from perilune.engine.conversation import encode_conversation, recommended_sampling
-from perilune.engine.driver import Add, Cancel, Died, Event, Outputs, Refused
+from perilune.engine.driver import (
+    Add,
+    Cancel,
+    Died,
+    EndThinking,
+    Event,
+    Outputs,
+    Refused,
+    Taken,
+)
+from perilune.engine.engine import Engine
 from perilune.engine.hosts import make_host
 from perilune.engine.llm import read_options
 from perilune.engine.metrics import EngineStatus
@@ -27,6 +38,19 @@ from perilune.errors import EngineDeadError, EngineError, PeriluneError, Request
 from perilune.model.model import KimiK2Model
 
 RESTART_WINDOW = 60.0  # seconds in which `max_restarts` are allowed
+
+
+class EngineState(StrEnum):
+    """Where an engine is in its life."""
+
+    NEW = "new"
+    LOADING = "loading"  # also after a crash
+    READY = "ready"
+    DEAD = "dead"  # it cannot be started (any more)
+    CLOSED = "closed"
+
+
+_Item = SequenceOutput | PeriluneError | None  # None: the request has been taken
 
 
 class AsyncEngine:
@@ -42,21 +66,23 @@ class AsyncEngine:
 
     def __init__(
         self,
-        model: str | Path | KimiK2Model,
+        model: str | Path | KimiK2Model | Engine,
         *,
         chat: ChatFormat | None = None,
         isolation: Literal["thread", "process"] = "thread",
         max_restarts: int = 3,
         **options: Any,
     ) -> None:
-        if chat is None and not isinstance(model, KimiK2Model):
+        if isinstance(model, Engine):
+            chat = model.chat
+        elif chat is None and not isinstance(model, KimiK2Model):
             chat = ChatFormat.from_pretrained(model)
         self.chat_format = chat
         self.status: EngineStatus | None = None  # after the latest step
         self._host = make_host(model, read_options(options), chat, isolation)
         self._max_restarts = max_restarts
         self._restarts: deque[float] = deque()
-        self._streams: dict[str, asyncio.Queue[SequenceOutput | PeriluneError]] = {}
+        self._streams: dict[str, asyncio.Queue[_Item]] = {}
         self._starting: asyncio.Task[None] | None = None
         self._closing = False
         self._idle = asyncio.Event()
@@ -170,33 +196,57 @@ class AsyncEngine:
         if request_id in self._streams:
             self._host.send(Cancel(request_id))
 
-    # --- streams -----------------------------------------------------------------------------
+    def end_thinking(self, request_id: str) -> bool:
+        """Have a request close its thinking and answer. False when it is not under way."""
+        if request_id in self._streams:
+            self._host.send(EndThinking(request_id))
+        return request_id in self._streams
 
-    async def _stream(self, add: Add) -> AsyncGenerator[SequenceOutput, None]:
+    @property
+    def state(self) -> EngineState:
+        if self._closing:
+            return EngineState.CLOSED
+        if self._starting is None:
+            return EngineState.NEW
+        if not self._starting.done():
+            return EngineState.LOADING
+        failed = self._starting.cancelled() or self._starting.exception() is not None
+        return EngineState.DEAD if failed else EngineState.READY
+
+    async def submit(self, add: Add) -> EngineStream:
+        """Hand a request over; its stream, as soon as the engine has taken it.
+
+        Raises RequestError when the request is refused, EngineDeadError.
+        """
         await self.start()
         if add.request_id in self._streams:
             raise RequestError(f"{add.request_id!r} is already under way", param="request_id")
-        queue: asyncio.Queue[SequenceOutput | PeriluneError] = asyncio.Queue()
+        queue: asyncio.Queue[_Item] = asyncio.Queue()
         self._streams[add.request_id] = queue
         self._idle.clear()
         self._host.send(add)
-        done = False
+        stream = EngineStream(self, add.request_id, queue)
         try:
-            while not done:
-                output = await queue.get()
-                if isinstance(output, PeriluneError):
-                    done = True
-                    raise output
-                done = output.metrics is not None  # comes with the last of a request
-                if output.finish_reason is FinishReason.ERROR:
-                    raise RequestError(output.error or "the request failed")
+            await stream._wait_until_taken()
+        except BaseException:
+            await stream.aclose()
+            raise
+        return stream
+
+    # --- streams -----------------------------------------------------------------------------
+
+    async def _stream(self, add: Add) -> AsyncGenerator[SequenceOutput, None]:
+        async with aclosing(await self.submit(add)) as outputs:
+            async for output in outputs:
                 yield output
-        finally:
-            self._streams.pop(add.request_id, None)
-            if not done:
-                self._host.send(Cancel(add.request_id))
-            if not self._streams:
-                self._idle.set()
+
+    def _leave(self, request_id: str, *, done: bool) -> None:
+        """A stream is over; the engine is told when that was the reader's wish."""
+        self._streams.pop(request_id, None)
+        if not done:
+            self._host.send(Cancel(request_id))
+        if not self._streams:
+            self._idle.set()
 
     def _format(self) -> ChatFormat:
         if self.chat_format is None:
@@ -207,6 +257,8 @@ class AsyncEngine:
 
     def _on_event(self, event: Event) -> None:
         match event:
+            case Taken(request_id):
+                self._put(request_id, None)
             case Outputs(outputs, status):
                 self.status = status
                 for output in outputs:
@@ -235,7 +287,7 @@ class AsyncEngine:
         await self._host.stop()
         await self._host.start(self._on_event)
 
-    def _put(self, request_id: str, item: SequenceOutput | PeriluneError) -> None:
+    def _put(self, request_id: str, item: _Item) -> None:
         queue = self._streams.get(request_id)
         if queue is not None:
             queue.put_nowait(item)
@@ -243,6 +295,49 @@ class AsyncEngine:
     def _fail_all(self, message: Any) -> None:
         for request_id in list(self._streams):
             self._put(request_id, EngineDeadError(message(request_id)))
+
+
+class EngineStream:
+    """The outputs of one request, in order. Closing it before the end cancels the request."""
+
+    def __init__(self, engine: AsyncEngine, request_id: str, queue: asyncio.Queue[_Item]) -> None:
+        self.request_id = request_id
+        self._engine = engine
+        self._queue = queue
+        self._done = False
+        self._left = False
+
+    def __aiter__(self) -> EngineStream:
+        return self
+
+    async def __anext__(self) -> SequenceOutput:
+        """The next output. Raises RequestError and EngineDeadError, once, when the request fails"""
+        if self._done:
+            await self.aclose()
+            raise StopAsyncIteration
+        output = await self._queue.get()
+        assert output is not None
+        if isinstance(output, PeriluneError):
+            self._done = True
+            raise output
+        self._done = output.metrics is not None  # comes with the last of a request
+        if output.finish_reason is FinishReason.ERROR:
+            raise RequestError(output.error or "the request failed")
+        return output
+
+    async def aclose(self) -> None:
+        """Leave; safe to call again."""
+        if not self._left:
+            self._left = True
+            self._engine._leave(self.request_id, done=self._done)
+            self._done = True
+
+    async def _wait_until_taken(self) -> None:
+        item = await self._queue.get()
+        if isinstance(item, PeriluneError):
+            self._done = True
+            raise item
+        assert item is None
 
 
 def _new_id() -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from perilune.chat.deltas import ContentDelta, Delta, Finished
+from perilune.chat.parser import Channel, ChatParser
 from perilune.chat.tokenizer import StreamDecoder
 
 End = Literal["stop", "length"]
@@ -46,6 +47,11 @@ class Detokenizer:
         self._stop = stop
         self._held = ""
         self.stopped_by: str | None = None
+
+    @property
+    def thinking(self) -> bool:
+        """Whether the model is in its thinking."""
+        return isinstance(self._parser, ChatParser) and self._parser.channel is Channel.REASONING
 
     def feed(self, token_id: int) -> list[Delta]:
         """Deltas that this token completes. After `stopped_by` is set, only `finish`."""

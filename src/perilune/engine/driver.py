@@ -33,8 +33,22 @@ class Cancel:
 
 
 @dataclass(frozen=True, slots=True)
+class EndThinking:
+    """Close the thinking of a request at its next token."""
+
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class Stop:
     """End the loop; what is under way is cancelled without a word."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A request is queued: from here on it cannot be refused any more."""
+
+    request_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +76,8 @@ class Died:
     cause: str
 
 
-Command = Add | Cancel | Stop
-Event = Outputs | Refused | Died
+Command = Add | Cancel | EndThinking | Stop
+Event = Taken | Outputs | Refused | Died
 
 
 def drive(engine: Engine, commands: SimpleQueue[Command], emit: Callable[[Event], None]) -> None:
@@ -75,6 +89,8 @@ def drive(engine: Engine, commands: SimpleQueue[Command], emit: Callable[[Event]
                     _add(engine, command, emit)
                 case Cancel(request_id):
                     engine.cancel(request_id)
+                case EndThinking(request_id):
+                    engine.end_thinking(request_id)
                 case Stop():
                     engine.close()
                     return
@@ -106,3 +122,5 @@ def _add(engine: Engine, add: Add, emit: Callable[[Event], None]) -> None:
         )
     except RequestError as error:
         emit(Refused(add.request_id, error.message, error.param, error.remedy))
+    else:
+        emit(Taken(add.request_id))

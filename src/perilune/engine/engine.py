@@ -132,6 +132,17 @@ class Engine:
         self._end(request, FinishReason.CANCELLED)
         return True
 
+    def end_thinking(self, request_id: str) -> bool:
+        """Have the answers of a request that think close their thinking at the next token.
+
+        False when the request is not there (any more).
+        """
+        if (request := self._requests.get(request_id)) is None:
+            return False
+        for sequence in request.sequences:
+            self._intake.end_thinking(sequence)
+        return True
+
     def clear_prefix_cache(self) -> None:
         """Forget all cached prefixes (the weights have changed, or the contents must go)."""
         self.scheduler.clear_prefix_cache()
@@ -146,6 +157,8 @@ class Engine:
             pages_free=pages.num_free,
             steps=self.metrics.steps,
             latest_step=latest[-1] if latest else None,
+            forward_seconds=self.metrics.forward_seconds,
+            bytes_read=self.metrics.bytes_read,
         )
 
     def restarted(self) -> Engine:

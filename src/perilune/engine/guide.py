@@ -87,13 +87,18 @@ class ToolGrammar:
 
 
 class Guide:
-    """The state of one sequence. Terminators are the ids that end it."""
+    """The state of one sequence. Terminators are the ids that end it.
+
+    `stray` are special ids that belong nowhere in free text: a marker out of its place, a role
+    token, a reserved id. `</think>` is in its place in thinking.
+    """
 
     def __init__(
         self,
         *,
         vocab_size: int,
         terminators: Collection[int],
+        stray: Collection[int] = (),
         ids: SpecialIds | None = None,
         thinking: bool = False,
         thinking_budget: int | None = None,
@@ -102,6 +107,8 @@ class Guide:
     ) -> None:
         self._vocab_size = vocab_size
         self._terminators = list(terminators)
+        self._stray = list(stray)
+        self._free: dict[bool, Tensor | None] = {}  # masks of free text: in thinking, in the answer
         self._ids = ids or SpecialIds()
         self._budget = thinking_budget
         self._answer = answer
@@ -128,6 +135,10 @@ class Guide:
         twin._call_id = self._call_id.copy()
         return twin
 
+    def end_thinking(self) -> None:
+        """From now on, the only way out of thinking is its end."""
+        self._budget = 0
+
     def allowed(self) -> Tensor | None:
         """Tokens that may come next, bool [V]; None: any. May be called in another thread."""
         ids, tools = self._ids, self._tools
@@ -136,8 +147,9 @@ class Guide:
                 if self._budget is not None and self._thought >= self._budget:
                     return self._only(ids.end_think)
                 if self._answer is not None or (tools is not None and tools.must_call):
-                    return self._all_but(*self._terminators)  # not before the answer
-                return self._without_forbidden_calls()
+                    # Not before the answer.
+                    return self._all_but(*self._terminators, *self._forbidden(thinking=True))
+                return self._free_text()
             case Phase.ANSWER:
                 return self._allowed_in_answer()
             case Phase.SECTION:
@@ -191,18 +203,28 @@ class Guide:
         if self._tools is not None and self._tools.must_call:
             return self._only(self._ids.tool_calls_section_begin)
         if self._answer is None:
-            return self._without_forbidden_calls()
+            return self._free_text()
         ends: list[int | None] = list(self._terminators)
         mask = self._matched(self._answer, ends)
         if not self._answered and self._tools is not None and self._tools.may_call:
             _set(mask, [self._ids.tool_calls_section_begin], True)
         return mask
 
-    def _without_forbidden_calls(self) -> Tensor | None:
-        """Everything, but no tool calls when the request has tools and forbids their use."""
-        if self._tools is None or self._tools.may_call:
-            return None
-        return self._all_but(self._ids.tool_calls_section_begin, self._ids.tool_call_begin)
+    def _free_text(self) -> Tensor | None:
+        """Everything but stray markers, and but calls where the request forbids their use."""
+        thinking = self.phase is Phase.THINKING
+        if thinking not in self._free:
+            forbidden = self._forbidden(thinking)
+            self._free[thinking] = self._all_but(*forbidden) if forbidden else None
+        return self._free[thinking]
+
+    def _forbidden(self, thinking: bool) -> set[int | None]:
+        forbidden: set[int | None] = set(self._stray)
+        if thinking:
+            forbidden.discard(self._ids.end_think)
+        if self._tools is not None and not self._tools.may_call:
+            forbidden |= {self._ids.tool_calls_section_begin, self._ids.tool_call_begin}
+        return forbidden
 
     # --- the section of tool calls -----------------------------------------------------------
 

@@ -43,9 +43,12 @@ class ThreadHost:
     """The engine in a daemon thread. A restart keeps the weights and empties the cache."""
 
     def __init__(
-        self, model: str | Path | KimiK2Model, options: EngineOptions, chat: ChatFormat | None
+        self,
+        model: str | Path | KimiK2Model | Engine,
+        options: EngineOptions,
+        chat: ChatFormat | None,
     ) -> None:
-        self._model: str | Path | KimiK2Model | None = model
+        self._model: str | Path | KimiK2Model | Engine | None = model
         self._options = options
         self._chat = chat
         self._engine: Engine | None = None
@@ -55,9 +58,12 @@ class ThreadHost:
     async def start(self, on_event: OnEvent) -> None:
         if self._engine is None:
             assert self._model is not None
-            self._engine = await asyncio.to_thread(
-                load_engine, self._model, self._options, chat=self._chat
-            )
+            if isinstance(self._model, Engine):
+                self._engine = self._model
+            else:
+                self._engine = await asyncio.to_thread(
+                    load_engine, self._model, self._options, chat=self._chat
+                )
             self._model = None
         else:
             self._engine = self._engine.restarted()
@@ -163,17 +169,20 @@ class ProcessHost:
 
 
 def make_host(
-    model: str | Path | KimiK2Model,
+    model: str | Path | KimiK2Model | Engine,
     options: EngineOptions,
     chat: ChatFormat | None,
     isolation: str,
 ) -> Host:
-    """Raises EngineError when `isolation` is unknown or the model cannot live there."""
+    """An engine that is made already keeps its own options.
+
+    Raises EngineError when `isolation` is unknown or the model cannot live there.
+    """
     if isolation == "thread":
         return ThreadHost(model, options, chat)
     if isolation != "process":
         raise EngineError(f"isolation {isolation!r} is neither 'thread' nor 'process'")
-    if isinstance(model, KimiK2Model):
+    if isinstance(model, KimiK2Model | Engine):
         raise EngineError(
             "a model in memory cannot move into another process",
             remedy="Give a checkpoint folder, or isolation='thread'",

@@ -37,6 +37,7 @@ class Intake:
         self._cache_tokens = cache_tokens
         self._chat = chat
         self._compiler: GrammarCompiler | None = None
+        self._stray_ids: frozenset[int] | None = None
 
     def check(self, request: Request) -> None:
         """Raise RequestError when the request makes no sense or can never be served."""
@@ -99,6 +100,20 @@ class Intake:
         sequence.guide = first.guide and first.guide.fork()
         return self._watched(sequence)
 
+    def end_thinking(self, sequence: SequenceState) -> None:
+        """The next token of a sequence that thinks becomes the end of its thinking."""
+        if sequence.detokenizer is None or not sequence.detokenizer.thinking:
+            return
+        if sequence.guide is None:  # nothing held this answer so far
+            assert self._chat is not None
+            sequence.guide = Guide(
+                vocab_size=self._config.vocab_size,
+                terminators=self.terminators(sequence.request),
+                ids=self._chat.special_ids,
+                thinking=True,
+            )
+        sequence.guide.end_thinking()
+
     def _watched(self, sequence: SequenceState) -> SequenceState:
         params = sequence.request.params
         parser = self._parser(sequence.request)
@@ -115,6 +130,18 @@ class Intake:
             return TextParser(self._chat.tokenizer.stream_decoder())
         tools = request.tools.declarations if request.tools else None
         return self._chat.parser(thinking=request.thinking, tools=tools, prompt=request.prompt)
+
+    def _stray(self, chat: ChatFormat) -> frozenset[int]:
+        """Special ids that have no place in thinking or answer, or only where a guide says so."""
+        if self._stray_ids is None:
+            ids = chat.special_ids
+            known = {ids.tool_calls_section_begin, ids.tool_call_begin}
+            if chat.template.has_thinking and not chat.template.can_switch_thinking:
+                known.add(ids.think)  # the model opens its thinking itself
+            size = chat.tokenizer.vocab_size
+            special = (i for i in range(size) if chat.tokenizer.is_special(i))
+            self._stray_ids = frozenset(special) - known - self._config.stop_ids
+        return self._stray_ids
 
     def _guide(self, request: Request) -> Guide | None:
         """What holds the output to grammar, tools and budget; None when there is none of them."""
@@ -139,6 +166,7 @@ class Intake:
             vocab_size=self._config.vocab_size,
             terminators=self.terminators(request),
             ids=chat.special_ids if is_chat else None,
+            stray=self._stray(chat) if is_chat else (),
             thinking=thinking,
             thinking_budget=params.thinking_budget,
             answer=answer,

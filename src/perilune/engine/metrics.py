@@ -93,6 +93,8 @@ class EngineMetrics:
 
     steps: int = 0
     seconds: float = 0.0  # in steps, sampling included
+    forward_seconds: float = 0.0
+    bytes_read: int = 0  # by the forwards
     requests: int = 0  # finished
     latest_steps: deque[StepMetrics] = field(default_factory=lambda: deque(maxlen=256))
     latest_requests: deque[RequestMetrics] = field(default_factory=lambda: deque(maxlen=256))
@@ -100,6 +102,8 @@ class EngineMetrics:
     def note_step(self, step: StepMetrics, seconds: float) -> None:
         self.steps += 1
         self.seconds += seconds
+        self.forward_seconds += step.forward_seconds
+        self.bytes_read += step.bytes_read or 0
         self.latest_steps.append(step)
 
     def note_request(self, request: RequestMetrics) -> None:
@@ -109,7 +113,7 @@ class EngineMetrics:
 
 @dataclass(frozen=True, slots=True)
 class EngineStatus:
-    """How an engine stands: its queues, its pages, and its latest step."""
+    """How an engine stands: its queues, its pages, its latest step, and sums since its start."""
 
     waiting: int
     running: int
@@ -118,6 +122,8 @@ class EngineStatus:
     pages_free: int
     steps: int
     latest_step: StepMetrics | None = None
+    forward_seconds: float = 0.0
+    bytes_read: int = 0
 
 
 @cache

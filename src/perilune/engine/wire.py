@@ -12,14 +12,30 @@ from typing import Any, BinaryIO
 import msgspec
 
 from perilune.chat import deltas
-from perilune.engine.driver import Add, Cancel, Command, Died, Event, Outputs, Refused, Stop
+from perilune.engine.driver import (
+    Add,
+    Cancel,
+    Command,
+    Died,
+    EndThinking,
+    Event,
+    Outputs,
+    Refused,
+    Stop,
+    Taken,
+)
 from perilune.engine.load import EngineOptions
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import FinishReason, RequestMetrics, SequenceOutput, TokenLogprob
 
 LENGTH = struct.Struct(">I")
 
-_COMMANDS: dict[str, type[Command]] = {"add": Add, "cancel": Cancel, "stop": Stop}
+_COMMANDS: dict[str, type[Command]] = {
+    "add": Add,
+    "cancel": Cancel,
+    "end_thinking": EndThinking,
+    "stop": Stop,
+}
 _DELTAS: dict[str, Any] = {
     delta.__name__: delta
     for delta in (
@@ -75,6 +91,8 @@ def event_frame(event: Event) -> bytes:
     match event:
         case Outputs(outputs, status):
             return frame("outputs", [[_pack_output(output) for output in outputs], status])
+        case Taken():
+            return frame("taken", event)
         case Refused():
             return frame("refused", event)
         case Died():
@@ -87,6 +105,8 @@ def read_event(kind: str, body: Any) -> Event:
         return Outputs(
             [_unpack_output(output) for output in packed], msgspec.convert(status, EngineStatus)
         )
+    if kind == "taken":
+        return msgspec.convert(body, Taken)
     if kind == "refused":
         return msgspec.convert(body, Refused)
     return msgspec.convert(body, Died)

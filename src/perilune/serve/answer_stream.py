@@ -1,0 +1,203 @@
+"""From the engine's outputs to the events of `stream.py`, with usage and scores."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from perilune.chat import deltas
+from perilune.chat.format import ChatFormat
+from perilune.chat.parser import Channel
+from perilune.engine.async_engine import EngineStream
+from perilune.engine.driver import Add
+from perilune.engine.request import FinishReason, OutputFormat, RequestMetrics, SequenceOutput
+from perilune.errors import PeriluneError
+from perilune.serve.api_error import ApiError, api_error
+from perilune.serve.stream import (
+    CallArguments,
+    CallEnd,
+    CallStart,
+    Completed,
+    Content,
+    Event,
+    Finished,
+    Reasoning,
+    ReasoningEnd,
+    TokenScore,
+    Usage,
+)
+
+
+@dataclass(slots=True)
+class _Track:
+    """What is known of one answer while it comes."""
+
+    thinking: bool  # by the ids so far
+    in_call: bool = False
+    reasoned: bool = False  # reasoning was sent and its end was not
+    reasoning: int = 0  # tokens of it
+    tokens: list[int] = field(default_factory=list)
+    call_ids: list[str] = field(default_factory=list)
+    scores: list[TokenScore] = field(default_factory=list)  # whose text has not come yet
+    cut: bool = False
+
+
+class AnswerStream:
+    """The events of one request. `aclose` before the end cancels it. Raises ApiError."""
+
+    def __init__(
+        self,
+        add: Add,
+        outputs: EngineStream,
+        chat: ChatFormat,
+        on_close: Callable[[AnswerStream], None],
+    ) -> None:
+        self.request_id = add.request_id
+        self.prompt = list(add.prompt)
+        self.n = add.params.n
+        self.params = add.params
+        self.opened = time.monotonic()
+        self.token_times: list[float] = []  # of the first answer's outputs, for latencies
+        self.finish_reasons: list[FinishReason] = []
+        self.metrics: RequestMetrics | None = None
+        self.failed = False
+        self._outputs = outputs
+        self._on_close = on_close
+        self._closed = False
+        self._events: deque[Event] = deque()
+        self._ids = chat.special_ids
+        is_chat = add.output is OutputFormat.CHAT
+        self._special = (
+            frozenset(i for i in (chat.tokenizer.special_tokens or {}).values())
+            if is_chat
+            else frozenset()
+        )
+        thinking = is_chat and (
+            chat.parser(thinking=add.thinking, prompt=add.prompt).channel is Channel.REASONING
+        )
+        self._tracks = [_Track(thinking) for _ in range(self.n)]
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self.prompt)
+
+    @property
+    def completion_tokens(self) -> int:
+        return sum(len(track.tokens) for track in self._tracks)
+
+    def __aiter__(self) -> AnswerStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        while not self._events:
+            if self._closed:
+                raise StopAsyncIteration
+            try:
+                output = await anext(self._outputs)
+                self._take(output)
+            except StopAsyncIteration:
+                await self.aclose()
+                raise
+            except PeriluneError as error:
+                self.failed = True
+                await self.aclose()
+                raise api_error(error) from None
+            except ApiError:
+                self.failed = True
+                await self.aclose()
+                raise
+        return self._events.popleft()
+
+    async def aclose(self) -> None:
+        """Leave; safe to call again."""
+        if not self._closed:
+            self._closed = True
+            await self._outputs.aclose()
+            self._on_close(self)
+
+    # --- one output of the engine ------------------------------------------------------------
+
+    def _take(self, output: SequenceOutput) -> None:
+        track = self._tracks[output.index]
+        if output.tokens and output.index == 0:
+            self.token_times.append(time.monotonic())
+        self._count(track, output)
+        for delta in output.deltas:
+            self._delta(output.index, track, delta)
+        if output.finish_reason is not None:
+            self._finish(output, track)
+
+    def _count(self, track: _Track, output: SequenceOutput) -> None:
+        """Which tokens were thinking, and which scores belong to the answer."""
+        ids = self._ids
+        track.tokens += output.tokens
+        scores = iter(output.logprobs)
+        for token in output.tokens:
+            score = next(scores, None)
+            if token in self._special:
+                if token == ids.think and not track.in_call:
+                    track.thinking = True
+                elif token in (
+                    ids.end_think, ids.tool_calls_section_begin, ids.tool_call_begin,
+                    ids.tool_calls_section_end,
+                ):  # fmt: skip
+                    track.thinking = False
+                    track.in_call = token in (ids.tool_calls_section_begin, ids.tool_call_begin)
+            elif track.thinking:
+                track.reasoning += 1
+            elif not track.in_call and score is not None:
+                track.scores.append(TokenScore(score.token, score.logprob, score.top))
+
+    def _delta(self, index: int, track: _Track, delta: deltas.Delta) -> None:
+        put = self._events.append
+        if isinstance(delta, deltas.ReasoningDelta):
+            track.reasoned = True
+            put(Reasoning(index, delta.text))
+            return
+        if isinstance(delta, deltas.ContentDelta | deltas.ToolCallStart):
+            self._end_reasoning(index, track)
+        match delta:
+            case deltas.ContentDelta(text):
+                scores, track.scores = track.scores, []
+                put(Content(index, text, tuple(scores)))
+            case deltas.ToolCallStart(call, call_id, name):
+                track.call_ids.append(call_id)
+                put(CallStart(index, call, call_id, name))
+            case deltas.ToolCallArguments(call, text):
+                put(CallArguments(index, call, text))
+            case deltas.ToolCallEnd(call):
+                put(CallEnd(index, call))
+            case deltas.Truncated(where, _):
+                track.cut = track.cut or where != "reasoning"
+
+    def _end_reasoning(self, index: int, track: _Track) -> None:
+        if track.reasoned:
+            track.reasoned = False
+            self._events.append(ReasoningEnd(index))
+
+    def _finish(self, output: SequenceOutput, track: _Track) -> None:
+        reason = output.finish_reason
+        assert reason is not None
+        if reason is FinishReason.CANCELLED:
+            raise ApiError(499, f"request {self.request_id} was cancelled", code="cancelled")
+        self._end_reasoning(output.index, track)
+        if track.scores:
+            self._events.append(Content(output.index, "", tuple(track.scores)))
+        # A call that was left half-written must not run, whatever ended the text.
+        if track.cut:
+            reason = FinishReason.LENGTH
+        self.finish_reasons.append(reason)
+        cached = 0 if output.metrics is None else output.metrics.cached_tokens
+        usage = Usage(len(self.prompt), len(track.tokens), cached, track.reasoning)
+        self._events.append(Finished(output.index, reason, usage, output.stop, tuple(track.tokens)))
+        if output.metrics is not None:
+            self.metrics = output.metrics
+            total = Usage(
+                len(self.prompt),
+                self.completion_tokens,
+                cached,
+                sum(track.reasoning for track in self._tracks),
+            )
+            self._events.append(Completed(total, output.metrics))

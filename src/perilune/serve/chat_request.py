@@ -1,0 +1,260 @@
+"""The body of `/v1/chat/completions` -> a `ChatRequest`: the rules on tools, formats, thinking."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from perilune.engine.request import ToolChoice
+from perilune.engine.sampling_params import Grammar
+from perilune.serve.api_error import ApiError, invalid
+from perilune.serve.chat_schema import ChatCompletionBody
+from perilune.serve.fields import check_extra, sampling_of
+from perilune.serve.kimi_strict import check_kimi_strict
+from perilune.serve.media import check_media
+from perilune.serve.request import Caller, ChatRequest, Thinking, ToolUse
+from perilune.serve.schema_dialect import check_schema
+from perilune.serve.service import Service
+
+# Tokens of thinking that an effort stands for; None: as much as the model likes.
+EFFORT_BUDGETS: Mapping[str, int | None] = {
+    "none": 0, "minimal": 512, "low": 2048, "medium": 8192, "high": None, "xhigh": None,
+    "max": None,
+}  # fmt: skip
+
+
+def read_chat(
+    body: ChatCompletionBody, service: Service, caller: Caller, request_id: str
+) -> ChatRequest:
+    """Raises ApiError (400) that names the field."""
+    check_extra(body, service)
+    thinking = read_thinking(body)
+    if service.settings.kimi_strict:
+        check_kimi_strict(body, thinking, service.format.family)
+    messages, more_tools = read_messages(body)
+    tools = read_tools([*(body.tools or ()), *more_tools])
+    tool_use = read_tool_choice(body.tool_choice, tools, parallel=body.parallel_tool_calls)
+    sampling = sampling_of(body)
+    if body.max_completion_tokens is not None:
+        sampling["max_tokens"] = body.max_completion_tokens
+    if body.top_logprobs and not body.logprobs:
+        raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
+    if body.logprobs:
+        sampling["logprobs"] = body.top_logprobs or 0
+    return ChatRequest(
+        request_id=request_id,
+        messages=messages,
+        tools=tools,
+        tool_use=tool_use,
+        thinking=thinking,
+        sampling=sampling,
+        grammar=read_response_format(body.response_format),
+        add_generation_prompt=body.add_generation_prompt is not False,
+        caller=caller,
+        cache_salt=body.cache_salt or "",
+        priority=body.priority or 0,
+    )
+
+
+# --- messages ------------------------------------------------------------------------------------
+
+
+def read_messages(
+    body: ChatCompletionBody,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """(messages, tools declared in system messages). Raises ApiError."""
+    messages: list[dict[str, Any]] = []
+    tools: list[dict[str, Any]] = []
+    for index, message in enumerate(body.messages):
+        check_media(message, f"messages[{index}]")
+        declared = message.get("tools")
+        if declared is not None:
+            if message.get("role") not in ("system", "developer"):
+                raise invalid(
+                    f"messages[{index}].tools: only a system message declares tools", "messages"
+                )
+            if not isinstance(declared, list) or not all(isinstance(t, dict) for t in declared):
+                raise invalid(f"messages[{index}].tools: must be a list of tools", "messages")
+            tools += declared
+            if not message.get("content"):
+                continue
+            message = {key: value for key, value in message.items() if key != "tools"}
+        if "reasoning" in message and "reasoning_content" not in message:
+            reasoning = message["reasoning"]
+            message = {**message, "reasoning_content": reasoning}
+        messages.append(message)
+    if not messages:
+        raise invalid("messages: there is none with content", "messages")
+    if body.continue_final_message:
+        last = messages[-1]
+        if last.get("role") != "assistant":
+            raise invalid(
+                "continue_final_message: the last message is not the assistant's",
+                "continue_final_message",
+            )
+        messages[-1] = {**last, "partial": True}
+    return messages, tools
+
+
+# --- tools ---------------------------------------------------------------------------------------
+
+
+def read_tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Checked function tools, each name once. Raises ApiError."""
+    names: dict[str, int] = {}
+    result = []
+    for index, tool in enumerate(tools):
+        where = f"tools[{index}]"
+        if tool.get("type", "function") != "function":
+            raise invalid(f"{where}.type: {tool['type']!r:.60} is not function", "tools")
+        function = tool.get("function")
+        if not isinstance(function, Mapping):
+            raise invalid(f"{where}.function: must be an object with a name", "tools")
+        name = function.get("name")
+        if not isinstance(name, str) or not name or len(name) > 128 or not _is_name(name):
+            raise invalid(
+                f"{where}.function.name: must be 1 to 128 letters, digits, '_', '-', '.', ':'",
+                "tools",
+            )
+        if not isinstance(function.get("description", ""), str | None):
+            raise invalid(f"{where}.function.description: must be text", "tools")
+        strict = function.get("strict")
+        if strict is not None and not isinstance(strict, bool):
+            raise invalid(f"{where}.function.strict: must be true or false", "tools")
+        parameters = function.get("parameters")
+        if parameters is not None:
+            check_schema(parameters, f"{where}.function.parameters", strict=bool(strict))
+        if name in names:
+            if tools[names[name]] == tool:
+                continue  # declared again, in a system message
+            raise invalid(f"{where}.function.name: {name!r} is declared twice", "tools")
+        names[name] = index
+        result.append({**tool, "type": "function"})
+    return result
+
+
+def _is_name(name: str) -> bool:
+    return all(c.isalnum() or c in "_-.:/" for c in name) and name.isascii()
+
+
+def read_tool_choice(
+    value: str | Mapping[str, Any] | None,
+    tools: list[dict[str, Any]],
+    *,
+    parallel: bool | None,
+) -> ToolUse:
+    """OpenAI's `tool_choice`, the form with allowed tools too. Raises ApiError."""
+    together = parallel is not False
+    names = {tool["function"]["name"] for tool in tools}
+    if value is None:
+        return ToolUse(parallel=together)
+    if isinstance(value, str):
+        if value not in ("none", "auto", "required"):
+            raise _bad_choice(f"{value!r:.60} is not none, auto or required")
+        choice = ToolChoice(value)
+        if choice is ToolChoice.REQUIRED and not names:
+            raise _bad_choice("'required' needs tools, and there are none")
+        return ToolUse(choice, parallel=together)
+    kind = value.get("type")
+    if kind == "function":
+        return ToolUse(ToolChoice.NAMED, _chosen_name(value, names), parallel=together)
+    if kind == "allowed_tools":
+        inner = value.get("allowed_tools")
+        inner = inner if isinstance(inner, Mapping) else value
+        mode, listed = inner.get("mode", "auto"), inner.get("tools")
+        if mode not in ("auto", "required"):
+            raise _bad_choice(f"mode {mode!r:.60} is not auto or required")
+        if not isinstance(listed, list) or not listed:
+            raise _bad_choice("allowed_tools needs a list of tools")
+        allowed = frozenset(
+            _chosen_name(entry if isinstance(entry, Mapping) else {}, names) for entry in listed
+        )
+        return ToolUse(ToolChoice(mode), allowed=allowed, parallel=together)
+    raise _bad_choice(f"its type {kind!r:.60} is not function or allowed_tools")
+
+
+def _chosen_name(choice: Mapping[str, Any], names: set[str]) -> str:
+    function = choice.get("function")
+    name = function.get("name") if isinstance(function, Mapping) else choice.get("name")
+    if not isinstance(name, str):
+        raise _bad_choice("a function choice needs function.name")
+    if name not in names:
+        raise _bad_choice(f"no tool is named {name!r:.100}")
+    return name
+
+
+def _bad_choice(what: str) -> ApiError:
+    return invalid(f"tool_choice: {what}", "tool_choice")
+
+
+# --- the form of the answer ----------------------------------------------------------------------
+
+
+def read_response_format(value: Mapping[str, Any] | None) -> Grammar | None:
+    """`text`, `json_object`, or `json_schema` with a name and a schema. Raises ApiError."""
+    if value is None:
+        return None
+    match value.get("type"):
+        case "text":
+            return None
+        case "json_object":
+            return Grammar.json_object()
+        case "json_schema":
+            return _json_schema(value.get("json_schema"))
+    raise _bad_format(f"its type {value.get('type')!r:.60} is not text, json_object or json_schema")
+
+
+def _json_schema(form: Any) -> Grammar:
+    if not isinstance(form, Mapping):
+        raise _bad_format("json_schema is missing")
+    name, schema, strict = form.get("name"), form.get("schema"), form.get("strict")
+    if not isinstance(name, str) or not name or len(name) > 64:
+        raise _bad_format("json_schema.name must be text of 1 to 64 characters")
+    if not isinstance(schema, Mapping):
+        raise _bad_format("json_schema.schema must be an object")
+    if strict is not None and not isinstance(strict, bool):
+        raise _bad_format("json_schema.strict must be true or false")
+    if not isinstance(form.get("description", ""), str | None):
+        raise _bad_format("json_schema.description must be text")
+    check_schema(schema, "response_format", strict=strict is True)
+    return Grammar.json_schema(schema)
+
+
+def _bad_format(what: str) -> ApiError:
+    return invalid(f"response_format: {what}", "response_format")
+
+
+# --- thinking ------------------------------------------------------------------------------------
+
+
+def read_thinking(body: ChatCompletionBody) -> Thinking:
+    """The switches of Moonshot, vLLM and OpenAI as one. Raises ApiError where they disagree."""
+    switches: dict[str, bool] = {}
+    efforts: dict[str, str] = {}
+    preserve = False
+    budget = body.thinking_token_budget
+    if body.thinking is not None:
+        switches["thinking"] = body.thinking.type == "enabled"
+        preserve = body.thinking.keep == "all"
+        if body.thinking.effort is not None:
+            efforts["thinking.effort"] = body.thinking.effort
+        if budget is None:
+            budget = body.thinking.budget_tokens
+    template = body.chat_template_kwargs
+    if template is not None:
+        if template.thinking is not None:
+            switches["chat_template_kwargs"] = template.thinking
+        preserve = preserve or bool(template.preserve_thinking)
+        if template.thinking_effort is not None:
+            efforts["chat_template_kwargs.thinking_effort"] = template.thinking_effort
+    if body.reasoning_effort is not None:
+        efforts["reasoning_effort"] = body.reasoning_effort
+    if len(set(switches.values())) > 1:
+        raise invalid("thinking and chat_template_kwargs.thinking contradict", "thinking")
+    if len(set(efforts.values())) > 1:
+        raise invalid(f"{' and '.join(efforts)} contradict", "reasoning_effort")
+    effort = next(iter(efforts.values()), None)
+    enabled = next(iter(switches.values()), effort != "none")
+    if budget is None and enabled and effort not in (None, "none"):
+        budget = EFFORT_BUDGETS[effort or "high"]
+    return Thinking(enabled, preserve, budget)

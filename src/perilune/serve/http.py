@@ -1,0 +1,151 @@
+"""A route without a framework: a request of plain values in, a reply of plain values out."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from pydantic import BaseModel, ValidationError
+
+from perilune.serve.api_error import ApiError, invalid
+from perilune.serve.request import Caller
+
+if TYPE_CHECKING:
+    from perilune.serve.service import Service
+
+MAX_JSON_DEPTH = 120
+Body = TypeVar("Body", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """What a handler may know. Header names are lower-case."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    path_params: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    caller: Caller = field(default_factory=Caller)
+    id: str = ""  # x-request-id
+
+    def json(self) -> Any:
+        """The body as JSON: no NaN, no infinity, no bottomless nesting. Raises ApiError."""
+        if not self.body:
+            raise invalid("the request has no body", code="invalid_json")
+        try:
+            value = msgspec.json.decode(self.body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise invalid(f"the body is not JSON: {error}", code="invalid_json") from None
+        if _deeper_than(value, MAX_JSON_DEPTH):
+            raise invalid(f"the body is nested deeper than {MAX_JSON_DEPTH}", code="invalid_json")
+        return value
+
+    def read(self, model: type[Body]) -> Body:
+        """The body as a model. Raises ApiError (400) that names the field."""
+        return parse(model, self.json())
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole reply. `json` is encoded; `text` goes as it is."""
+
+    json: Any = None
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    text: str | None = None
+    media_type: str = "application/json"
+
+    def encoded(self) -> bytes:
+        if self.text is not None:
+            return self.text.encode("utf-8", "replace")
+        return b"" if self.json is None else encode(self.json)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamReply:
+    """Server-sent events. Closing `frames` ends what they come from.
+
+    The frames are whole events, `\\n\\n` included; a failure inside is theirs to put into words.
+    """
+
+    frames: AsyncGenerator[bytes, None]
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[["Service", HttpRequest], Awaitable[Reply | StreamReply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A row of the server's table of routes. `public`: no key is asked for."""
+
+    method: str
+    path: str
+    handler: Handler
+    summary: str
+    body: type[BaseModel] | None = None
+    public: bool = False
+    in_schema: bool = True
+
+
+def parse(model: type[Body], value: Any) -> Body:
+    """Raises ApiError (400) with the first field at fault in `param`."""
+    try:
+        return model.model_validate(value, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        param = ".".join(str(part) for part in first["loc"]) or None
+        missing = first["type"] == "missing"
+        raise invalid(
+            f"{param or 'the body'}: {first['msg']}",
+            param,
+            "missing_required_parameter" if missing else "invalid_type",
+        ) from None
+    except RecursionError:
+        raise invalid("the body is nested too deeply", code="invalid_json") from None
+
+
+def encode(value: Any) -> bytes:
+    """JSON in UTF-8. A lone surrogate, which UTF-8 cannot hold, goes escaped."""
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+
+def sse(data: Any, *, event: str | None = None) -> bytes:
+    """One server-sent event with JSON data."""
+    head = b"" if event is None else b"event: " + event.encode() + b"\n"
+    return head + b"data: " + encode(data) + b"\n\n"
+
+
+def finite(value: float) -> float | None:
+    """A number that JSON can hold."""
+    return value if math.isfinite(value) else None
+
+
+def _deeper_than(value: Any, depth: int) -> bool:
+    level = [value]
+    for _ in range(depth):
+        level = [
+            item
+            for container in level
+            if isinstance(container, dict | list)
+            for item in (container.values() if isinstance(container, dict) else container)
+            if isinstance(item, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+__all__ = [
+    "ApiError", "Handler", "HttpRequest", "Reply", "Route", "StreamReply", "encode", "finite",
+    "parse", "sse",
+]  # fmt: skip

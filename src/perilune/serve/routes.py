@@ -1,0 +1,10 @@
+"""All routes of the server. Each API has a file with its own table, `ROUTES`."""
+
+from __future__ import annotations
+
+from perilune.serve import chat_completions, health
+from perilune.serve.http import Route
+
+
+def all_routes() -> list[Route]:
+    return [*health.ROUTES, *chat_completions.ROUTES]

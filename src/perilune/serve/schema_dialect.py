@@ -1,0 +1,184 @@
+"""The limits of JSON schemas: what a client may send, before anything is compiled.
+
+The limits are those that Moonshot publishes for its dialect (MFJS); they also keep a hostile
+schema from costing more than it should. Source: the walle repository's mfjs-spec.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from perilune.serve.api_error import ApiError, invalid
+
+MAX_DEPTH = 30
+MAX_CHARACTERS = 120_000
+MAX_PROPERTIES = 3_000
+MAX_ENUM = 1_000
+MAX_ANY_OF = 500
+MAX_ENUM_CHARACTERS = 75_000  # counted where an enum has more than ENUM_FREE of text
+MAX_PATTERN = 1_000
+MAX_REPEAT = 100_000  # minLength, minItems and the like
+TYPES = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
+# In the dialect. Others are refused for a schema that asks to be followed to the letter.
+KEYWORDS = frozenset(
+    {"type", "properties", "required", "additionalProperties", "items", "anyOf", "enum", "$defs",
+     "$ref", "$id", "description", "default", "minLength", "maxLength", "pattern", "minimum",
+     "maximum", "minItems", "maxItems"}
+)  # fmt: skip
+# Not in the dialect; they say something to people, and constrain nothing.
+NOTES = frozenset(
+    {"title", "$schema", "$comment", "examples", "deprecated", "readOnly", "writeOnly",
+     "definitions", "strict"}
+)  # fmt: skip
+_SCHEMA_MAPS = ("properties", "$defs", "definitions", "patternProperties", "dependentSchemas")
+_SCHEMA_LISTS = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SCHEMAS = ("items", "additionalProperties", "not", "if", "then", "else", "contains",
+            "propertyNames", "additionalItems", "unevaluatedProperties")  # fmt: skip
+_COUNTS = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties",
+           "minContains", "maxContains")  # fmt: skip
+
+
+def check_schema(schema: Any, param: str, *, strict: bool = False) -> None:
+    """Raises ApiError (400, code "invalid_schema") that names what is wrong and where.
+
+    strict: keywords outside the dialect are refused too; otherwise those that the grammar knows
+    hold, and the rest is left out.
+    """
+    if not isinstance(schema, Mapping):
+        raise _bad(param, "a JSON schema must be an object")
+    try:
+        size = len(json.dumps(schema, ensure_ascii=False))
+    except (ValueError, RecursionError):
+        raise _bad(param, "it cannot be written as JSON") from None
+    if size > MAX_CHARACTERS:
+        raise _bad(param, f"it has {size} characters, at most {MAX_CHARACTERS}")
+    properties = enums = any_of = 0
+    definitions = _definitions(schema)
+    for node, where, depth in _nodes(schema, param):
+        if depth > MAX_DEPTH:
+            raise _bad(where, f"it is nested deeper than {MAX_DEPTH}")
+        _check_node(node, where, definitions, schema)
+        if strict:
+            _check_keywords(node, where)
+        properties += len(node.get("properties") or ())
+        enums += len(node.get("enum") or ())
+        any_of += len(node.get("anyOf") or ())
+    for count, most, what in (
+        (properties, MAX_PROPERTIES, "properties"),
+        (enums, MAX_ENUM, "enum values"),
+        (any_of, MAX_ANY_OF, "anyOf branches"),
+    ):
+        if count > most:
+            raise _bad(param, f"it has {count} {what}, at most {most}")
+
+
+def _nodes(schema: Mapping[str, Any], param: str) -> Iterator[tuple[Mapping[str, Any], str, int]]:
+    """Every subschema with its place and depth. Raises ApiError where one is no schema."""
+    stack: list[tuple[Any, str, int]] = [(schema, param, 1)]
+    while stack:
+        node, where, depth = stack.pop()
+        if isinstance(node, bool):
+            continue
+        if not isinstance(node, Mapping):
+            raise _bad(where, "a schema must be an object or a boolean")
+        yield node, where, depth
+        for key in _SCHEMA_MAPS:
+            children = node.get(key)
+            if children is None:
+                continue
+            if not isinstance(children, Mapping):
+                raise _bad(f"{where}.{key}", "must be an object of schemas")
+            stack += [(child, f"{where}.{key}.{n}", depth + 1) for n, child in children.items()]
+        for key in _SCHEMA_LISTS:
+            children = node.get(key)
+            if children is None:
+                continue
+            if not isinstance(children, list) or not children:
+                raise _bad(f"{where}.{key}", "must be a list of schemas, not an empty one")
+            stack += [(child, f"{where}.{key}.{n}", depth + 1) for n, child in enumerate(children)]
+        for key in _SCHEMAS:
+            if key in node and not (key == "items" and isinstance(node[key], list)):
+                stack.append((node[key], f"{where}.{key}", depth + 1))
+
+
+def _check_node(
+    node: Mapping[str, Any], where: str, definitions: frozenset[str], root: Mapping[str, Any]
+) -> None:
+    types = node.get("type")
+    if types is not None:
+        for name in types if isinstance(types, list) else [types]:
+            if not isinstance(name, str) or name not in TYPES:
+                raise _bad(f"{where}.type", f"{name!r:.60} is not a JSON type")
+        if types == []:
+            raise _bad(f"{where}.type", "names no type")
+    required = node.get("required")
+    if required is not None and not (
+        isinstance(required, list) and all(isinstance(name, str) for name in required)
+    ):
+        raise _bad(f"{where}.required", "must be a list of names")
+    _check_enum(node, where)
+    for key in _COUNTS:
+        value = node.get(key)
+        if value is not None and not _is_count(value):
+            raise _bad(f"{where}.{key}", f"must be a whole number from 0 to {MAX_REPEAT}")
+    for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
+        value = node.get(key)
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            if key.startswith("exclusive") and isinstance(value, bool):
+                continue  # draft 4
+            raise _bad(f"{where}.{key}", "must be a number")
+    for low, high in (
+        ("minLength", "maxLength"), ("minItems", "maxItems"), ("minimum", "maximum")
+    ):  # fmt: skip
+        if _number(node.get(low)) and _number(node.get(high)) and node[low] > node[high]:
+            raise _bad(f"{where}.{low}", f"is above {high}: nothing can match")
+    pattern = node.get("pattern")
+    if pattern is not None and (not isinstance(pattern, str) or len(pattern) > MAX_PATTERN):
+        raise _bad(f"{where}.pattern", f"must be text of at most {MAX_PATTERN} characters")
+    reference = node.get("$ref")
+    if reference is not None and reference not in definitions:
+        raise _bad(
+            f"{where}.$ref",
+            f"{reference!r:.100} is neither '#' nor the '#/$defs/NAME' of a definition",
+        )
+
+
+def _check_enum(node: Mapping[str, Any], where: str) -> None:
+    values = node.get("enum")
+    if values is None:
+        return
+    if not isinstance(values, list) or not values:
+        raise _bad(f"{where}.enum", "must be a list of values, not an empty one")
+    characters = sum(len(value) for value in values if isinstance(value, str))
+    if characters > MAX_ENUM_CHARACTERS:
+        raise _bad(f"{where}.enum", f"has {characters} characters, at most {MAX_ENUM_CHARACTERS}")
+
+
+def _check_keywords(node: Mapping[str, Any], where: str) -> None:
+    for key in node:
+        if key not in KEYWORDS and key not in NOTES:
+            raise _bad(f"{where}.{key}", "is not a keyword of the dialect (strict is on)")
+
+
+def _definitions(schema: Mapping[str, Any]) -> frozenset[str]:
+    names = {"#"}
+    for key in ("$defs", "definitions"):
+        defined = schema.get(key)
+        if isinstance(defined, Mapping):
+            names |= {f"#/{key}/{name}" for name in defined}
+    return frozenset(names)
+
+
+def _is_count(value: Any) -> bool:
+    whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
+    return whole and not isinstance(value, bool) and 0 <= value <= MAX_REPEAT
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _bad(where: str, what: str) -> ApiError:
+    return invalid(f"{where}: {what}", where.partition("[")[0].partition(".")[0], "invalid_schema")

@@ -1,0 +1,229 @@
+"""The way of a request through the engine: admission, rendering, sampling parameters, events.
+
+`Service.open` answers when the engine has taken the request, so that whatever is wrong with it is
+known before the first byte of a stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from perilune.chat.format import ChatFormat
+from perilune.engine.async_engine import EngineState, EngineStream
+from perilune.engine.conversation import next_call_index, recommended_sampling
+from perilune.engine.driver import Add
+from perilune.engine.metrics import EngineStatus
+from perilune.engine.request import OutputFormat, ToolChoice, Tools
+from perilune.engine.sampling_params import SamplingParams
+from perilune.errors import PeriluneError
+from perilune.serve.answer_stream import AnswerStream
+from perilune.serve.api_error import ApiError, api_error, invalid
+from perilune.serve.metrics import Metrics
+from perilune.serve.quotas import Quotas
+from perilune.serve.request import Caller, ChatRequest, TextRequest, ToolUse
+from perilune.serve.settings import Settings
+
+
+class EngineLike(Protocol):
+    """What the service needs of an engine; `AsyncEngine` is one."""
+
+    chat_format: ChatFormat | None
+    status: EngineStatus | None
+
+    @property
+    def state(self) -> EngineState: ...
+
+    async def start(self) -> None: ...
+
+    async def submit(self, add: Add) -> EngineStream: ...
+
+    def end_thinking(self, request_id: str) -> bool: ...
+
+    async def close(self, *, drain_seconds: float = 0.0) -> None: ...
+
+
+class Service:
+    """One engine behind all APIs. Use it from one event loop."""
+
+    def __init__(
+        self,
+        engine: EngineLike,
+        settings: Settings | None = None,
+        *,
+        model_name: str = "perilune",
+        max_context: int,
+        fingerprint: str = "",
+    ) -> None:
+        if engine.chat_format is None:
+            raise ValueError("a server needs an engine with a chat format")
+        self.engine = engine
+        self.settings = settings or Settings()
+        self.model_name = self.settings.served_model_name or model_name
+        self.max_context = max_context
+        self.format: ChatFormat = engine.chat_format
+        self.started = int(time.time())
+        self.fingerprint = f"fp_perilune_{fingerprint}" if fingerprint else "fp_perilune"
+        self.draining = False
+        self.metrics = Metrics(self.settings.metrics_prefix, self.model_name)
+        self.quotas = Quotas(self.settings)
+        self._open: dict[str, tuple[Caller, int]] = {}
+
+    # --- requests ----------------------------------------------------------------------------
+
+    async def open(self, request: ChatRequest) -> AnswerStream:
+        """Take a conversation. Raises ApiError; nothing is under way then."""
+        self.check_ready()
+        prompt = await self.render(request)
+        params = self._params(
+            recommended_sampling(self.format.family, thinking=request.thinking.enabled),
+            request.sampling,
+            grammar=request.grammar,
+            thinking_budget=request.thinking.budget,
+        )
+        tools = _tools(request.tools, request.tool_use, next_call_index(self.format, prompt))
+        add = Add(
+            request.request_id,
+            prompt,
+            params,
+            request.priority,
+            _salt(request.caller, request.cache_salt),
+            OutputFormat.CHAT,
+            request.thinking.enabled,
+            tools,
+        )
+        return await self._submit(add, request.caller)
+
+    async def open_text(self, request: TextRequest) -> AnswerStream:
+        """Take a text to be continued. Raises ApiError."""
+        self.check_ready()
+        prompt = request.prompt
+        if isinstance(prompt, str):
+            prompt = await asyncio.to_thread(self.format.tokenizer.encode, prompt)
+        params = self._params(SamplingParams(), request.sampling, grammar=request.grammar)
+        add = Add(
+            request.request_id,
+            list(prompt),
+            params,
+            request.priority,
+            _salt(request.caller, request.cache_salt),
+            OutputFormat.TEXT,
+        )
+        return await self._submit(add, request.caller)
+
+    async def render(self, request: ChatRequest) -> list[int]:
+        """The prompt's ids, off the event loop. Raises ApiError."""
+        try:
+            prompt = await asyncio.to_thread(
+                self.format.render,
+                request.messages,
+                list(request.tools) or None,
+                thinking=request.thinking.enabled,
+                preserve_thinking=request.thinking.preserve,
+                add_generation_prompt=request.add_generation_prompt,
+            )
+        except PeriluneError as error:
+            raise api_error(error) from None
+        if prompt.media:
+            raise invalid(
+                "images and videos are not read by this server", "messages", "unsupported_media"
+            )
+        return prompt.ids
+
+    def end_thinking(self, request_id: str, caller: Caller) -> bool:
+        """Have a request of the same caller close its thinking. False when it is not there."""
+        owner = self._open.get(request_id)
+        return owner is not None and owner[0] == caller and self.engine.end_thinking(request_id)
+
+    @property
+    def open_answers(self) -> int:
+        """Answers that clients wait for."""
+        return sum(n for _, n in self._open.values())
+
+    @property
+    def open_requests(self) -> list[str]:
+        return list(self._open)
+
+    def check_ready(self) -> None:
+        """Raises ApiError (503) unless requests are taken."""
+        if self.draining:
+            raise ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
+        match self.engine.state:
+            case EngineState.READY:
+                return
+            case EngineState.DEAD | EngineState.CLOSED:
+                raise ApiError(503, "the engine is not running", code="engine_dead")
+        raise ApiError(503, "the model is being loaded", code="loading", retry_after=2)
+
+    # --- inside ------------------------------------------------------------------------------
+
+    def _params(
+        self, base: SamplingParams, given: Mapping[str, Any], **more: Any
+    ) -> SamplingParams:
+        values = {name: value for name, value in {**given, **more}.items() if value is not None}
+        most = self.settings.max_output_tokens
+        if most is not None:
+            values["max_tokens"] = min(values.get("max_tokens", most), most)
+        try:
+            params = replace(base, **values)
+        except PeriluneError as error:
+            raise api_error(error) from None
+        if params.n > self.settings.max_n:
+            raise invalid(f"n is {params.n}, at most {self.settings.max_n} are served", "n")
+        return params
+
+    async def _submit(self, add: Add, caller: Caller) -> AnswerStream:
+        self._admit(add.params.n)
+        lease = self.quotas.take(caller, len(add.prompt))
+        self._open[add.request_id] = (caller, add.params.n)
+
+        def on_close(stream: AnswerStream | None) -> None:
+            self._open.pop(add.request_id, None)
+            lease.release(0 if stream is None else stream.completion_tokens)
+            if stream is not None:
+                self.metrics.observe_stream(stream)
+
+        try:
+            outputs = await self.engine.submit(add)
+        except PeriluneError as error:
+            on_close(None)
+            raise api_error(error) from None
+        except BaseException:
+            on_close(None)
+            raise
+        return AnswerStream(add, outputs, self.format, on_close)
+
+    def _admit(self, n: int) -> None:
+        """Refuse what would wait behind too many others."""
+        under_way = self.open_answers
+        if under_way and under_way + n > self.settings.max_sequences + self.settings.max_queue:
+            raise ApiError(
+                429,
+                f"{under_way} answers are under way or waiting, and the queue is full",
+                code="queue_full",
+                retry_after=1,
+            )
+
+
+def _tools(declared: Sequence[Mapping[str, Any]], use: ToolUse, first_index: int) -> Tools:
+    """The tools that the engine lets the model call; without any, calls are forbidden."""
+    usable = [
+        tool
+        for tool in declared
+        if tool.get("type") == "function"
+        and (use.allowed is None or tool["function"]["name"] in use.allowed)
+    ]
+    choice = use.choice
+    if not usable and choice is ToolChoice.AUTO:
+        choice = ToolChoice.NONE
+    return Tools(tuple(usable), choice, use.name, use.parallel, first_index)
+
+
+def _salt(caller: Caller, own: str) -> str:
+    if not caller.salt and not own:
+        return ""
+    return hashlib.sha256(f"{caller.salt}\0{own}".encode()).hexdigest()

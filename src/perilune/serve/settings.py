@@ -1,0 +1,145 @@
+"""Every option of the server, its default and its bounds, in one place.
+
+The command line, the environment, the configuration file and the table in the docs are made from
+these fields.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+
+def _option(text: str, **more: Any) -> dict[str, Any]:
+    return {"help": text, **more}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a server behaves. `least` and `most` in the metadata bound a number."""
+
+    # the door
+    host: str = field(
+        default="127.0.0.1", metadata=_option("Address to listen on. A public one needs a key.")
+    )
+    port: int = field(
+        default=8000, metadata=_option("Port; 0 takes a free one.", least=0, most=65535)
+    )
+    api_key: tuple[str, ...] = field(
+        default=(), metadata=_option("A key that clients must show. Repeatable.", secret=True)
+    )
+    api_key_file: Path | None = field(
+        default=None,
+        metadata=_option(
+            "File of keys, one a line: `KEY`, `NAME=KEY` or `NAME=sha256:HEX`; # comments."
+        ),
+    )
+    allowed_host: tuple[str, ...] = field(
+        default=(),
+        metadata=_option("Another Host header to accept, such as that of a proxy. Repeatable."),
+    )
+    cors_origin: tuple[str, ...] = field(
+        default=(),
+        metadata=_option("An origin whose pages may call this server. Repeatable. Default: none."),
+    )
+    max_body_bytes: int = field(
+        default=20 * 2**20, metadata=_option("Largest request body.", least=1024, most=2**30)
+    )
+    body_seconds: float = field(
+        default=30.0,
+        metadata=_option(
+            "A request body must have arrived after this time.", least=0.1, most=3600.0
+        ),
+    )
+
+    # the model
+    served_model_name: str | None = field(
+        default=None, metadata=_option("Name that clients use. Default: that of the folder.")
+    )
+    isolation: str = field(
+        default="process",
+        metadata=_option("Where the engine runs: process (survives its crash) or thread."),
+    )
+    max_context: int | None = field(
+        default=None,
+        metadata=_option(
+            "Tokens of prompt and answer. Default: the model's.", least=16, most=2**24
+        ),
+    )
+    cache_tokens: int | None = field(
+        default=None,
+        metadata=_option(
+            "Tokens that the latent cache holds. Default: what fits.", least=64, most=2**31
+        ),
+    )
+    max_sequences: int = field(
+        default=64, metadata=_option("Answers computed side by side.", least=1, most=4096)
+    )
+    max_batch_tokens: int = field(
+        default=512, metadata=_option("Rows of one step.", least=1, most=65536)
+    )
+    speculative_tokens: int = field(
+        default=6, metadata=_option("Tokens guessed behind one.", least=0, most=32)
+    )
+    exact: bool = field(default=False, metadata=_option("float32 activations and cache."))
+    int8_dense: bool = field(default=False, metadata=_option("Attention and head in int8."))
+    seed: int | None = field(
+        default=None,
+        metadata=_option("Seed for requests that bring none.", least=0, most=2**63 - 1),
+    )
+
+    # limits
+    max_queue: int = field(
+        default=256,
+        metadata=_option("Answers that may wait for a place; more get 429.", least=0, most=100_000),
+    )
+    max_n: int = field(
+        default=8, metadata=_option("Answers of one request, at most.", least=1, most=128)
+    )
+    max_output_tokens: int | None = field(
+        default=None,
+        metadata=_option(
+            "Tokens of one answer, at most. Default: the context.", least=1, most=2**24
+        ),
+    )
+    key_requests_per_minute: int | None = field(
+        default=None, metadata=_option("Requests a minute of one key.", least=1, most=10**9)
+    )
+    key_tokens_per_minute: int | None = field(
+        default=None,
+        metadata=_option("Tokens (prompt and answer) a minute of one key.", least=1, most=10**12),
+    )
+    key_concurrent_requests: int | None = field(
+        default=None, metadata=_option("Requests of one key at once.", least=1, most=10**6)
+    )
+    drain_seconds: float = field(
+        default=30.0,
+        metadata=_option(
+            "Time for requests under way when the server is told to end.", least=0.0, most=3600.0
+        ),
+    )
+    ping_seconds: float = field(
+        default=15.0,
+        metadata=_option("A silent stream sends a comment this often.", least=0.1, most=3600.0),
+    )
+
+    # how the APIs answer
+    strict_params: bool = field(
+        default=False, metadata=_option("Unknown request fields are an error, not ignored.")
+    )
+    kimi_strict: bool = field(
+        default=False, metadata=_option("Refuse what the official Kimi API refuses.")
+    )
+    reasoning_alias: bool = field(
+        default=False,
+        metadata=_option("Send thinking as `reasoning` too, beside `reasoning_content`."),
+    )
+    metrics_prefix: str = field(
+        default="perilune:",
+        metadata=_option("Prefix of metric names; `vllm:` fits existing dashboards."),
+    )
+    request_log: bool = field(
+        default=True, metadata=_option("A line for each request, never with content.")
+    )
+    json: bool = field(default=False, metadata=_option("Log as JSON lines."))
