@@ -22,7 +22,6 @@ from perilune.serve.routes import all_routes
 from perilune.serve.service import Service
 
 log = logging.getLogger("perilune.serve")
-PING = b": ping\n\n"
 
 
 def build_app(
@@ -165,7 +164,7 @@ class ErrorResponse(Response):
 
 
 class SseResponse(Response):
-    """A `StreamReply` on the wire: frames as they come, a comment when it is silent for long.
+    """A `StreamReply` on the wire: frames as they come, a ping when it is silent for long.
 
     When the client goes, the frames are closed, and with them what is under way in the engine.
     """
@@ -209,7 +208,8 @@ class SseResponse(Response):
                 if gone.done():
                     break
                 if not following.done():
-                    await send({"type": "http.response.body", "body": PING, "more_body": True})
+                    ping = self._answer.ping
+                    await send({"type": "http.response.body", "body": ping, "more_body": True})
                     continue
                 try:
                     frame = following.result()

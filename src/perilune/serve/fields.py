@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from pydantic import BaseModel
@@ -36,7 +36,7 @@ REFUSED: Mapping[str, str] = {
 }
 
 
-def check_extra(body: BaseModel, service: Service, known: Mapping[str, Any] | None = None) -> None:
+def check_extra(body: BaseModel, service: Service, known: Collection[str] = ()) -> None:
     """Raises ApiError for a refused field, and with --strict-params for an unknown one.
 
     `known`: more names that are fine.
@@ -51,7 +51,7 @@ def check_extra(body: BaseModel, service: Service, known: Mapping[str, Any] | No
                 raise unsupported("modalities", "only text comes out")
         elif name in REFUSED and value is not None:
             raise unsupported(name, REFUSED[name])
-    ignored = [name for name in extra if name not in (known or ())]
+    ignored = [name for name in extra if name not in known]
     ignored = [name for name in ignored if name not in _HARMLESS]
     if ignored and service.settings.strict_params:
         raise invalid(f"{ignored[0]} is not a known parameter", ignored[0], "unknown_parameter")

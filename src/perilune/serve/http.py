@@ -76,6 +76,7 @@ class StreamReply:
 
     frames: AsyncGenerator[bytes, None]
     headers: Mapping[str, str] = field(default_factory=dict)
+    ping: bytes = b": ping\n\n"  # what a silent stream sends
 
 
 Handler = Callable[["Service", HttpRequest], Awaitable[Reply | StreamReply]]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from perilune.serve import chat_completions, health
+from perilune.serve.anthropic import routes as anthropic
 from perilune.serve.http import Route
 
 
 def all_routes() -> list[Route]:
-    return [*health.ROUTES, *chat_completions.ROUTES]
+    return [*health.ROUTES, *chat_completions.ROUTES, *anthropic.ROUTES]
