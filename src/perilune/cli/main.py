@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "recipes": ("perilune.cli.recipes", "Look at recipes for kinds of tasks."),
     "trace": ("perilune.cli.trace", "Look at runs, export them, and undo their changes."),
     "corpus": ("perilune.cli.corpus", "Index folders of your own, for the agent's searches."),
+    "serve": ("perilune.cli.serve", "Serve a model over the OpenAI and Anthropic APIs."),
     "agent-server": (
         "perilune.cli.agent_server",
         "Serve the agent to other programs, over MCP or A2A.",
@@ -33,6 +34,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "models": ("perilune.cli.models", "Show, verify and make checkpoints."),
     "convert": ("perilune.cli.convert", "Convert a checkpoint between storage formats."),
     "train": ("perilune.cli.train", "Make training data, and train a model."),
+    "verify": (
+        "perilune.cli.verify",
+        "Check any server against the contract of its APIs.",
+    ),
     "bench": ("perilune.cli.bench", "Measure speed, and print it beside this machine's limit."),
     "doctor": ("perilune.cli.doctor", "Say what this machine can do, and what is missing."),
 }

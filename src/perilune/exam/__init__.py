@@ -1,0 +1,1 @@
+"""Independent verification of any endpoint, ours or another: contracts, fresh problems, load."""

@@ -1,0 +1,159 @@
+"""The suite against a good server, and against a broken one for each of its rules."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from perilune.errors import PeriluneError, UsageError
+from perilune.exam.contract.check import CHECKS, Level, Status
+from perilune.exam.contract.runner import Result, failed, run_check, run_checks, select
+from perilune.exam.contract.scenarios import streamed
+from perilune.exam.contract.schemas import draw_schema
+from perilune.exam.contract.target import Settings, Target
+from perilune.exam.contract.trigger import (
+    Decision,
+    compare,
+    decide,
+    read_decisions,
+    write_decisions,
+)
+from tests.exam.contract.breaks import CHAT, all_breaks
+from tests.exam.contract.good_answers import value_of
+from tests.exam.contract.good_server import Break, GoodServer
+
+KEY = "sk-good-0123456789"
+
+
+def connect(server: GoodServer, **chosen: Any) -> Target:
+    return Target.connect(
+        "http://good/v1",
+        api_key=server.key,
+        transport=server.transport,
+        settings=Settings(schemas=4, **chosen),
+    )
+
+
+def test_a_good_server_passes_every_check() -> None:
+    target = connect(GoodServer(key=KEY))
+    checks = [check for check in select() if not check.id.startswith("kimi-strict.")]
+    results = run_checks(target, checks, parallel=2)
+    bad = [(r.check.id, r.status, r.message) for r in results if r.status is not Status.PASSED]
+    assert [id_ for id_, *_ in bad] == ["chat.stream.incremental"], bad
+
+
+def test_a_server_that_pins_parameters_passes_the_strict_checks() -> None:
+    target = connect(GoodServer(Break(strict=True)), kimi_strict=True)
+    results = run_checks(target, select(only=["kimi-strict.*"]))
+    assert {r.status for r in results} == {Status.PASSED}
+    assert len(results) == 12
+
+
+@pytest.mark.parametrize(("check_id", "broken"), [pytest.param(*p, id=p[0]) for p in all_breaks()])
+def test_a_broken_rule_is_caught_by_its_check(check_id: str, broken: Break) -> None:
+    strict = check_id.startswith("kimi-strict.")
+    target = connect(GoodServer(broken, key=KEY), kimi_strict=strict)
+    target.thinking_off = {
+        "thinking": {"type": "disabled"},
+        "chat_template_kwargs": {"thinking": False},
+    }
+    result = run_check(target, CHECKS[check_id])
+    assert result.status is Status.FAILED, result.message
+    assert result.message
+    assert result.exchange is not None
+
+
+def test_a_stream_that_arrives_in_one_piece_is_caught() -> None:
+    target = connect(GoodServer())
+    check = CHECKS["chat.stream.incremental"]
+    for name in ("text", "unicode"):
+        exchange = streamed(target, name).exchange
+        exchange.seconds = 2.0
+        exchange.reads = 9
+    assert run_check(target, check).status is Status.PASSED
+    exchange.reads = 1
+    assert run_check(target, check).status is Status.FAILED
+
+
+def test_levels_decide_what_counts() -> None:
+    def broken(check_id: str) -> list[Result]:
+        breaks = dict(all_breaks())
+        target = connect(GoodServer(breaks[check_id], key=KEY))
+        return [run_check(target, CHECKS[check_id])]
+
+    kimi, recommended = broken("chat.stream.id-form"), broken("chat.stream.end-delta")
+    assert not failed(kimi, Level.RECOMMENDED) and failed(kimi, Level.KIMI)
+    assert not failed(recommended, Level.REQUIRED) and failed(recommended, Level.RECOMMENDED)
+
+
+def test_a_server_that_dies_or_talks_nonsense_fails_checks_and_crashes_none() -> None:
+    nonsense: list[Any] = [None, [], "x", {"choices": []}, {"choices": [{"message": None}]}, 7]
+    for body in nonsense:
+
+        def answer(path: str, good: Any, bad: Any = body) -> Any:
+            return bad if path == CHAT else good
+
+        target = connect(GoodServer(Break(answer=answer)))
+        results = [run_check(target, check) for check in select(only=["chat.plain.*", "tools.*"])]
+        assert any(result.status is Status.FAILED for result in results)
+    target = connect(GoodServer())
+    target.client = httpx.Client(transport=httpx.MockTransport(_refuse_connection))
+    for check in select(only=["chat.stream.*", "errors.*", "anthropic.message"]):
+        assert run_check(target, check).status is Status.FAILED
+
+
+def _refuse_connection(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused")
+
+
+def test_connecting_names_the_cause() -> None:
+    def reply(status: int, body: Any) -> httpx.MockTransport:
+        return httpx.MockTransport(lambda request: httpx.Response(status, json=body))
+
+    for transport, said in (
+        (httpx.MockTransport(_refuse_connection), "no server answers"),
+        (reply(401, {}), "refuses the key"),
+        (reply(200, {"data": []}), "lists no model"),
+        (reply(404, {}), "lists no model"),
+    ):
+        with pytest.raises(PeriluneError, match=said):
+            Target.connect("http://good", transport=transport)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers())
+def test_drawn_schemas_are_schemas_and_have_values(seed: int) -> None:
+    schema = draw_schema(random.Random(seed))
+    Draft202012Validator.check_schema(schema)
+    Draft202012Validator(schema).validate(value_of(schema, schema))
+
+
+def test_similarity_is_f1_of_the_decisions() -> None:
+    def decisions(*called: bool) -> list[Decision]:
+        return [Decision(i, c, c, "tool_calls" if c else "stop") for i, c in enumerate(called)]
+
+    found = compare(decisions(True, True, False, False), decisions(True, False, True, False))
+    assert found.f1 == 0.5
+    assert found.schema_accuracy == 1.0
+    assert compare(decisions(False), decisions(False)).f1 is None
+    with pytest.raises(UsageError, match="2 samples"):
+        compare(decisions(True), decisions(True, True))
+
+
+def test_decisions_are_recorded_and_compared(tmp_path: Path) -> None:
+    target = connect(GoodServer())
+    first, again = decide(target, 30, 1), decide(target, 30, 1, parallel=1)
+    write_decisions(first, tmp_path / "reference.jsonl")
+    assert read_decisions(tmp_path / "reference.jsonl") == again
+    assert any(d.called for d in first) and not all(d.called for d in first)
+    assert compare(again, first).f1 == 1.0
+    never = connect(GoodServer(dict(all_breaks())["tools.required"]))
+    found = compare(decide(never, 30, 1), first)
+    assert found.f1 == 0.0 and found.called == 0
