@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from perilune.cli.bench_engine import app as engine_commands
+from perilune.cli.bench_serve import serve
 
 app = typer.Typer(
     add_completion=False,
@@ -18,6 +19,7 @@ app = typer.Typer(
 
 
 app.add_typer(engine_commands)
+app.command()(serve)
 
 
 @app.command()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+WIDTH = 140  # columns of the report in a file or a pipe
 
 app = typer.Typer(add_completion=False)
 
@@ -120,7 +123,7 @@ def verify(
             report["tool_calls"] = asdict(similarity)
         print(json.dumps(report, indent=2, ensure_ascii=False))
     else:
-        console = Console()
+        console = Console(width=None if sys.stdout.isatty() else WIDTH)
         console.print(f"{base_url}, model {target.model}: {len(checks)} checks", highlight=False)
         show(console, results, similarity, passed_too=show_all)
     if failed(results, Level(fail_on)):

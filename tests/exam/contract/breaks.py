@@ -215,6 +215,8 @@ def _interleaved(sent: Frames) -> Frames:
     if not calls:
         return sent
     numbers = [f["choices"][0]["delta"]["tool_calls"][0]["index"] for f in calls]
+    if 1 not in numbers:
+        return sent
     cut = numbers.index(1)
     first, second = calls[:cut], calls[cut:]
     mixed = [*first[:2], *second[:2], *first[2:], *second[2:]]

@@ -29,6 +29,7 @@ from tests.exam.contract.good_checks import (
 MODEL = "good-model"
 CONTEXT = 4096
 CREATED = 1_700_000_000
+SINGLE = "disable_parallel_tool_use"
 NEEDS_A_TOOL = ("weather", "umbrella", "stock", "room")
 Frames = list[Any]
 
@@ -318,7 +319,7 @@ class GoodServer:
         if wanted is None:
             wanted = {"function": {"name": choice["name"]}}
         question = _last_text(body["messages"])
-        calls = _chosen(openai, wanted, question)
+        calls = _chosen(openai, wanted, question)[: 1 if choice.get(SINGLE) else None]
         form = ((body.get("output_config") or {}).get("format") or {}).get("schema")
         output = answer(
             question, limit=body.get("max_tokens"), stop=body.get("stop_sequences") or [],

@@ -28,7 +28,10 @@ TOOL = {
     "description": "The weather of a city today.",
     "input_schema": WEATHER["function"]["parameters"],
 }
-TOOL_FIELDS: dict[str, Any] = {"tools": [TOOL], "tool_choice": {"type": "any"}}
+TOOL_FIELDS: dict[str, Any] = {
+    "tools": [TOOL],
+    "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+}
 THINKING_FIELDS: dict[str, Any] = {
     "thinking": {"type": "enabled", "budget_tokens": 1024},
     "max_tokens": 2048,
@@ -312,7 +315,7 @@ def count_tokens(target: Target) -> None:
 
 for _id, _what, _fields in (
     ("no-max-tokens", "no max_tokens", {"max_tokens": ABSENT}),
-    ("zero-max-tokens", "max_tokens 0", {"max_tokens": 0}),
+    ("bad-max-tokens", "max_tokens -1", {"max_tokens": -1}),
     ("no-messages", "no messages", {"messages": ABSENT}),
     ("empty-messages", "an empty list of messages", {"messages": []}),
     ("bad-content", "content that is a number", {"messages": [{"role": "user", "content": 7}]}),

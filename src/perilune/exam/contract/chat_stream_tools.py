@@ -15,7 +15,7 @@ from perilune.exam.contract.stream_rule import stream_rule
     "A tool call begins with index, id, type function and the function's name.",
     why="Clients open the call with it.",
     priority="P0",
-    of=("tools",),
+    of=("tools", "calls"),
 )
 def tool_first_chunk(stream: ChatStream) -> None:
     for piece in _first_pieces(stream):
@@ -31,7 +31,7 @@ def tool_first_chunk(stream: ChatStream) -> None:
     why="A page shows the call before its arguments are there.",
     priority="P0",
     level=Level.KIMI,
-    of=("tools",),
+    of=("tools", "calls"),
 )
 def tool_empty_start(stream: ChatStream) -> None:
     for piece in _first_pieces(stream):
@@ -44,7 +44,7 @@ def tool_empty_start(stream: ChatStream) -> None:
     "Later chunks of a tool call are index and function.arguments only.",
     why="Clients join strings: an id or a name sent twice is doubled.",
     priority="P0",
-    of=("tools",),
+    of=("tools", "calls"),
 )
 def tool_later_chunks(stream: ChatStream) -> None:
     for pieces in _pieces(stream).values():
@@ -63,7 +63,7 @@ def tool_later_chunks(stream: ChatStream) -> None:
     "Tool calls are numbered 0, 1, 2 and so on.",
     why="Clients put the calls into a list by index.",
     priority="P0",
-    of=("tools",),
+    of=("tools", "calls"),
 )
 def tool_index(stream: ChatStream) -> None:
     found = list(_pieces(stream))
@@ -75,7 +75,7 @@ def tool_index(stream: ChatStream) -> None:
     "A tool call is finished before the next begins.",
     why="Clients run a call when the next one opens.",
     priority="P1",
-    of=("tools",),
+    of=("tools", "calls"),
 )
 def tool_order(stream: ChatStream) -> None:
     seen: list[Any] = []
@@ -92,7 +92,7 @@ def tool_order(stream: ChatStream) -> None:
     why="Kimi's template numbers calls; an id of another form has to be renamed in the history.",
     priority="P2",
     level=Level.KIMI,
-    of=("tools",),
+    of=("tools", "calls"),
 )
 def tool_id_form(stream: ChatStream) -> None:
     for piece in _first_pieces(stream):

@@ -199,7 +199,7 @@ def wrong(target: Target) -> None:
     for headers in (
         {"authorization": "Bearer wrong"},
         {"authorization": "Basic d3Jvbmc="},
-        {"authorization": "Bearer "},
+        {"authorization": "Bearer"},
         {"authorization": f"bearer{target.api_key}"},
         {"x-api-key": "wrong"},
         {"x-api-key": ""},

@@ -103,20 +103,23 @@ def show(
     *,
     passed_too: bool = False,
 ) -> None:
-    """The table: what failed with its evidence, what was skipped, and the sums."""
-    table = Table(box=None, pad_edge=False, show_edge=False)
-    for column in ("check", "level", "result", "what"):
-        table.add_column(column, overflow="fold")
+    """The evidence of each failure, then the table of what did not pass, and the sums."""
+    for result in results:
+        if result.status is Status.FAILED:
+            console.print(_evidence(result))
+    table = Table(box=None, pad_edge=False, show_edge=False, expand=True)
+    for column in ("check", "level", "result"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("what", no_wrap=True, overflow="ellipsis", ratio=1)
     for result in results:
         if result.status is Status.PASSED and not passed_too:
             continue
-        level = result.check.level.value
-        priority = result.check.priority
+        check = result.check
         table.add_row(
-            result.check.id,
-            f"{level} {priority}".rstrip(),
+            check.id,
+            f"{check.level.value} {check.priority}".rstrip(),
             Text(result.status.value, style=STYLES[result.status]),
-            _what(result),
+            Text(_plain(result.message or check.rule)),
         )
     if table.row_count:
         console.print(table)
@@ -142,16 +145,14 @@ def _similarity(similarity: Similarity) -> str:
     )
 
 
-def _what(result: Result) -> Text:
+def _evidence(result: Result) -> Text:
     check = result.check
-    text = Text()
-    if result.status is not Status.FAILED:
-        return text.append(result.message or check.rule, style=STYLES[Status.SKIPPED])
-    text.append(f"{_plain(result.message)}\n", style="bold")
-    text.append(f"rule:  {check.rule}\nwhy:   {check.why}", style="default")
+    text = Text(f"{check.id}: ", style="bold")
+    text.append(f"{_plain(result.message)}\n", style=STYLES[Status.FAILED])
+    text.append(f"  rule:  {check.rule}\n  why:   {check.why}\n", style="not bold")
     if result.exchange:
-        text.append(f"\nasked: {_plain(asked(result.exchange))}", style="dim")
-        text.append(f"\ncame:  {_plain(came(result.exchange))}", style="dim")
+        text.append(f"  asked: {_plain(asked(result.exchange))}\n", style="dim not bold")
+        text.append(f"  came:  {_plain(came(result.exchange))}\n", style="dim not bold")
     return text
 
 

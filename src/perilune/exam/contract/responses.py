@@ -104,7 +104,12 @@ def stream(target: Target) -> None:
 def tools(target: Target) -> None:
     limit = target.settings.call_tokens
     answer = _ask(
-        target, TOOL_QUESTION, tools=[TOOL], tool_choice="required", max_output_tokens=limit
+        target,
+        TOOL_QUESTION,
+        tools=[TOOL],
+        tool_choice="required",
+        parallel_tool_calls=False,
+        max_output_tokens=limit,
     )
     calls = _calls(answer.ok().json)
     expect(calls, "no function_call")

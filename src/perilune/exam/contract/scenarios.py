@@ -52,7 +52,7 @@ def _plain(**fields: Any) -> Fields:
 
 
 def _calls(**fields: Any) -> Fields:
-    return lambda target: {"max_tokens": target.settings.call_tokens, **fields}
+    return lambda target: {"max_tokens": target.settings.call_tokens} | fields
 
 
 THINKING: dict[str, Any] = {
@@ -69,7 +69,15 @@ CHAT: dict[str, tuple[str, Fields]] = {
         "What is 17 times 3?",
         lambda target: THINKING if target.thinking_off else {"max_tokens": 256},
     ),
-    "tools": (TOOL_QUESTION, _calls(tools=[WEATHER, CLOCK], tool_choice="required")),
+    "tools": (
+        TOOL_QUESTION,
+        _calls(tools=[WEATHER, CLOCK], tool_choice="required", parallel_tool_calls=False),
+    ),
+    # A model that writes at random never stops calling: this answer may be cut.
+    "calls": (
+        "Weather and time in Oslo, and in Lima?",
+        _calls(tools=[WEATHER, CLOCK], tool_choice="required", max_tokens=256),
+    ),
     "pair": ("Name a colour.", _plain(n=2, temperature=1)),
     "logprobs": ("Say hello.", _plain(logprobs=True, top_logprobs=2, max_tokens=8)),
 }
