@@ -27,6 +27,7 @@ from perilune.serve.settings import Settings
 
 log = logging.getLogger("perilune.serve")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_HOST = re.compile(r"(?:\[(?P<number>[0-9a-f:.]+)\]|(?P<name>[^\[\]:@/]+))(?::[0-9]{1,5})?")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
 MAX_HEADER_BYTES = 64 * 1024
@@ -241,8 +242,6 @@ async def reply(
 
 
 def _host_name(host: str) -> str:
-    """Host header without its port, in lower case."""
-    host = host.strip().lower()
-    if host.startswith("["):
-        return host[1:].partition("]")[0]
-    return host.partition(":")[0] if host.count(":") == 1 else host
+    """Host header without its port, in lower case; empty when it is not of that form."""
+    match = _HOST.fullmatch(host.strip().lower())
+    return "" if match is None else match["number"] or match["name"]
