@@ -25,6 +25,8 @@ from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import EngineError, OutOfMemoryError, RequestError, UsageError
 from perilune.weights.load import load_model
 
+from .models import reference_logprobs
+
 SHORT = SamplingParams(max_tokens=8, temperature=0, ignore_eos=True)
 
 
@@ -236,3 +238,21 @@ def test_the_documentation_runs(bf16_folder: Path, capsys: pytest.CaptureFixture
         exec(code, names)  # our own page
     assert "assistant" in capsys.readouterr().out
     asyncio.run(asyncio.wait_for(names["answer"](), 120))
+
+
+def test_prompt_logprobs_are_those_of_the_reference(llm: LLM, bf16_folder: Path) -> None:
+    """All tokens of a prompt longer than a page and a chunk, with and without a cached prefix."""
+    prompt = list(range(1, 150))
+    expected = reference_logprobs(load_model(bf16_folder).float(), prompt[:1], prompt[1:])
+    for _ in range(2):
+        request = llm.engine.add_request(
+            prompt, SamplingParams(max_tokens=2, prompt_logprobs=3, temperature=0, ignore_eos=True)
+        )
+        outputs = []
+        while llm.engine.has_work:
+            outputs += [o for o in llm.engine.step() if o.request_id == request]
+        (scores,) = [o.prompt_logprobs for o in outputs if o.prompt_logprobs]
+        assert [score.token for score in scores] == prompt[1:]
+        for place, score in enumerate(scores):
+            assert abs(score.logprob - float(expected[place, score.token])) < 1e-3
+            assert len(score.top) == 3 and score.top[0][1] >= score.logprob

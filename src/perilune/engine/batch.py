@@ -108,8 +108,20 @@ class ScheduledRows:
         return self.start + self.count == len(self.sequence.tokens)
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether the log probabilities of the prompt's own tokens are asked for."""
+        return self.sequence.scores_prompt
+
+    @property
     def num_wanted(self) -> int:
         """Rows whose logits are wanted, counted from the last."""
+        if self.scores_prompt:
+            return self.count
+        return self.num_sampled
+
+    @property
+    def num_sampled(self) -> int:
+        """Rows that a token is sampled from, counted from the last."""
         return 1 + len(self.drafts) if self.completes else 0
 
     def rows(self) -> SequenceRows:

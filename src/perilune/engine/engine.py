@@ -17,7 +17,7 @@ from torch import Tensor
 
 from perilune.chat.deltas import Delta, Finished
 from perilune.chat.format import ChatFormat
-from perilune.engine.batch import Batch, Forward
+from perilune.engine.batch import Batch, Forward, ScheduledRows
 from perilune.engine.guide import Guide
 from perilune.engine.intake import EngineConfig, Intake
 from perilune.engine.latent_cache import PAGE_SIZE, LatentCache
@@ -31,9 +31,10 @@ from perilune.engine.request import (
     SequenceOutput,
     SequenceState,
     State,
+    TokenLogprob,
     Tools,
 )
-from perilune.engine.sampler import Sampled, SampleRow, sample
+from perilune.engine.sampler import Sampled, SampleRow, sample, score_tokens
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import Scheduler
 from perilune.engine.speculation import RowCost
@@ -226,6 +227,9 @@ class Engine:
             if sequence.state is not State.RUNNING:
                 continue  # its request failed in this loop
             self.scheduler.commit(sequence, rows.start + rows.count)
+            if rows.scores_prompt:
+                self._score_prompt(rows, logits[start:end])
+                start = end - rows.num_sampled
             if not rows.completes:
                 continue
             try:
@@ -247,6 +251,15 @@ class Engine:
                     self._accept(sequence, drafts, results)
                 except PeriluneError as error:
                     self._fail(sequence.request, error)
+
+    def _score_prompt(self, rows: ScheduledRows, logits_RV: Tensor) -> None:
+        """Note what the model thinks of the prompt's tokens behind these rows."""
+        request = rows.sequence.request
+        following = rows.sequence.tokens[rows.start + 1 : rows.start + rows.count + 1]
+        assert request.params.prompt_logprobs is not None
+        request.prompt_logprobs += score_tokens(
+            logits_RV, following, request.params.prompt_logprobs, known=self._known_tokens
+        )
 
     def _fork(self, sequence: SequenceState) -> list[SequenceState]:
         """Who continues here: all n answers where the prompt has just been computed."""
@@ -324,10 +337,19 @@ class Engine:
                 tokens=tuple(tokens),
                 deltas=tuple(deltas),
                 logprobs=tuple(logprobs),
+                prompt_logprobs=self._take_prompt_logprobs(sequence),
                 finish_reason=reason,
                 stop=stop,
             ),
         )
+
+    def _take_prompt_logprobs(self, sequence: SequenceState) -> tuple[TokenLogprob, ...]:
+        """Those of the prompt go out once, with the first output of the first answer."""
+        request = sequence.request
+        if sequence.index or not request.prompt_logprobs:
+            return ()
+        scores, request.prompt_logprobs = tuple(request.prompt_logprobs), []
+        return scores
 
     def _take(
         self, sequence: SequenceState, token: int, deltas: list[Delta]

@@ -146,7 +146,7 @@ def load_engine(
             weights *= 2  # computed in float32
         plan = plan_memory(checkpoint.config.text, weights, options, available_memory(cpu))
         stop_ids = frozenset(checkpoint.config.eos_token_ids)
-        identity = _identity(Path(model))
+        identity = checkpoint_identity(Path(model))
         chat = chat or ChatFormat.from_pretrained(model)
         network = load_model(model)
     if chat is not None:
@@ -187,7 +187,7 @@ def choose_forward(model: KimiK2Model, options: EngineOptions) -> Forward:
     return TorchForward(model.float() if options.exact else model)
 
 
-def _identity(folder: Path) -> str:
+def checkpoint_identity(folder: Path) -> str:
     """A name of the weights in a folder: changes when a file does."""
     digest = hashlib.blake2b(digest_size=16)
     for file in [*sorted(folder.glob("*.safetensors")), folder / "config.json"]:

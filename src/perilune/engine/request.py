@@ -124,6 +124,7 @@ class Request:
     max_length: int = 0  # prompt and output tokens; set by the engine
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     sequences: list[SequenceState] = field(default_factory=list)
+    prompt_logprobs: list[TokenLogprob] = field(default_factory=list)  # so far
 
     @property
     def finished(self) -> bool:
@@ -162,6 +163,11 @@ class SequenceState:
         return len(self.tokens) - len(self.request.prompt)
 
     @property
+    def scores_prompt(self) -> bool:
+        """Whether it is still computing a prompt whose log probabilities are asked for."""
+        return self.request.params.prompt_logprobs is not None and not self.num_output
+
+    @property
     def num_pending(self) -> int:
         """Tokens not yet in the cache; 1 while decoding."""
         return len(self.tokens) - self.num_computed
@@ -185,6 +191,7 @@ class SequenceOutput:
     tokens: tuple[int, ...] = ()
     deltas: tuple[Delta, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompt_logprobs: tuple[TokenLogprob, ...] = ()  # from the second token; with the first output
     finish_reason: FinishReason | None = None
     stop: int | str | None = None  # the stop id or string that ended it
     error: str | None = None

@@ -171,9 +171,27 @@ def _logprobs(logits_V: Tensor, row: SampleRow) -> Tensor | None:
     return None if row.params.logprobs is None else logits_V.log_softmax(dim=-1)
 
 
+@torch.inference_mode()
+def score_tokens(
+    logits_RV: Tensor, tokens: Sequence[int], top: int, *, known: int | None = None
+) -> list[TokenLogprob]:
+    """Log probabilities of `tokens` under the first rows of the logits, and the `top` likeliest."""
+    logits_RV = logits_RV[: len(tokens)].clone()
+    if known is not None:
+        logits_RV[:, known:] = -torch.inf
+    values_RV = logits_RV.log_softmax(dim=-1)
+    return [
+        _scored(values_V, token, top) for values_V, token in zip(values_RV, tokens, strict=True)
+    ]
+
+
 def _logprob(values_V: Tensor, token: int, row: SampleRow) -> TokenLogprob:
+    return _scored(values_V, token, row.params.logprobs or 0)
+
+
+def _scored(values_V: Tensor, token: int, count: int) -> TokenLogprob:
     top: tuple[tuple[int, float], ...] = ()
-    if row.params.logprobs:
-        best = values_V.topk(min(row.params.logprobs, values_V.shape[0]))
+    if count:
+        best = values_V.topk(min(count, values_V.shape[0]))
         top = tuple(zip(best.indices.tolist(), best.values.tolist(), strict=True))
     return TokenLogprob(token, float(values_V[token]), top)

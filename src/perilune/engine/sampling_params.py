@@ -69,6 +69,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()  # beside those of the model
     ignore_eos: bool = False  # the model's own stop ids do not stop
     logprobs: int | None = None  # 0: of the token picked; k: also of the k likeliest
+    prompt_logprobs: int | None = None  # the same for the tokens of the prompt
     thinking_budget: int | None = None  # tokens of thinking before `</think>` is forced
     grammar: Grammar | None = None  # of the answer; thinking stays free
     speculate: bool = True  # n-gram lookup; never changes the text
@@ -79,7 +80,7 @@ class SamplingParams:
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         at_least = {"min_tokens": 0, "top_k": 0, "n": 1, "max_tokens": 1, "logprobs": 0,
-                    "thinking_budget": 0}  # fmt: skip
+                    "prompt_logprobs": 0, "thinking_budget": 0}  # fmt: skip
         for name, least in at_least.items():
             value = getattr(self, name)
             if value is not None and (

@@ -20,6 +20,8 @@ from perilune.engine.prefix_cache import PrefixCache
 from perilune.engine.request import Request, SequenceState, State
 from perilune.errors import EngineError
 
+MAX_SCORED_ROWS = 64  # of a prompt whose logits are all wanted: they are large
+
 Propose = Callable[[SequenceState, int], list[int]]  # (sequence, at most) -> guessed tokens
 
 
@@ -129,6 +131,8 @@ class Scheduler:
             return 0  # it gave its pages to one before it in this very step
         start = sequence.num_computed
         count = min(sequence.num_pending, budget)
+        if sequence.scores_prompt:
+            count = min(count, MAX_SCORED_ROWS)
         if count > 0 and not self._ensure_pages(sequence, start + count):
             count = min(count, (len(sequence.pages) + self.pages.num_available) * PAGE_SIZE - start)
             if count > 0 and not self._ensure_pages(sequence, start + count):
@@ -195,7 +199,7 @@ class Scheduler:
         """Start the first waiting sequence when there is a place and memory for all its tokens."""
         self.prefix_cache.extend_keys(sequence.page_keys, sequence.tokens)
         # The last token is always computed: its logits are wanted.
-        most = (len(sequence.tokens) - 1) // PAGE_SIZE
+        most = 0 if sequence.scores_prompt else (len(sequence.tokens) - 1) // PAGE_SIZE
         found = [node.page for node in self.prefix_cache.match(sequence.page_keys, most)]
         for page in found:
             self.pages.share(page)
@@ -211,6 +215,8 @@ class Scheduler:
         sequence.num_named = len(found)
         sequence.num_computed = len(found) * PAGE_SIZE
         sequence.state = State.RUNNING
+        if sequence.scores_prompt:
+            sequence.request.prompt_logprobs.clear()  # of a start before a preemption
         insort(self.running, sequence, key=_order)
         if not sequence.num_output and not sequence.request.metrics.preemptions:
             sequence.request.metrics.cached_tokens = sequence.num_computed

@@ -130,6 +130,7 @@ def _unpack_output(body: dict[str, Any]) -> SequenceOutput:
         tokens=tuple(body["tokens"]),
         deltas=unpacked,
         logprobs=msgspec.convert(body["logprobs"], tuple[TokenLogprob, ...]),
+        prompt_logprobs=msgspec.convert(body["prompt_logprobs"], tuple[TokenLogprob, ...]),
         finish_reason=None if reason is None else FinishReason(reason),
         stop=body["stop"],
         error=body["error"],

@@ -7,6 +7,7 @@ library prints goes to stderr. When stdin ends, its owner is gone, and it goes t
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from queue import SimpleQueue
 from threading import Thread
@@ -19,6 +20,8 @@ from perilune.errors import PeriluneError
 
 
 def main() -> int:
+    # Ctrl-C in a terminal reaches the whole group; the owner decides when this process ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     commands_in = sys.stdin.buffer
     with os.fdopen(os.dup(1), "wb") as events_out:
         os.dup2(2, 1)

@@ -12,7 +12,13 @@ from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel
 from perilune.engine.async_engine import EngineStream
 from perilune.engine.driver import Add
-from perilune.engine.request import FinishReason, OutputFormat, RequestMetrics, SequenceOutput
+from perilune.engine.request import (
+    FinishReason,
+    OutputFormat,
+    RequestMetrics,
+    SequenceOutput,
+    TokenLogprob,
+)
 from perilune.errors import PeriluneError
 from perilune.serve.api_error import ApiError, api_error
 from perilune.serve.stream import (
@@ -60,7 +66,9 @@ class AnswerStream:
         self.params = add.params
         self.opened = time.monotonic()
         self.token_times: list[float] = []  # of the first answer's outputs, for latencies
+        self.token_counts: list[int] = []  # and how many tokens each brought
         self.finish_reasons: list[FinishReason] = []
+        self.prompt_scores: tuple[TokenScore, ...] = ()  # of the prompt's second token and on
         self.metrics: RequestMetrics | None = None
         self.failed = False
         self._outputs = outputs
@@ -123,6 +131,9 @@ class AnswerStream:
         track = self._tracks[output.index]
         if output.tokens and output.index == 0:
             self.token_times.append(time.monotonic())
+            self.token_counts.append(len(output.tokens))
+        if output.prompt_logprobs:
+            self.prompt_scores = tuple(map(_score, output.prompt_logprobs))
         self._count(track, output)
         for delta in output.deltas:
             self._delta(output.index, track, delta)
@@ -148,20 +159,22 @@ class AnswerStream:
             elif track.thinking:
                 track.reasoning += 1
             elif not track.in_call and score is not None:
-                track.scores.append(TokenScore(score.token, score.logprob, score.top))
+                track.scores.append(_score(score))
 
     def _delta(self, index: int, track: _Track, delta: deltas.Delta) -> None:
         put = self._events.append
         if isinstance(delta, deltas.ReasoningDelta):
-            track.reasoned = True
-            put(Reasoning(index, delta.text))
+            if text := _valid(delta.text):
+                track.reasoned = True
+                put(Reasoning(index, text))
             return
         if isinstance(delta, deltas.ContentDelta | deltas.ToolCallStart):
             self._end_reasoning(index, track)
         match delta:
             case deltas.ContentDelta(text):
-                scores, track.scores = track.scores, []
-                put(Content(index, text, tuple(scores)))
+                if text := _valid(text):
+                    scores, track.scores = track.scores, []
+                    put(Content(index, text, tuple(scores)))
             case deltas.ToolCallStart(call, call_id, name):
                 track.call_ids.append(call_id)
                 put(CallStart(index, call, call_id, name))
@@ -201,3 +214,12 @@ class AnswerStream:
                 sum(track.reasoning for track in self._tracks),
             )
             self._events.append(Completed(total, output.metrics))
+
+
+def _score(score: TokenLogprob) -> TokenScore:
+    return TokenScore(score.token, score.logprob, score.top)
+
+
+def _valid(text: str) -> str:
+    """Without U+FFFD, which stands for bytes that are no text."""
+    return text.replace("\N{REPLACEMENT CHARACTER}", "")

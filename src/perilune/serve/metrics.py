@@ -9,7 +9,14 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+)
 
 if TYPE_CHECKING:
     from perilune.engine.metrics import EngineStatus
@@ -53,6 +60,9 @@ _COUNTERS = {
     "engine_steps": "Steps of the engine.",
     "engine_restarts": "Times that the engine died and came back.",
 }
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a series more for each, which nobody reads
 
 
 class Metrics:
@@ -115,6 +125,8 @@ class Metrics:
         times = stream.token_times
         for before, after in pairwise(times):
             put["inter_token_latency_seconds"].observe(after - before)
+        for tokens in stream.token_counts:
+            put["iteration_tokens_total"].observe(tokens)
         metrics = stream.metrics
         if metrics is None:
             return
@@ -140,9 +152,6 @@ class Metrics:
         ):
             if seconds is not None:
                 put[key].observe(max(0.0, seconds))
-
-    def observe_output(self, tokens: int) -> None:
-        self._histograms["iteration_tokens_total"].observe(tokens)
 
     def engine_restarted(self) -> None:
         self._counters["engine_restarts"].inc()

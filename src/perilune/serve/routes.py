@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-from perilune.serve import chat_completions, health
+from perilune.serve import chat_completions, completions, health, models, tokenize
 from perilune.serve.anthropic import routes as anthropic
 from perilune.serve.http import Route
 
 
 def all_routes() -> list[Route]:
-    return [*health.ROUTES, *chat_completions.ROUTES, *anthropic.ROUTES]
+    return [
+        *health.ROUTES,
+        *chat_completions.ROUTES,
+        *completions.ROUTES,
+        *models.ROUTES,
+        *tokenize.ROUTES,
+        *anthropic.ROUTES,
+    ]

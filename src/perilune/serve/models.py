@@ -1,0 +1,66 @@
+"""`/v1/models` and `/v1/models/{id}`, in OpenAI's shape or, by its header, in Anthropic's."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from perilune.serve.api_error import ApiError
+from perilune.serve.http import HttpRequest, Reply, Route
+from perilune.serve.service import Service
+
+
+async def models(service: Service, request: HttpRequest) -> Reply:
+    """The one model that is served."""
+    if "anthropic-version" in request.headers:
+        model = anthropic_model(service)
+        return Reply(
+            {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
+        )
+    return Reply({"object": "list", "data": [openai_model(service)]})
+
+
+async def model(service: Service, request: HttpRequest) -> Reply:
+    name = request.path_params["model"]
+    if name != service.model_name:
+        raise ApiError(
+            404, f"the model {name!r:.200} is not served here", "model", "model_not_found"
+        )
+    anthropic = "anthropic-version" in request.headers
+    return Reply(anthropic_model(service) if anthropic else openai_model(service))
+
+
+def openai_model(service: Service) -> dict[str, Any]:
+    return {
+        "id": service.model_name,
+        "object": "model",
+        "created": service.started,
+        "owned_by": "perilune",
+        "root": service.model_name,
+        "parent": None,
+        "max_model_len": service.max_context,
+        "context_length": service.max_context,
+        "supports_reasoning": service.format.template.has_thinking,
+        "supports_image_in": False,
+        "supports_video_in": False,
+    }
+
+
+def anthropic_model(service: Service) -> dict[str, Any]:
+    created = datetime.fromtimestamp(service.started, UTC).isoformat().replace("+00:00", "Z")
+    most = service.settings.max_output_tokens or service.max_context
+    return {
+        "type": "model",
+        "id": service.model_name,
+        "display_name": service.model_name,
+        "created_at": created,
+        "max_input_tokens": service.max_context,
+        "max_tokens": min(most, service.max_context),
+        "lifecycle": "active",
+    }
+
+
+ROUTES = [
+    Route("GET", "/v1/models", models, "The model that is served."),
+    Route("GET", "/v1/models/{model:path}", model, "One model."),
+]
