@@ -1,4 +1,4 @@
-"""Every row of the thinking table, streamed and not: switches, efforts, budgets, history, control."""
+"""The thinking table, streamed and not: switches, efforts, budgets, history, control."""
 
 from __future__ import annotations
 

@@ -200,7 +200,7 @@ async def test_bad_formats_are_400(scripted: Any, form: dict[str, Any], stream: 
         assert said.status == 400 and said.error["param"] == "response_format"
 
 
-# --- with random weights: what is well formed is so by construction --------------------------------
+# --- with random weights: what is well formed is so by construction ---------------------------
 
 
 pytestmark_noise = pytest.mark.asyncio(loop_scope="module")
