@@ -70,6 +70,7 @@ class ScriptedForward:
         self._chat = chat
         self._vocab_size = vocab_size
         self._tokens: dict[tuple[int, ...], list[int]] = {}  # prompt -> the turn's tokens
+        self._answers: dict[tuple[int, ...], int] = {}  # prompt -> where its answer begins there
 
     def __call__(self, step: StepInput, cache: LatentCache) -> Tensor:
         if self.script.step_seconds:
@@ -103,30 +104,30 @@ class ScriptedForward:
         key = tuple(context[:head])
         tokens = self._tokens.get(key)
         if tokens is None:
-            tokens = self._tokens[key] = self._encode(list(key))
-        said = len(context) - head
-        opened = self._opened(context[head:])
-        place = said - opened
+            tokens = self._tokens[key] = self._encode(key)
+        place = len(context) - head - self._opened
+        if context[head : head + 2] == [ids.think, ids.end_think]:
+            # The prompt or the model has closed the thinking at once: the answer comes next.
+            place = len(context) - head - 2 + self._answers.get(key, 0)
         return tokens[place] if place < len(tokens) else tokens[place % max(1, len(tokens))]
 
-    def _opened(self, turn: list[int]) -> int:
-        """How much of the turn the prompt has written: `<think>` or `<think></think>`."""
-        if not self._chat.template.can_switch_thinking:
-            return 0
-        ids = self._chat.special_ids
-        return 2 if turn[:2] == [ids.think, ids.end_think] else 1 if turn[:1] == [ids.think] else 0
+    @property
+    def _opened(self) -> int:
+        """Tokens of the turn that the prompt has written: `<think>`."""
+        return 1 if self._chat.template.can_switch_thinking else 0
 
-    def _encode(self, prompt: list[int]) -> list[int]:
+    def _encode(self, prompt: tuple[int, ...]) -> list[int]:
         turn = self.script.turn(self._chat.decode(prompt))
         if turn.raw is not None:
             return list(turn.raw)
         ids, encode = self._chat.special_ids, self._chat.tokenizer.encode
         tokens: list[int | None] = []
-        if self._chat.template.has_thinking:
-            tokens += [*encode(turn.reasoning), ids.end_think]
-        tokens += encode(turn.content)
         if turn.endless:
             return encode(turn.content)
+        if self._chat.template.has_thinking:
+            tokens += [*encode(turn.reasoning), ids.end_think]
+            self._answers[prompt] = len(tokens)
+        tokens += encode(turn.content)
         first = next_call_index(self._chat, prompt)
         if turn.calls:
             tokens.append(ids.tool_calls_section_begin)

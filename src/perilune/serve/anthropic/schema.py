@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from perilune.serve.chat_schema import MAX_TOKENS, Finite, Object, Text
 
-Content = str | list[Object]
+Content = str | list[Any]  # blocks; an error in one is said by request.py, with its place
 
 
 class Message(BaseModel):
