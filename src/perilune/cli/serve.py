@@ -39,11 +39,20 @@ def run_server(model: Path | None, demo: bool, values: dict[str, Any]) -> None:
     """Build the settings, find the model, and serve until told to end."""
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
     settings = Settings(**given)
+    check_settings(settings)
     with ExitStack() as stack:
         folder = find_model(model, demo, stack)
         status = asyncio.run(_serve(folder, settings, demo))
     if status:
         raise typer.Exit(status)
+
+
+def check_settings(settings: Settings) -> None:
+    """Raises UsageError for an open door or a bad key, before anything is written or loaded."""
+    from perilune.serve.guard import check_door
+    from perilune.serve.keys import Keys
+
+    check_door(settings, Keys.from_settings(settings))
 
 
 def find_model(model: Path | None, demo: bool, stack: ExitStack) -> Path:
@@ -70,12 +79,9 @@ def find_model(model: Path | None, demo: bool, stack: ExitStack) -> Path:
 
 async def _serve(folder: Path, settings: Settings, demo: bool) -> int:
     from perilune.serve.build import build_service
-    from perilune.serve.guard import check_door
-    from perilune.serve.keys import Keys
     from perilune.serve.server import address, listen, serve, set_up_log
 
     set_up_log(as_json=settings.json)
-    check_door(settings, Keys.from_settings(settings))
     bound = listen(settings.host, settings.port)
     service = build_service(folder, settings)
     url = address(bound)

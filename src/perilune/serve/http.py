@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 MAX_JSON_DEPTH = 120
 Body = TypeVar("Body", bound=BaseModel)
+_TYPE = re.compile(r"[\[\]]|^(constrained-)?(str|int|float|bool|dict|list)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ def parse(model: type[Body], value: Any) -> Body:
         return model.model_validate(value, strict=True)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
+        # A union names the type it tried; clients know fields only.
+        param = ".".join(str(part) for part in first["loc"] if not _TYPE.search(str(part))) or None
         missing = first["type"] == "missing"
         raise invalid(
             f"{param or 'the body'}: {first['msg']}",
