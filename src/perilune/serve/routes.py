@@ -5,6 +5,7 @@ from __future__ import annotations
 from perilune.serve import chat_completions, completions, health, models, tokenize
 from perilune.serve.anthropic import routes as anthropic
 from perilune.serve.http import Route
+from perilune.serve.responses import routes as responses
 
 
 def all_routes() -> list[Route]:
@@ -15,4 +16,5 @@ def all_routes() -> list[Route]:
         *models.ROUTES,
         *tokenize.ROUTES,
         *anthropic.ROUTES,
+        *responses.ROUTES,
     ]

@@ -32,7 +32,12 @@ async def messages(service: Service, request: HttpRequest) -> Reply | StreamRepl
     model = check_model(service, body.model)
     check_extra(body, service, KNOWN)
     asked = read_messages(body, request.caller, new_id("msg_"))
-    stream = await service.open(asked.chat)
+    try:
+        stream = await service.open(asked.chat)
+    except ApiError as error:
+        if error.code == "context_length_exceeded":  # Claude Code compacts when it reads this
+            error.message = f"prompt is too long: {error.message}"
+        raise
     events = MessageEvents(
         asked.chat.request_id,
         model,

@@ -1,0 +1,118 @@
+"""The body of `/v1/responses` -> a `ChatRequest`. Errors name places as `input[3].content[0]`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from perilune.engine.sampling_params import Grammar
+from perilune.serve.api_error import ApiError, invalid, unsupported
+from perilune.serve.chat_request import (
+    EFFORT_BUDGETS,
+    read_response_format,
+    read_tool_choice,
+    read_tools,
+)
+from perilune.serve.media import check_media
+from perilune.serve.request import Caller, ChatRequest, Thinking
+from perilune.serve.responses.items import read_input
+from perilune.serve.responses.schema import ResponsesBody
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request means. `carry_reasoning`: reasoning items also hold their text encoded."""
+
+    chat: ChatRequest
+    carry_reasoning: bool = False
+    logprobs: bool = False
+
+
+def read_responses(body: ResponsesBody, caller: Caller, request_id: str) -> Asked:
+    """Raises ApiError (400) that names the field."""
+    _refuse_state(body)
+    include = frozenset(body.include or ())
+    logprobs = "message.output_text.logprobs" in include or bool(body.top_logprobs)
+    sampling: dict[str, Any] = {
+        "max_tokens": body.max_output_tokens,
+        "temperature": body.temperature,
+        "top_p": body.top_p,
+        "logprobs": (body.top_logprobs or 0) if logprobs else None,
+    }
+    tools = _tools(body.tools or ())
+    messages = read_input(body.input)
+    if body.instructions:
+        messages.insert(0, {"role": "system", "content": body.instructions})
+    if not messages:
+        raise invalid("input: is empty", "input")
+    for index, message in enumerate(messages):
+        check_media(message, f"input[{index}]")
+    chat = ChatRequest(
+        request_id=request_id,
+        messages=messages,
+        tools=tools,
+        tool_use=read_tool_choice(body.tool_choice, tools, parallel=body.parallel_tool_calls),
+        thinking=_thinking(body),
+        sampling={name: value for name, value in sampling.items() if value is not None},
+        grammar=_format(body),
+        caller=caller,
+    )
+    return Asked(chat, "reasoning.encrypted_content" in include, logprobs)
+
+
+def _refuse_state(body: ResponsesBody) -> None:
+    """What needs a memory between requests, which this server does not have."""
+    remedy = "this server stores nothing; send the whole conversation in input"
+    for name in ("previous_response_id", "conversation", "background", "store"):
+        if getattr(body, name):
+            raise unsupported(name, remedy)
+    if body.prompt is not None:
+        raise unsupported("prompt", "no prompt templates are kept here")
+    if body.truncation not in (None, "disabled"):
+        raise unsupported("truncation", "leave out yourself what does not fit")
+
+
+def _tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Function tools, flat in this API, in the nested form of the others."""
+    nested = []
+    for index, tool in enumerate(tools):
+        if tool.get("type") != "function":
+            raise unsupported(
+                f"tools[{index}].type",
+                f"{tool.get('type')!r:.60} is not function; no tools run on this server",
+            )
+        function = {
+            name: tool[name]
+            for name in ("name", "description", "parameters", "strict")
+            if tool.get(name) is not None
+        }
+        nested.append({"type": "function", "function": function})
+    try:
+        return read_tools(nested)
+    except ApiError as error:
+        message = re.sub(r"tools\[(\d+)\]\.function", r"tools[\1]", error.message)
+        raise ApiError(error.status, message, error.param, error.code) from None
+
+
+def _thinking(body: ResponsesBody) -> Thinking:
+    effort = body.reasoning.effort if body.reasoning is not None else None
+    if effort == "none":
+        return Thinking(enabled=False)
+    return Thinking(budget=EFFORT_BUDGETS[effort] if effort is not None else None)
+
+
+def _format(body: ResponsesBody) -> Grammar | None:
+    form = body.text.format if body.text is not None else None
+    if form is None:
+        return None
+    if form.get("type") == "json_schema":  # flat in this API
+        inner = {key: value for key, value in form.items() if key != "type"}
+        form = {"type": "json_schema", "json_schema": inner}
+    try:
+        return read_response_format(form)
+    except ApiError as error:
+        message = error.message.replace("response_format: json_schema.", "text.format.")
+        message = message.replace("response_format", "text.format")
+        raise ApiError(error.status, message, "text.format", error.code) from None
