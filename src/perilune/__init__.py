@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from perilune.engine.async_engine import AsyncEngine as AsyncEngine
     from perilune.engine.llm import LLM as LLM
     from perilune.engine.sampling_params import SamplingParams as SamplingParams
+    from perilune.swarm.swarm import Swarm as Swarm
     from perilune.weights.load import load_model as load_model
 
 _PUBLIC = {
@@ -26,10 +27,22 @@ _PUBLIC = {
     "AsyncEngine": "perilune.engine.async_engine",
     "LLM": "perilune.engine.llm",
     "SamplingParams": "perilune.engine.sampling_params",
+    "Swarm": "perilune.swarm.swarm",
     "load_model": "perilune.weights.load",
     "tool": "perilune.agent.tool",
 }
-_ROOMS = ("agent", "chat", "config", "engine", "errors", "kernels", "model", "weights", "world")
+_ROOMS = (
+    "agent",
+    "chat",
+    "config",
+    "engine",
+    "errors",
+    "kernels",
+    "model",
+    "swarm",
+    "weights",
+    "world",
+)
 
 __all__ = [*_PUBLIC, *_ROOMS]
 

@@ -300,6 +300,51 @@ class RunFinished(Event, frozen=True, kw_only=True, tag="run.finished"):
     seconds: float = 0.0
 
 
+# --- durable events of a swarm ------------------------------------------------------------------
+
+
+AssignmentStatus = Literal[
+    "running", "done", "unverified", "nonsense", "looped", "budget", "hung", "died", "stopped"
+]
+
+
+class SubAgentCreated(Event, frozen=True, kw_only=True, tag="agent.created"):
+    """The orchestrator made a kind of sub-agent; tasks are assigned to it by its name."""
+
+    name: str
+    system_prompt: str
+
+
+class AssignmentFinished(Event, frozen=True, kw_only=True, tag="assignment.finished"):
+    """A sub-agent's work on one prompt ended; the sub-agent's own journal is in `folder`.
+
+    `steps`, `tool_calls` and `usage` are what this assignment took; `began` and `ended` are seconds
+    since 1970. `report` names the file of the whole report; `waiting` says that the orchestrator
+    was not shown it yet.
+    """
+
+    call_id: str
+    agent: str
+    folder: str
+    status: AssignmentStatus
+    detail: str = ""
+    steps: int = 0
+    tool_calls: int = 0
+    usage: Usage = Usage()
+    began: float = 0.0
+    ended: float = 0.0
+    evidence: list[str] = []
+    files: list[str] = []
+    report: str = ""
+    waiting: bool = False
+
+
+class ReportsCollected(Event, frozen=True, kw_only=True, tag="reports.collected"):
+    """The orchestrator was shown reports that had waited, by the call ids of their assignments."""
+
+    call_ids: list[str] = []
+
+
 # --- volatile events ---------------------------------------------------------------------------
 
 
@@ -309,6 +354,12 @@ class StepStarted(Event, frozen=True, kw_only=True, tag="step.started"):
     durable: ClassVar[bool] = False
     step: int
     prompt_tokens: int = 0
+
+
+class RequestSent(Event, frozen=True, kw_only=True, tag="request.sent"):
+    """The step's request left the queue of its endpoint's limiter: from here on, a model works."""
+
+    durable: ClassVar[bool] = False
 
 
 class ReasoningDelta(Event, frozen=True, kw_only=True, tag="reasoning.delta"):
@@ -327,6 +378,17 @@ class ToolProgress(Event, frozen=True, kw_only=True, tag="tool.progress"):
     durable: ClassVar[bool] = False
     call_id: str
     text: str
+
+
+class AssignmentProgress(Event, frozen=True, kw_only=True, tag="assignment.progress"):
+    """How far a sub-agent is with an assignment."""
+
+    durable: ClassVar[bool] = False
+    call_id: str
+    agent: str
+    steps: int = 0
+    tool_calls: int = 0
+    usage: Usage = Usage()
 
 
 class StreamDiscarded(Event, frozen=True, kw_only=True, tag="stream.discarded"):
@@ -363,10 +425,15 @@ KNOWN: tuple[type[Event], ...] = (
     CopyMade,
     ChangesMade,
     RunFinished,
+    SubAgentCreated,
+    AssignmentFinished,
+    ReportsCollected,
     StepStarted,
+    RequestSent,
     ReasoningDelta,
     ContentDelta,
     ToolProgress,
+    AssignmentProgress,
     StreamDiscarded,
 )
 

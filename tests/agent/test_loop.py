@@ -77,6 +77,14 @@ async def test_parallel_safe_calls_of_a_turn_run_together(make_agent: MakeAgent)
     assert len({each.call_id for each in started}) == 5
 
 
+async def test_results_stand_in_the_order_of_their_calls(make_agent: MakeAgent):
+    calls = [Call("wait", {"seconds": each}) for each in (0.2, 0.0, 0.1)]
+    agent = make_agent([Reply(calls=calls), Reply("ok")], [tools.wait])
+    await agent.arun("wait")
+    shown = [m["content"] for m in agent.model.prompts[-1] if m["role"] == "tool"]
+    assert shown == ["slept 0.2", "slept 0.0", "slept 0.1"]
+
+
 async def test_unsafe_calls_keep_their_order(make_agent: MakeAgent, workspace):
     calls = [Call("append_line", {"line": str(i)}) for i in range(4)]
     calls.insert(2, Call("read_log", {}))

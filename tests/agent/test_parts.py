@@ -18,7 +18,7 @@ from perilune.agent.endings import ModelFailed
 from perilune.agent.evidence import RunEvidence, source_digest
 from perilune.agent.home import find_run
 from perilune.agent.journal import read_journal
-from perilune.agent.limiter import RECOVER_AFTER, Limiter, limiter_for
+from perilune.agent.limiter import RECOVER_AFTER, START, Limiter, limiter_for
 from perilune.agent.models.scripted import Call, RateLimited, Reply
 from perilune.agent.otel import record_spans
 from perilune.agent.repeat_guard import STOP_AT, RepeatGuard, level
@@ -218,6 +218,67 @@ async def test_the_limiter_bounds_and_pauses():
     for _ in range(RECOVER_AFTER):
         limiter.succeeded()
     assert limiter.bound == 3
+
+
+async def test_a_burst_of_refusals_halves_the_bound_once():
+    limiter = Limiter(most=16)
+    async with limiter.slot() as one, limiter.slot() as other:
+        pass
+    limiter.limited(0.01, one)
+    limiter.limited(0.01, other)
+    assert limiter.bound == 8
+    async with limiter.slot() as later:
+        pass
+    limiter.limited(0.01, later)
+    assert limiter.bound == 4
+
+
+async def test_a_server_is_asked_more_and_more_until_it_refuses():
+    limiter = limiter_for("http://ramp")
+    assert limiter.bound == START < limiter.most
+    for _ in range(START):
+        limiter.succeeded()
+    assert limiter.bound == 2 * START
+    limiter.limited(0.0)
+    for _ in range(RECOVER_AFTER - 1):
+        limiter.succeeded()
+    assert limiter.bound == START
+    limiter.allow(100)
+    assert limiter.most == 100
+    assert limiter.bound == START
+    engine = limiter_for("engine:1")
+    engine.allow(100)
+    assert engine.bound == 100
+
+
+async def test_who_was_refused_goes_first_and_who_left_takes_no_slot():
+    limiter = Limiter(most=1)
+    order: list[str] = []
+
+    async def request(name: str, *, first: bool = False) -> None:
+        async with limiter.slot(first=first):
+            order.append(name)
+            await asyncio.sleep(0.01)
+
+    tasks = [asyncio.create_task(request(name)) for name in "abcd"]
+    await asyncio.sleep(0)
+    tasks.append(asyncio.create_task(request("again", first=True)))
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert order == ["a", "again", "c", "d"]
+    assert limiter.in_flight == 0
+
+
+async def test_a_run_that_waits_for_its_turn_can_be_interrupted(make_agent: MakeAgent):
+    agent = make_agent([Reply("never")])
+    limiter_for(agent.model.endpoint).limited(30.0)
+    async with agent.session() as session:
+        work = asyncio.create_task(session.run("t"))
+        await asyncio.sleep(0.05)
+        session.interrupt()
+        assert (await work).reason == "interrupted"
+    assert limiter_for(agent.model.endpoint).in_flight == 0
 
 
 async def test_runs_on_one_endpoint_share_a_limiter(make_agent: MakeAgent):

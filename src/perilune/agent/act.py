@@ -139,7 +139,8 @@ async def _take_snapshot(run: Run) -> None:
 async def _run_together(run: Run, ready: list[_Ready]) -> None:
     """Write all intents in one go, run the calls side by side, write each result as it comes.
 
-    Without side effects a lost intent costs nothing, so those calls do not wait for the disk.
+    Without side effects a lost intent costs nothing, so those calls do not wait for the disk,
+    unless the tool asks for it with a true attribute `durable_intent`.
     """
     run.append(
         *(
@@ -153,7 +154,7 @@ async def _run_together(run: Run, ready: list[_Ready]) -> None:
             for each in ready
         )
     )
-    if any(each.tool.side_effects for each in ready):
+    if any(each.tool.side_effects or getattr(each.tool, "durable_intent", False) for each in ready):
         await run.durable()
     if len(ready) == 1:
         await _run_one(run, ready[0])

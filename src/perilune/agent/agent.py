@@ -30,6 +30,7 @@ from perilune.agent.context.tokens import TokenCounter
 from perilune.agent.endings import DONE, JournalFailed, RunEnded
 from perilune.agent.handing_over import work_on_copy
 from perilune.agent.home import data_home, find_run, make_run_folder, new_run_id
+from perilune.agent.journal import FILE_NAME as JOURNAL_FILE
 from perilune.agent.journal import Journal, repair
 from perilune.agent.loop import drive, finish
 from perilune.agent.permissions import Approver, Permissions
@@ -106,7 +107,7 @@ class Agent:
     one). system_prompt: replaces the default. context: "keep", "hide", "summarise" or "discard".
     snapshot: keep the workspace as it was, for undo. on_record: is told every event of every run.
     settings: any JSON, kept in the journal for whoever resumes the run. parent_run: the run that
-    this one works for.
+    this one works for. open_journal: opens the journal of a run's folder.
     """
 
     def __init__(
@@ -132,6 +133,7 @@ class Agent:
         settings: dict[str, Any] | None = None,
         name: str = "main",
         parent_run: str | None = None,
+        open_journal: Callable[[Path], Journal] = Journal,
     ) -> None:
         self.model = resolve_model(model)
         self.recipe = recipe
@@ -160,6 +162,7 @@ class Agent:
         self.settings = settings or {}
         self.name = name
         self.parent_run = parent_run
+        self.open_journal = open_journal
         chain(context)  # an unknown name is refused now, not at the first compaction
 
     def run(self, task: Content | None = None, *, resume: str | None = None) -> RunResult:
@@ -195,9 +198,12 @@ class Agent:
         """Whether runs change a copy of the workspace, which is applied when they succeed."""
         return self.recipe is not None and self.recipe.works_on_copy
 
-    def session(self, *, resume: str | None = None) -> Session:
-        """An open run, for `async with`; `resume` names an earlier one to go on with."""
-        return Session(self, resume)
+    def session(self, *, resume: str | None = None, folder: Path | None = None) -> Session:
+        """An open run, for `async with`; `resume` names an earlier one to go on with.
+
+        `folder` instead is the run's own folder: the run in it goes on, or a new one begins there.
+        """
+        return Session(self, resume, folder)
 
     async def _run_and_close(self, task: Content | None, resume: str | None) -> RunResult:
         # A client of this event loop must not outlive it.
@@ -210,15 +216,16 @@ class Agent:
 class Session:
     """One open run. Steer it from another task, or from a signal handler, while it works."""
 
-    def __init__(self, agent: Agent, resume: str | None) -> None:
+    def __init__(self, agent: Agent, resume: str | None, folder: Path | None = None) -> None:
         self._agent = agent
         self._resume = resume
+        self._folder = folder
         self._opened: Run | None = None
         self.listeners: list[Listener] = [agent.on_record] if agent.on_record else []
 
     async def __aenter__(self) -> Self:
         await self._agent.model.prepare()
-        self._opened = self._open()
+        self._opened = await self._open()
         return self
 
     async def __aexit__(
@@ -233,6 +240,10 @@ class Session:
     @property
     def id(self) -> str:
         return self._run.id
+
+    @property
+    def folder(self) -> Path:
+        return self._run.folder
 
     @property
     def state(self) -> RunState:
@@ -334,20 +345,24 @@ class Session:
             raise UsageError("the session is not open", remedy="Use `async with agent.session():`.")
         return self._opened
 
-    def _open(self) -> Run:
+    async def _open(self) -> Run:
         agent = self._agent
         damage = ""
         state = RunState()
-        if self._resume is None:
+        if self._folder is not None:
+            folder = self._folder
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        elif self._resume is None:
             folder = make_run_folder(new_run_id(), agent.home)
         else:
             folder = find_run(self._resume, agent.home)
+        if (folder / JOURNAL_FILE).exists():
             history = repair(folder)
             state, damage = fold(history.records), history.damage
-        journal = Journal(folder)
+        journal = await _open_in_thread(agent.open_journal, folder)
         try:
             run = self._make_run(journal, state)
-            if self._resume is not None:
+            if state.started is not None or damage:
                 _note_resume(run, damage)
         except BaseException:
             journal.release()
@@ -438,6 +453,23 @@ def resolve_tools(tools: Sequence[Tool | str]) -> list[Tool]:
         else:
             resolved.append(each)
     return resolved
+
+
+async def _open_in_thread(open_journal: Callable[[Path], Journal], folder: Path) -> Journal:
+    """Opening waits for the disk; the other runs of this loop need not. A journal whose opening
+    was not waited for gives its lease back."""
+    opening = asyncio.ensure_future(asyncio.to_thread(open_journal, folder))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(
+            lambda opened: None if opened.cancelled() or opened.exception() else _release(opened)
+        )
+        raise
+
+
+def _release(opened: asyncio.Future[Journal]) -> None:
+    opened.result().release()
 
 
 def _note_resume(run: Run, damage: str) -> None:

@@ -180,4 +180,4 @@ class Run:
             except Exception as error:  # one tool's mess must not keep the others open
                 self.show(ToolProgress(call_id="", text=f"closing a tool failed: {error!r}"))
         self.closers.clear()
-        self.journal.release()
+        await asyncio.to_thread(self.journal.release)  # it waits for the disk

@@ -79,6 +79,7 @@ class RunState:
     evidence: dict[str, EvidenceKept] = field(default_factory=dict)
     ledger: list[Executed] = field(default_factory=list)
     open_calls: dict[str, ToolCall] = field(default_factory=dict)
+    turn_calls: list[str] = field(default_factory=list)
     intents: dict[str, ToolStarted] = field(default_factory=dict)
     inbox: list[MessageReceived] = field(default_factory=list)
     view: View = field(default_factory=View)
@@ -207,6 +208,7 @@ class RunState:
                 for call in event.tool_calls
             ]
             self.open_calls = {call.id: call for call in event.tool_calls}
+            self.turn_calls = list(self.open_calls)
             self.call_ids.update(self.open_calls)
         self._add(message, "assistant")
         self.step = event.step
@@ -222,20 +224,31 @@ class RunState:
             arguments = intent.arguments
         elif call is not None:
             arguments = {"arguments": call.arguments}
-        self._add(
-            {
-                "role": "tool",
-                "tool_call_id": event.call_id,
-                "name": event.name,
-                "content": event.content,
-            },
-            "tool",
-        )
+        message: Message = {
+            "role": "tool",
+            "tool_call_id": event.call_id,
+            "name": event.name,
+            "content": event.content,
+        }
+        place = self._place_of_result(event.call_id)
+        self.messages.insert(place, message)
+        self.origins.insert(place, "tool")
         side_effects = intent is not None and intent.side_effects
         self.ledger.append(Executed(self.step, event.name, arguments, event.outcome, side_effects))
         self.guard.observe(event.name, arguments, event.content)
         if self.guard.repeats[0] == 1:
             self.noticed = 0
+
+    def _place_of_result(self, call_id: str) -> int:
+        """Results stand in the order of their calls, however fast each of them was."""
+        order = {each: i for i, each in enumerate(self.turn_calls)}
+        mine = order.get(call_id, len(order))
+        place = len(self.messages)
+        while place > 0 and (before := self.messages[place - 1])["role"] == "tool":
+            if order.get(before["tool_call_id"], -1) < mine:
+                break
+            place -= 1
+        return place
 
     def _spend(self, usage: Usage) -> None:
         self.usage += usage

@@ -28,6 +28,7 @@ from perilune.agent.limiter import limiter_for
 from perilune.agent.run import Run
 from perilune.events import (
     AssistantMessage,
+    RequestSent,
     Retried,
     StepStarted,
     StreamDiscarded,
@@ -109,19 +110,27 @@ async def _complete(
 ) -> Completion:
     """Ask until a whole completion came, as often as the retry policy allows."""
     limiter = limiter_for(run.model.endpoint)
-    attempt = 0
+    attempt = sent = 0
+    completion = Completion()
+
+    async def in_turn(*, first: bool) -> None:
+        nonlocal sent
+        async with limiter.slot(first=first) as sent:
+            if show:
+                run.show(RequestSent())
+            await _stream(run, completion, messages, tools, sampling, show)
+
     while True:
         attempt += 1
         completion = Completion()
         try:
-            async with limiter.slot():
-                await run.guarded(_stream(run, completion, messages, tools, sampling, show))
+            await run.guarded(in_turn(first=attempt > 1))
         except ModelError as error:
             if error.kind == "context":
                 raise
             wait = run.retry.wait(attempt, error)
             if error.kind in ("rate_limit", "overloaded"):
-                limiter.limited(wait)
+                limiter.limited(wait, sent)
             if show:
                 run.show(StreamDiscarded())
             run.append(Retried(attempt=attempt, cause=error.message, wait_seconds=round(wait, 3)))

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -145,7 +145,9 @@ class Tool(Protocol):
     beside other calls of the same turn. `timeout`: seconds, None for no limit. `run` raises
     `ToolError` for a failure that the model should read; anything else is reported as a bug of the
     tool, and the run goes on. A tool with a true attribute `deferred` can be called, but is
-    declared only once `ToolContext.reveal` has named it.
+    declared only once `ToolContext.reveal` has named it. One with a true attribute `durable_intent`
+    has no side effects, for it finds its own earlier work after a crash and goes on with it; its
+    intent is on the disk before it begins all the same.
     """
 
     @property
@@ -310,18 +312,17 @@ class ToolRegistry:
 
     def add(self, new: Tool) -> None:
         """Add a tool. Raises `UsageError` for a name that is taken or a schema that is none."""
-        from jsonschema import Draft202012Validator
         from jsonschema.exceptions import SchemaError
 
         if new.name in self._tools:
             raise UsageError(f"there are two tools called {new.name!r}")
         try:
-            Draft202012Validator.check_schema(new.parameters)
+            validator = _validator(json.dumps(new.parameters))
         except SchemaError as error:
             message = f"tool {new.name}: its parameters are no JSON schema: {error.message}"
             raise UsageError(message) from None
         self._tools[new.name] = new
-        self._validators[new.name] = Draft202012Validator(new.parameters)
+        self._validators[new.name] = validator
         if getattr(new, "deferred", False):
             self._deferred.add(new.name)
 
@@ -377,6 +378,16 @@ class ToolRegistry:
                 f"the arguments of {name} do not fit its schema; nothing was run\n{lines}"
             )
         return arguments
+
+
+@lru_cache(maxsize=256)
+def _validator(schema: str) -> Validator:
+    """The checker of a schema, given as JSON; the many runs of a swarm share it."""
+    from jsonschema import Draft202012Validator
+
+    parameters = json.loads(schema)
+    Draft202012Validator.check_schema(parameters)
+    return Draft202012Validator(parameters)
 
 
 def declaration(each: Tool) -> dict[str, Any]:

@@ -79,6 +79,10 @@ class AgentView:
     def __call__(self, record: Record) -> None:
         self._show(record.event)
 
+    def status(self, text: str) -> None:
+        """What the spinner says."""
+        self._spin(text)
+
     def wait(self) -> None:
         """Take the spinner away, e.g. while a person is asked."""
         if self._status is not None:

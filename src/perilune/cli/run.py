@@ -12,16 +12,20 @@ import msgspec
 import typer
 
 from perilune.cli import agent_options as flags
+from perilune.cli import swarm_run
 from perilune.cli.lines import Lines
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rich.console import Console
 
     from perilune.agent.agent import Agent, RunResult
     from perilune.agent.permissions import PermissionAnswer, PermissionRequest
     from perilune.cli.agent_view import AgentView
     from perilune.events import Record
+    from perilune.swarm.result import SwarmResult
 
 app = typer.Typer(add_completion=False)
 
@@ -62,6 +66,17 @@ def run(
     system_prompt: flags.SystemPrompt = None,
     sandbox: flags.SandboxKind = None,
     no_snapshot: flags.NoSnapshot = False,
+    swarm: Annotated[
+        bool, typer.Option("--swarm", help="Let the agent split the task among sub-agents.")
+    ] = False,
+    swarm_limits: Annotated[
+        str | None,
+        typer.Option(
+            "--swarm-limits",
+            metavar="NAME=VALUE,...",
+            help="Limits of the swarm, e.g. main_steps=100,sub_agents=30,parallel=8.",
+        ),
+    ] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Problems only on stderr.")] = False,
 ) -> None:
     """Work on a task with tools until it is answered.
@@ -108,16 +123,27 @@ def run(
 
     console = Console(stderr=True)
     view = AgentView(console, quiet=quiet)
+    show: Callable[[Record], None] = view
     if sys.stdin.isatty():
         agent.approver = TerminalApprover(console, view)
 
     def listen(record: Record) -> None:
         if output_format is OutputFormat.STREAM_JSON:
             print_record(record)
-        view(record)
+        show(record)
 
-    agent.on_record = listen
-    result = asyncio.run(work(agent, task, resume, effort))
+    result: RunResult | SwarmResult
+    if swarm or swarm_limits or swarm_run.kept_swarm(resume):
+        whole = swarm_run.build_swarm(
+            agent, swarm_limits, swarm_run.kept_swarm(resume), max_steps=max_steps
+        )
+        together = swarm_run.SwarmView(console, view, quiet=quiet)
+        show = together
+        result = asyncio.run(swarm_run.work(whole, task, resume, listen))
+        together.end(result)
+    else:
+        agent.on_record = listen
+        result = asyncio.run(work(agent, task, resume, effort))
     view.wait()
     if output_format is OutputFormat.TEXT:
         if result.answer:
@@ -163,7 +189,9 @@ def print_record(record: Record) -> None:
     sys.stdout.buffer.flush()
 
 
-def result_json(result: RunResult) -> str:
+def result_json(result: RunResult | SwarmResult) -> str:
+    if hasattr(result, "critical_steps"):
+        return msgspec.json.encode(result).decode()
     fields = {
         "run": result.run,
         "answer": result.answer,

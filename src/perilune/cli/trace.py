@@ -80,12 +80,25 @@ def show(
         Path | None,
         typer.Option("--svg", help="With --graph: where to write it. Default: the run's folder."),
     ] = None,
+    tree: Annotated[bool, typer.Option("--tree", help="A swarm's agents, stage by stage.")] = False,
+    timeline: Annotated[
+        bool, typer.Option("--timeline", help="A swarm's time, with the critical path.")
+    ] = False,
+    to: Annotated[
+        Path | None, typer.Option("--to", help="Draw the timeline into a .svg or .png file.")
+    ] = None,
+    agent: Annotated[
+        str | None,
+        typer.Option("--agent", help="One sub-agent's own run, by its name in the tree."),
+    ] = None,
 ) -> None:
-    """Show a run as it went, or its argument as a graph."""
+    """Show a run as it went, its argument as a graph, or its sub-agents."""
     if graph or svg is not None:
         show_argument(run, svg)
-        return
-    _replay(_read(run), thoughts=thoughts, speed=None)
+    elif tree or timeline or to is not None:
+        _show_swarm(run, tree=tree, timeline=timeline, to=to)
+    else:
+        _replay(_read(run, agent), thoughts=thoughts, speed=None)
 
 
 @app.command()
@@ -231,11 +244,36 @@ def _fenced(text: str) -> str:
     return f"{fence}\n{text}\n{fence}"
 
 
-def _read(run: str) -> History:
+def _show_swarm(run: str, *, tree: bool, timeline: bool, to: Path | None) -> None:
+    from rich.console import Console
+
+    from perilune.agent.home import find_run
+    from perilune.swarm.timeline import render_timeline, save_timeline
+    from perilune.swarm.trace import read_trace
+    from perilune.swarm.tree import render_tree
+
+    trace = read_trace(find_run(run))
+    console = Console()
+    if tree:
+        console.print(render_tree(trace), highlight=False)
+    if timeline:
+        console.print(render_timeline(trace, console.width), highlight=False)
+    if to is not None:
+        save_timeline(trace, to)
+
+
+def _read(run: str, agent: str | None = None) -> History:
     from perilune.agent.home import find_run
     from perilune.agent.journal import read_journal
 
-    history = read_journal(find_run(run))
+    folder = find_run(run)
+    if agent is not None:
+        names = sorted(each.name for each in (folder / "swarm").glob("*"))
+        if agent not in names:
+            known = ", ".join(names) or "none"
+            raise UsageError(f"run {folder.name} has no sub-agent {agent!r}; it has: {known}")
+        folder = folder / "swarm" / agent
+    history = read_journal(folder)
     if history.damage:
         print(f"perilune: this journal is damaged: {history.damage}", file=sys.stderr)
     return history

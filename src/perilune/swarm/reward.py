@@ -1,0 +1,125 @@
+"""The reward of parallel-agent reinforcement learning (PARL), as a pure function of an episode.
+
+The published form is `r_perf + l1 r_parallel + l2 r_finish` with l1 and l2 annealed to nought
+(arXiv 2602.02276). Two terms that stay are ours: without a reward for speed, strong sub-agents make
+the orchestrator fall back to serial work once the shaping is gone; and a small price of each
+sub-agent keeps it from splitting what needs no splitting. Counting sub-agents as such would be
+answered with as many of them as are allowed, so the parallel term is measured against the task's
+own width (`Task.width`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from perilune.swarm.assignment import FAILED
+from perilune.swarm.state import SwarmState
+
+
+class RewardWeights(msgspec.Struct, frozen=True, kw_only=True):
+    """The weights. `parallel` and `finish` fade over the first `anneal` of training.
+
+    `cost` must stay below what speed pays: 0.2 * (n + 1 - 4) / (2 n + 6) / n per sub-agent for a
+    task of width n, which is 0.0036 at n = 4 and 0.005 at n = 12.
+    """
+
+    parallel: float = 0.3
+    finish: float = 0.2
+    speed: float = 0.2
+    cost: float = 0.003
+    anneal: float = 0.6
+
+
+class Episode(msgspec.Struct, frozen=True, kw_only=True):
+    """What the reward looks at.
+
+    `performance` is 0 to 1 (1: the whole answer is right), `width` the task's independent
+    sub-questions. `stages` counts the sub-agents of each stage, `finished` those of all stages that
+    delivered, `critical_steps` as in `SwarmState`.
+    """
+
+    performance: float
+    width: int
+    stages: list[int]
+    finished: int
+    critical_steps: int
+
+    @property
+    def spawned(self) -> int:
+        return sum(self.stages)
+
+
+class Reward(msgspec.Struct, frozen=True, kw_only=True):
+    """The terms as they entered the sum, weights included; `total` is their sum."""
+
+    performance: float
+    parallel: float
+    finish: float
+    speed: float
+    cost: float
+
+    @property
+    def total(self) -> float:
+        return self.performance + self.parallel + self.finish + self.speed + self.cost
+
+
+def fade(progress: float, anneal: float) -> float:
+    """1 at the beginning of training, 0 from `anneal` of it on, a line between."""
+    return max(0.0, 1.0 - progress / anneal) if anneal > 0 else 0.0
+
+
+def reward(episode: Episode, progress: float, weights: RewardWeights | None = None) -> Reward:
+    """The reward of an episode at `progress` (0 to 1) of the training.
+
+    An episode over its critical-step budget is cut off by whoever runs it, and has performance 0.
+    """
+    weights = weights or RewardWeights()
+    shaping = fade(progress, weights.anneal)
+    width, spawned = episode.width, episode.spawned
+    # A task of width 1 has nothing to split, so no split of it is rewarded.
+    breadth = min(max(episode.stages, default=0), width) / width if width > 1 else 0.0
+    share = episode.finished / spawned if spawned else 0.0
+    slack = 1.0 - episode.critical_steps / (2 * width + 6)
+    solved = episode.performance >= 1.0
+    return Reward(
+        performance=episode.performance,
+        parallel=shaping * weights.parallel * breadth,
+        finish=shaping * weights.finish * share,
+        speed=weights.speed * slack if solved else 0.0,
+        cost=-weights.cost * spawned,
+    )
+
+
+def critical_step_budget(width: int, optimum: int) -> int:
+    """Critical steps that an episode may take: 1.2 times the parallel optimum from width 8 on, so
+    that serial work does not fit; room for serial work up to width 3; between them a line.
+    """
+    tight, generous = optimum * 1.2, 2.0 * width + 6
+    if width >= 8:
+        return max(optimum, round(tight))
+    if width <= 3:
+        return round(generous)
+    part = (width - 3) / 5
+    return max(optimum, round((1 - part) * generous + part * tight))
+
+
+def advantages(rewards: Sequence[float]) -> list[float]:
+    """Rewards of one prompt's group less their mean; no scaling, as K2's reports have it."""
+    mean = sum(rewards) / len(rewards) if rewards else 0.0
+    return [each - mean for each in rewards]
+
+
+def episode_of(state: SwarmState, performance: float, width: int) -> Episode:
+    """An episode as the reward sees it, from the swarm's own record."""
+    assignments = state.assignments.values()
+    return Episode(
+        performance=performance,
+        width=width,
+        stages=[len(stage) for stage in state.stages().values()],
+        finished=sum(
+            each.status not in FAILED and each.status != "running" for each in assignments
+        ),
+        critical_steps=state.critical_steps,
+    )
