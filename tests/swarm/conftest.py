@@ -101,6 +101,7 @@ def make_swarm(workspace: Path, home: Path) -> MakeSwarm:
                 "home": home,
                 "retry": RetryPolicy(base=0.001),
                 "snapshot": False,
+                "verifiers": (),
                 **(agent_options or {}),
             },
         )

@@ -12,6 +12,7 @@ from perilune.agent.agent import Agent
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.permissions import Permissions
 from perilune.agent.tool import tool
+from perilune.agent.verify import default_verifiers
 from perilune.errors import UsageError
 from perilune.events import (
     AssignmentFinished,
@@ -244,7 +245,7 @@ def test_steps_and_sub_agents_are_limited(make_swarm: MakeSwarm, home):
                        limits=limits)  # fmt: skip
     result = swarm.run("t")
     assert (result.steps, result.critical_steps) == (2, 5)
-    assert result.reason == "done"
+    assert result.reason == "done", result.detail
     statuses = [
         (each.status, each.steps) for each in events_of(home, result.run, AssignmentFinished)
     ]
@@ -281,7 +282,8 @@ def test_sources_of_sub_agents_may_be_cited_and_invented_ones_not(make_swarm: Ma
             return Reply(results[-1].splitlines()[0])  # "All about b. [ev:...]"
         return split("a", "b")
 
-    swarm = make_swarm(main, sub, [tools.look_up])
+    checked = {"verifiers": default_verifiers()}
+    swarm = make_swarm(main, sub, [tools.look_up], agent_options=checked)
     result = swarm.run("t")
     assert result.ok
     assert "[ev:" in result.answer
@@ -290,7 +292,8 @@ def test_sources_of_sub_agents_may_be_cited_and_invented_ones_not(make_swarm: Ma
     folder = home / "runs" / result.run / "evidence"
     assert {f"ev:{path.stem}" for path in folder.iterdir()} == set(kept)
 
-    lies = make_swarm([split("a"), Reply("So it is [ev:00c0ffee].")], sub, [tools.look_up])
+    main_lies = [split("a"), Reply("So it is [ev:00c0ffee].")]
+    lies = make_swarm(main_lies, sub, [tools.look_up], agent_options=checked)
     assert lies.run("t").reason == "unverified"
 
 

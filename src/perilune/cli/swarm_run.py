@@ -73,7 +73,9 @@ def build_swarm(
     )
     unbounded = replace(budget, steps=None, tokens=None, seconds=None)
     return Swarm(
-        agent.copy_with(budget=unbounded), limits=limits, workspaces=kept.get("workspaces") or "copy"
+        agent.copy_with(budget=unbounded),
+        limits=limits,
+        workspaces=kept.get("workspaces") or "copy",
     )
 
 

@@ -281,10 +281,10 @@ class Team:
         if evidence:
             more = f" and {len(evidence) - SHOWN_SOURCES} more" * (len(evidence) > SHOWN_SOURCES)
             cited = ", ".join(f"[{each}]" for each in evidence[:SHOWN_SOURCES])
-            lines.append(f"[sources: {cited}{more}]")
+            lines.append(f"Sources: {cited}{more}")
         if outcome.files:
             place = self._folder / "outputs" / assignment.folder
-            lines.append(f"[files, in {place}: {shorten(', '.join(outcome.files), 1000)}]")
+            lines.append(f"Files, in {place}: {shorten(', '.join(outcome.files), 1000)}")
         return "\n".join(lines) or f"[{assignment.folder} ended without a word]"
 
     def _keep_report(self, assignment: Assignment, outcome: Outcome) -> Path:
