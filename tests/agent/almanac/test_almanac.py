@@ -58,6 +58,14 @@ def test_the_file_is_small_and_whole() -> None:
         ("define dog", "dog.definition = a member of the genus Canis"),
         ("opposite of hot", "hot.antonym = cold"),
         ("population of the world", "World.population = "),
+        ("Phillipines currency", "Philippines.currency = "),
+        ("birth rate in Burkina Fasso", "Burkina Faso.birth rate = "),
+        ("Cincinatti population", "Cincinnati.population = "),
+        ("wolfrm density", "Tungsten.density = 19.3 g/cm3"),
+        ("Columbia currency", "Colombia.currency = Colombian Peso"),
+        ("define mass", "mass.definition = the property of a body"),
+        ("what is an airport", "airport.part of speech = noun"),
+        ("IATA code of Charles de Gaulle", "Charles de Gaulle International Airport.IATA code = C"),
         ("Salt Lake City International Airport country", "Salt Lake City International Airport.co"),
         ("population of Luxembourg city", "Luxembourg.population = 76684"),
         ("how many people are online in Spain", "Spain.internet users = "),
@@ -76,6 +84,8 @@ def test_two_attributes_and_none(almanac: Almanac) -> None:
     assert [fact.entity for fact in compared] == ["Niger", "Chad"]
     york = almanac.facts("New York population")
     assert [fact.entity for fact in york] == ["New York City"]
+    lagos = almanac.facts("Lagos capital")  # it is none, and is not Laos either
+    assert {fact.entity for fact in lagos} == {"Lagos"}
     leading = almanac.facts("Chad", 3)
     assert [fact.attribute for fact in leading] == ["population", "area", "land area"]
 
@@ -110,6 +120,13 @@ def test_questions_are_a_function_of_seed_and_split(examined: list[Question]) ->
     trained = questions(200, split="train")
     assert {split_of(each.address) for each in trained} == {"train"}
     assert {split_of(each.address) for each in examined} == {"exam"}
+
+
+def test_what_can_be_answered(almanac: Almanac) -> None:
+    assert almanac.can_answer("area of Chad")
+    assert almanac.asked_for("area of Chad") == {"area"}
+    for other in ("president of France", "Chad", "Lagos capital", "how are you", ""):
+        assert not almanac.can_answer(other)
 
 
 def test_an_article(almanac: Almanac) -> None:

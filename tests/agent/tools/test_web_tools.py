@@ -14,6 +14,7 @@ from perilune.agent.tools.fetch.tool import SHOWN, Fetch
 from perilune.agent.tools.http import GuardedClient
 from perilune.agent.tools.net_guard import NetGuard
 from perilune.agent.tools.search.corpus import Corpus, Document
+from perilune.agent.tools.search.library import Library
 from perilune.agent.tools.search.providers import (
     BraveSearch,
     CorpusSearch,
@@ -169,6 +170,38 @@ async def test_search_and_fetch_offline(call: Call) -> None:
     assert page.evidence
     with pytest.raises(ToolError, match="holds no corpus:absent"):
         await call(Fetch(CLIENT, corpus), url="corpus:absent")
+
+
+async def test_the_almanac_is_searched_and_read_by_default(
+    call: Call, context: ToolContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name in ("PERILUNE_CORPUS", "PERILUNE_SEARXNG_URL", "BRAVE_API_KEY", "TAVILY_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("PERILUNE_HOME", str(tmp_path / "home"))
+    lines = str((await call(Search(), query="area of Chad")).content).splitlines()
+    assert lines[:2] == ["1. Chad (country)", "   almanac:country/chad"]
+    assert lines[2].startswith("   area = 1284000 km2 (2025, CIA World Factbook)")
+    page = await call(Fetch(CLIENT), url="almanac:country/chad")
+    assert str(page.content).startswith("# Chad (country)\nalmanac:country/chad\nCite as [ev:")
+    assert context.evidence is not None
+    assert "capital = N'Djamena" in context.evidence.text(page.evidence[0])
+    with pytest.raises(ToolError, match="holds no almanac:country/atlantis"):
+        await call(Fetch(CLIENT), url="almanac:country/atlantis")
+
+
+async def test_corpora_of_the_user_are_searched_and_read(
+    call: Call, context: ToolContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("PERILUNE_CORPUS", raising=False)
+    monkeypatch.setenv("PERILUNE_HOME", str(tmp_path / "home"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.md").write_text("# Lunar matters\nRegolith is dust.")
+    Library().add(tmp_path / "notes")
+    result = await call(Search(), query="what is regolith")
+    assert "corpus:notes/a.md" in str(result.content)
+    page = await call(Fetch(CLIENT), url="corpus:notes/a.md")
+    assert context.evidence is not None
+    assert "Regolith is dust." in context.evidence.text(page.evidence[0])
 
 
 def test_the_corpus_ranks_and_replaces() -> None:

@@ -64,15 +64,19 @@ class LibrarySearch:
         return await in_thread(self.search_now, query, count)
 
     def search_now(self, query: str, count: int, names: Sequence[str] | None = None) -> list[Hit]:
-        """The hits of all, or of some corpora by name (`almanac` is one): in turns, first those
-        with all words of the query. Raises `UsageError` for an unknown name."""
+        """The hits of all, or of some corpora by name (`almanac` is one), in turns, first those
+        with all words of the query. The almanac comes first where it has the very fact.
+
+        Raises `UsageError` for an unknown name.
+        """
         lists: list[list[Hit]] = []
         own = None if names is None else [name for name in names if name != ALMANAC]
         if own is None or own:
             lists = self._library.search(query, count, own, any_word=False)
         if names is None or ALMANAC in names:
             almanac = self._almanac or open_almanac()
-            lists.append(almanac.search(query, count))
+            place = 0 if almanac.can_answer(query) else len(lists)
+            lists.insert(place, almanac.search(query, count))
         hits = list(dict.fromkeys(_in_turns(lists)))
         if len(hits) < count and (own is None or own):
             more = _in_turns(self._library.search(query, count, own))

@@ -12,7 +12,12 @@ from typing import Any
 
 import perilune
 from perilune.agent.tools.search.almanac.attributes import Aliases
-from perilune.agent.tools.search.almanac.entities import Candidate, find_entities, find_misspelt
+from perilune.agent.tools.search.almanac.entities import (
+    Candidate,
+    find_by_common_words,
+    find_entities,
+    find_misspelt,
+)
 from perilune.agent.tools.search.almanac.query import Query, read_query
 from perilune.agent.tools.search.almanac.tables import KINDS
 from perilune.agent.tools.search.almanac.text import key, slug
@@ -112,6 +117,11 @@ class Almanac:
             facts = [fact for _, facts_of in known for fact in facts_of.values()]
         return facts[:count]
 
+    def can_answer(self, query: str) -> bool:
+        """Whether a question names an attribute, and an entity that has it."""
+        _, found = self._candidates(query)
+        return bool(found) and found[0].able
+
     def asked_for(self, query: str) -> set[str]:
         """Names of the attributes that a question asks for, as `facts` understands it."""
         asked, _ = self._candidates(query)
@@ -167,16 +177,16 @@ class Almanac:
     def _candidates(self, text: str) -> tuple[Query, list[Candidate]]:
         asked = read_query(text, self._aliases)
         found = find_entities(asked, self._aliases, self._rows)
-        if not found:
-            return asked, self._by_text(asked) or find_misspelt(asked, self._rows)
-        return asked, found
+        if not found and not all(map(asked.says_nothing, range(len(asked.words)))):
+            found = self._by_text(asked) or find_misspelt(asked, self._rows)
+        return asked, found or find_by_common_words(asked, self._rows)
 
     def _by_text(self, asked: Query) -> list[Candidate]:
         """Articles whose names or texts have all the words; first those that can answer."""
         found = self._match(asked, 20, " ")
         able = [each for each in found if set(asked.attributes) & self._facts(each).keys()]
         ranked = [*able, *(each for each in found if each not in able)]
-        return [Candidate(article, -place) for place, article in enumerate(ranked)]
+        return [Candidate(article, -place, article in able) for place, article in enumerate(ranked)]
 
     def _match(self, asked: Query, count: int, joined: str) -> list[int]:
         """Articles by the words of their text, ranked by BM25 (sqlite.org/fts5.html).

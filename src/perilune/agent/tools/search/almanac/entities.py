@@ -15,6 +15,7 @@ from perilune.agent.tools.search.almanac.query import (
 )
 from perilune.agent.tools.search.almanac.tables import KINDS, How
 from perilune.agent.tools.search.almanac.text import edit_distance, key, may_be_near, tolerance
+from perilune.agent.tools.search.common_words import COMMON
 
 Rows = Callable[..., list[tuple[Any, ...]]]
 
@@ -30,6 +31,7 @@ ONLY_COMMON_WORDS = 9
 PART_OF_A_NAME = 8  # York, in "New York"
 A_SLIP = 5  # a letter that differs
 
+WELL_KNOWN = 50  # weight of a name that is not taken for a misspelt one
 LONGEST_SLIP = 3  # words of an attribute that is misspelt
 MOST = 60  # candidates that are looked at closely
 _WORD = KINDS.index("word")
@@ -42,8 +44,11 @@ _PLACES = "select id from attributes where name in ('country', 'region', 'city')
 
 @dataclass(slots=True)
 class Candidate:
+    """An article, and whether it has a fact that is asked for."""
+
     article: int
     score: float
+    able: bool = False
 
 
 @dataclass(slots=True)
@@ -65,16 +70,15 @@ def find_entities(asked: Query, aliases: Aliases, rows: Rows) -> list[Candidate]
     for span in asked.spans(LONGEST_SLIP):
         if _may_be_attribute(asked, span, named):
             asked.ask(span, aliases.nearest(span.text))
-    named = [each for each in named if not _is_common(asked, each.span)]
+    named = [each for each in named if not _is_noise(asked, each)]
     whole = [each.span for each in named if each.kind != _WORD and len(each.span) > 1]
     asked.entity = max(whole, key=len, default=None)
-    if not named and asked.asked:  # "mobile population": one of them is no attribute
-        spans = [span for span in asked.spans(1) if span.start in asked.asked]
-        named = [each for each in _named(asked, spans, rows) if each.kind != _WORD]
-    elif not _defines(asked) and all(each.kind == _WORD for each in named):
-        # A real word, yet perhaps a misspelt name: both are candidates.
-        named += _misspelt(asked, rows)
-    return _ranked(asked, named, rows)
+    found = _ranked(asked, named, rows)
+    little_known = all(each.kind == _WORD or each.weight < WELL_KNOWN for each in named)
+    if found and asked.attributes and little_known and not found[0].able:
+        # Perhaps not what is meant: Columbia's currency is Colombia's.
+        found = _ranked(asked, [*named, *_misspelt(asked, rows)], rows)
+    return found
 
 
 def find_misspelt(asked: Query, rows: Rows) -> list[Candidate]:
@@ -91,19 +95,48 @@ def _is_common(asked: Query, span: Span) -> bool:
     return not (alone or (span.start and written[:1].isupper() and not _shouted(asked)))
 
 
+def find_by_common_words(asked: Query, rows: Rows) -> list[Candidate]:
+    """Candidates where nothing else is named: a city in "mobile population", a word in "define
+    mass" and in "what is an airport"."""
+    for common in (COMMON | KIND_WORDS.keys(), COMMON):
+        spans = [
+            span
+            for span in asked.spans(LONGEST_NAME)
+            if not all(asked.words[place] in common for place in span.places)
+        ]
+        found = _named(asked, spans, rows)
+        places = [] if _defines(asked) else [each for each in found if each.kind != _WORD]
+        named = places or [each for each in found if each.kind == _WORD]
+        if named:
+            longest = max(len(each.span) for each in named)
+            named = [each for each in named if len(each.span) == longest]
+            if named[0].kind == _WORD:
+                asked.entity = named[0].span  # and so no attribute
+            return _ranked(asked, named, rows)
+    return []
+
+
+def _is_noise(asked: Query, named: _Named) -> bool:
+    """A common word, now that more of them are known; or "live in", which only the dictionary
+    has."""
+    if named.kind == _WORD and len(asked.words) > len(named.span) and not _defines(asked):
+        return all(map(asked.says_nothing, named.span.places))
+    return _is_common(asked, named.span)
+
+
 def _shouted(asked: Query) -> bool:
     return all(word.isupper() for word in asked.written if word.isalpha())
 
 
 def _may_be_attribute(asked: Query, span: Span, named: list[_Named]) -> bool:
-    """Whether a span may be a misspelt attribute: it is none yet, and no entity's name. A word of
-    the dictionary may be, where something else is named: "the capitol of Chad"."""
+    """Whether a span may be a misspelt attribute: it is none yet, no part of an entity's name, no
+    word of the dictionary; and something else is named, or nothing."""
     if asked.asked.intersection(span.places) or all(map(asked.says_nothing, span.places)):
         return False
     others = False
     for each in named:
         overlaps = each.span.start < span.end and span.start < each.span.end
-        if overlaps and each.kind != _WORD:
+        if each.span == span or (overlaps and each.kind != _WORD):
             return False
         others = others or not overlaps
     return others or not named
@@ -144,8 +177,9 @@ def _as_code(asked: Query, span: Span, kind: str) -> bool:
 def _misspelt(asked: Query, rows: Rows) -> list[_Named]:
     """Names that differ from a run of words by a slip or two.
 
-    One half of such a name is as it was written (unless each half has a slip): the first half is
-    looked up among the names, the second one among the names written backwards.
+    A part of such a name is as it was written. With its first part it is looked up among the names,
+    with its last one among the names written backwards. Two slips leave one third alone; where
+    that is the middle one, the name is not found.
     """
     found: list[_Named] = []
     for span in asked.spans(3):
@@ -154,10 +188,10 @@ def _misspelt(asked: Query, rows: Rows) -> list[_Named]:
         limit = tolerance(span.text)
         if not limit:
             continue
-        half = len(span.text) // 2
-        near = _starting("names", span.text[:half], rows)
+        part = max(3, len(span.text) // (limit + 1)) if limit > 1 else len(span.text) // 2
+        near = _starting("names", span.text[:part], rows)
         near |= {
-            each[::-1] for each in _starting("reversed_names", span.text[: half - 1 : -1], rows)
+            each[::-1] for each in _starting("reversed_names", span.text[: -part - 1 : -1], rows)
         }
         near = {text for text in near if may_be_near(span.text, text, limit)}
         slips = {text: edit_distance(span.text, text, limit) for text in near}
@@ -204,15 +238,16 @@ def _ranked(asked: Query, named: list[_Named], rows: Rows) -> list[Candidate]:
     ranked = []
     for score, each in closest:
         known = facts[each.article]
-        score += HAS_ATTRIBUTE * any(wanted in known for wanted in asked.attributes)
+        able = any(wanted in known for wanted in asked.attributes)
+        score += HAS_ATTRIBUTE * able
         own = f" {each.span.text} "
         score += IN_THE_NAMED_PLACE * any(
             (place := f" {key(str(known[place_id]))} ") in text and place not in own
             for place_id in place_ids
             if place_id in known
         )
-        ranked.append((-score, each.span.start, each.article))
-    return [Candidate(article, -lost) for lost, _, article in sorted(ranked)]
+        ranked.append((-score, each.span.start, each.article, able))
+    return [Candidate(article, -lost, able) for lost, _, article, able in sorted(ranked)]
 
 
 def _marks(values: object) -> str:
