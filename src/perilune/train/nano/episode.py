@@ -23,9 +23,13 @@ MOST_TURNS = 12
 
 @dataclass(frozen=True)
 class Episode:
-    """`messages` from the question to the answer; the header is that of all episodes."""
+    """`messages` from the question to the answer, behind the header of all episodes.
+
+    `kind` names the family or the kind of question.
+    """
 
     messages: list[Message]
+    kind: str = ""
 
     @property
     def answer(self) -> str:

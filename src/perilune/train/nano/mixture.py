@@ -6,6 +6,7 @@ The same index gives the same episode in every process; exam seeds are never dra
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from perilune.train.nano.dialogue import dialogue, drill, sum_question
 from perilune.train.nano.episode import Episode, Faults, play
@@ -27,7 +28,7 @@ FAMILY_WEIGHTS = {
     "selection": 4,
     "conflict": 3,
 }
-KIND_WEIGHTS = {"world": 46, "lookup": 24, "pair": 10, "dialogue": 4, "sum": 3, "drill": 13}
+KIND_WEIGHTS = {"world": 46, "almanac": 24, "pair": 10, "dialogue": 4, "sum": 3, "drill": 13}
 _SIZES = {"arithmetic": (2, 2, 3, 3, 4), "comparison": (2, 2, 3, 3, 4), "selection": (3, 4)}
 _FAULTS = (
     "Not found.",
@@ -51,8 +52,9 @@ def episode(index: int, weights: Mapping[str, int] = KIND_WEIGHTS) -> Episode:
             if kind == "world":
                 return _world_episode(index, stream)
             question = _QUESTIONS[kind](stream)
-            faults = _faults(stream) if kind in ("lookup", "pair") else {}
-            return play(question.text, question.policy, question.facts, faults)
+            faults = _faults(stream) if kind in ("almanac", "pair") else {}
+            played = play(question.text, question.policy, question.facts, faults)
+            return replace(played, kind=kind)
         except UnsolvableError:
             continue
 
@@ -62,7 +64,8 @@ def _world_episode(index: int, stream: Stream) -> Episode:
     family = weighted(stream, FAMILY_WEIGHTS)
     size = stream.pick(_SIZES[family]) if family in _SIZES else None
     task = generate_task(seed, family, size=size)
-    return play(task.prompt, POLICIES[family](task), facts_of_seed(seed), _faults(stream))
+    played = play(task.prompt, POLICIES[family](task), facts_of_seed(seed), _faults(stream))
+    return replace(played, kind=family)
 
 
 def _faults(stream: Stream) -> Faults:
@@ -85,7 +88,7 @@ def weighted(stream: Stream, weights: Mapping[str, int]) -> str:
 
 
 _QUESTIONS = {
-    "lookup": lookup_question,
+    "almanac": lookup_question,
     "pair": pair_question,
     "dialogue": dialogue,
     "sum": sum_question,

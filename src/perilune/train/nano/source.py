@@ -33,6 +33,6 @@ def nano_source(
     def document(index: int) -> Document:
         played = episode(seed * 2**44 + index, kinds or KIND_WEIGHTS)
         ids, trained = renderer.render(played.messages)
-        return Document(ids, trained, renderer.header)
+        return Document(ids, trained, renderer.header, played.kind)
 
     return document
