@@ -123,7 +123,6 @@ def test_json_and_stream_json(cli: Cli):
 
 def test_wrong_usage_is_exit_2(cli: Cli):
     for words, part in [
-        (("run", "t"), "--endpoint URL"),
         (("run",), "there is no task"),
         (("run", "t", "--endpoint", "nonsense"), "no endpoint URL"),
         (("run", "t", "--endpoint", "http://x", "--tools", "hammer"), "hammer"),
@@ -131,12 +130,21 @@ def test_wrong_usage_is_exit_2(cli: Cli):
         (("run", "t", "--model", "no/such/dir"), "no checkpoint folder"),
         (("run", "--endpoint", "http://x", "--resume", "nope"), "no run 'nope'"),
         (("trace", "show", "nope"), "no run 'nope'"),
-        (("chat",), "--endpoint URL"),
+        (("run", "t", "--tools", "files"), "nano knows its own two tools"),
+        (("chat", "--effort", "high"), "nano knows its own two tools"),
     ]:
         done = cli(*words)
         assert done.returncode == 2, words
         assert part in done.stderr, words
         assert done.stdout == ""
+
+
+def test_without_a_model_inside_one_must_be_named(cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("perilune.agent.nano.nano_folder", lambda: cli.workspace / "nothing")
+    for words in (("run", "t"), ("chat",), ("run", "t", "--model", "nano")):
+        done = cli(*words)
+        assert done.returncode == 2
+        assert "--endpoint URL" in done.stderr
 
 
 def test_a_failed_run_is_exit_1(cli: Cli):

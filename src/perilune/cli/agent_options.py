@@ -19,7 +19,7 @@ from perilune.errors import UsageError
 if TYPE_CHECKING:
     from perilune.agent.agent import Agent
     from perilune.agent.budgets import Budget
-    from perilune.agent.permissions import Approver
+    from perilune.agent.permissions import Approver, Permissions
     from perilune.agent.recipes.choose import Choice
     from perilune.agent.recipes.recipe import Recipe as Recipe_
     from perilune.agent.tool import Tool
@@ -29,7 +29,8 @@ Model = Annotated[
     typer.Option(
         "--model",
         envvar="PERILUNE_MODEL",
-        help="Name of a model at --endpoint, or a checkpoint folder.",
+        help="Name of a model at --endpoint, or a checkpoint folder. Default without an endpoint: "
+        "nano, the small model inside the package.",
     ),
 ]
 Endpoint = Annotated[
@@ -189,6 +190,14 @@ def build_agent(
 
     if resume is not None:
         options = options.over(kept_options(resume))
+    permissions = Permissions(
+        allow=options.allow,
+        ask=options.ask,
+        deny=options.deny,
+        default="ask" if ask_by_default else "allow",
+    )
+    if is_nano(options):
+        return _nano(options, permissions, workspace, system_prompt, approver)
     choice = recipe_for(options, workspace, task if system_prompt is None else None)
     options.recipe, options.recipe_why = choice.name, choice.why
     recipe = choice.recipe
@@ -201,12 +210,7 @@ def build_agent(
         workspace=workspace,
         budget=budget_of(options, recipe),
         sampling=Sampling(effort=effort_named(options.effort).model if options.effort else None),
-        permissions=Permissions(
-            allow=options.allow,
-            ask=options.ask,
-            deny=options.deny,
-            default="ask" if ask_by_default else "allow",
-        ),
+        permissions=permissions,
         approver=approver,
         context=options.context_strategy or "hide",
         context_window=options.context_window,
@@ -216,8 +220,56 @@ def build_agent(
     )
 
 
+NANO = "nano"
+NANO_LINE = (
+    "nano, the small model inside the package: it looks up facts and calculates. "
+    "For real work: --model DIR or --endpoint URL."
+)
+
+
+def is_nano(options: AgentOptions) -> bool:
+    """Whether the embedded model is meant: nothing else is named."""
+    if options.endpoint is not None:
+        return False
+    return options.model is None or (options.model == NANO and not Path(NANO).is_dir())
+
+
+def _nano(
+    options: AgentOptions,
+    permissions: Permissions,
+    workspace: Path | None,
+    system_prompt: Path | None,
+    approver: Approver | None,
+) -> Agent:
+    """The embedded model with the prompt and the tools that it was trained with, and no others."""
+    from perilune.agent.nano import nano_agent
+
+    for flag, value in (
+        ("--tools", options.tools),
+        ("--mcp", options.mcp),
+        ("--system-prompt", system_prompt),
+        ("--recipe", None if options.recipe in (None, "none") else options.recipe),
+        ("--effort", options.effort),
+    ):
+        if value:
+            raise UsageError(
+                f"nano knows its own two tools and nothing else, so {flag} is not for it",
+                remedy="Name a larger model: --model DIR or --endpoint URL.",
+            )
+    options.model, options.recipe = NANO, "none"
+    return nano_agent(
+        build_model(options),
+        workspace=workspace,
+        budget=budget_of(options, None),
+        permissions=permissions,
+        approver=approver,
+        sandbox=_sandbox(options.sandbox),
+        settings=msgspec.to_builtins(options),
+    )
+
+
 def build_model(options: AgentOptions) -> Any:
-    """The chat model that `--endpoint` and `--model` name."""
+    """The chat model that `--endpoint` and `--model` name, else the embedded one."""
     if options.endpoint is not None:
         from perilune.agent.models.endpoint import EndpointModel
 
@@ -227,12 +279,18 @@ def build_model(options: AgentOptions) -> Any:
             api_key_env=options.api_key_env,
             context_window=options.context_window,
         )
-    if options.model is None:
-        raise UsageError(
-            "no model was given",
-            remedy="Name a server with --endpoint URL (and --model NAME), e.g. --endpoint "
-            "http://localhost:8000/v1, or a checkpoint folder with --model DIR.",
-        )
+    if is_nano(options):
+        from perilune.agent.models.engine import EngineModel
+        from perilune.agent.nano import nano_folder
+
+        if not (nano_folder() / "config.json").is_file():
+            raise UsageError(
+                "no model was given, and this installation has none inside",
+                remedy="Name a server with --endpoint URL (and --model NAME), e.g. --endpoint "
+                "http://localhost:8000/v1, or a checkpoint folder with --model DIR.",
+            )
+        return EngineModel.from_pretrained(nano_folder())
+    assert options.model is not None
     from perilune.agent.agent import resolve_model
 
     if not Path(options.model).is_dir():

@@ -124,6 +124,8 @@ def run(
     console = Console(stderr=True)
     view = AgentView(console, quiet=quiet)
     show: Callable[[Record], None] = view
+    if options.model == flags.NANO and not quiet:
+        console.print(f"· {flags.NANO_LINE}", style="dim")
     if sys.stdin.isatty():
         agent.approver = TerminalApprover(console, view)
 
