@@ -59,6 +59,80 @@ def qat(
 
 
 @app.command()
+def rl(
+    config: Config,
+    device: Device = "cpu",
+    minutes: Minutes = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn from rewards that a program can check: [stages.rl]."""
+    _run(config, "rl", device, minutes, resume, as_json)
+
+
+@app.command("all")
+def all_stages(
+    config: Config,
+    device: Device = "cpu",
+    minutes: Minutes = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run every stage of the file in its order, from wherever each is.
+
+    What is finished is passed over, what was begun goes on; --minutes is for all together.
+    """
+    import time
+
+    from perilune.train.config import read_run_config
+    from perilune.train.stages.stage import is_finished
+
+    run = read_run_config(config)
+    started = time.monotonic()
+    for stage in run.stages:
+        if is_finished(run, stage):
+            continue
+        left = None if minutes is None else minutes - (time.monotonic() - started) / 60
+        if left is not None and left <= 0:
+            break
+        if _run(config, stage, device, left, True, as_json) != "finished":
+            break
+
+
+@app.command()
+def plot(
+    config: Config,
+    to: Annotated[Path | None, typer.Option(help="Folder. Default: the run's.")] = None,
+) -> None:
+    """Draw loss, accuracy, balance, clipping and rates of all stages, as PNG and SVG."""
+    from perilune.train.config import read_run_config
+    from perilune.train.plot import plot_run
+
+    for file in plot_run(read_run_config(config), to):
+        print(file)
+
+
+@app.command()
+def tokenizer(
+    out: Annotated[Path, typer.Option(help="The folder to write to.")],
+    vocabulary: Annotated[int, typer.Option(min=512, help="Ids, 256 reserved ones too.")] = 2048,
+    texts: Annotated[
+        list[Path] | None, typer.Argument(help="Text files. Default: nano's episodes.")
+    ] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Of nano's, where no file is given.")] = 4000,
+) -> None:
+    """Learn a byte-level BPE vocabulary and write it as the family's tiktoken.model."""
+    from perilune.train.nano.render import train_vocabulary
+    from perilune.train.tokenizer import read_texts, train_bpe, write_tokenizer
+
+    out.mkdir(parents=True, exist_ok=True)
+    if texts:
+        write_tokenizer(out, train_bpe(read_texts(texts), vocabulary - 256))
+    else:
+        train_vocabulary(out, vocabulary, episodes)
+    print(out)
+
+
+@app.command()
 def export(
     config: Config,
     to: Annotated[Path, typer.Option(help="The folder to make.")],
@@ -74,7 +148,8 @@ def export(
 
 def _run(
     config: Path, stage: str, device: str, minutes: float | None, resume: bool, as_json: bool
-) -> None:
+) -> str:
+    """Run a stage and show it; returns how it ended."""
     from perilune.train.config import read_run_config
     from perilune.train.progress import JsonProgress, ProgressView
     from perilune.train.stages.stage import stage_config, train_stage
@@ -92,3 +167,4 @@ def _run(
             f"{stage}: {outcome.ended} after {done.step} of {total} steps, {done.tokens:,} tokens, "
             f"{done.seconds / 60:.1f} minutes; {outcome.checkpoint}"
         )
+    return outcome.ended

@@ -38,7 +38,7 @@ _NAME = re.compile(r"step-(\d{8})")
 
 @dataclass(slots=True)
 class Progress:
-    """Where a stage is. `position` is the number of the next document."""
+    """Where a stage is. `position` is the number of the next document, `task` of the next task."""
 
     step: int = 0
     position: int = 0
@@ -46,6 +46,7 @@ class Progress:
     trained_tokens: int = 0
     seconds: float = 0.0
     finished: bool = False
+    task: int = 0
 
 
 def save_checkpoint(

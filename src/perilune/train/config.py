@@ -114,6 +114,30 @@ class QatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     group_size: int = 32
 
 
+class RlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Reinforcement learning with verifiable rewards; [data] is what PTX keeps the policy near.
+
+    `clip_low` and `clip_high` bound the log ratio, `tau` weighs its square (see rl/objective.py).
+    `temperatures` are those of the first and last step. A trajectory that generates more than
+    `token_budget` loses `budget_penalty`.
+    """
+
+    environment: str
+    options: dict[str, Any] = {}
+    seed: int = 0
+    groups_per_step: int = 16
+    samples: int = 8
+    max_tokens: int = 256
+    temperatures: tuple[float, float] = (1.0, 0.7)
+    clip_low: float = -0.2
+    clip_high: float = 0.2
+    tau: float = 1e-3
+    token_budget: int | None = None
+    budget_penalty: float = 0.2
+    ptx_weight: float = 0.1
+    ptx_tokens: int = 2048
+
+
 class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One stage: it starts from the weights of the stage `start_from`, or from random ones."""
 
@@ -123,6 +147,7 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     optim: OptimConfig = OptimConfig()
     balance: BalanceConfig = BalanceConfig()
     qat: QatConfig | None = None
+    rl: RlConfig | None = None
     tokens_per_step: int = 16_384
     micro_tokens: int = 2048
     checkpoint_minutes: float = 5.0

@@ -67,16 +67,26 @@ class ProgressView:
 
 
 def _line(values: dict[str, Any], total: int) -> str:
-    worst = max(values["max_violation"], default=0.0)
     left = (total - values["step"]) * values["elapsed"] / values["step"] / 60
-    return (
-        f"step {values['step']}/{total}  {values['tokens'] / 1e6:.2f}M tokens  "
-        f"loss {values['loss']:.4f}  right {values['accuracy']:.1%}  lr {values['lr']:.2e}  "
-        f"|g| {values['grad_norm']:.2f}  rms {values['update_rms_min']:.3f}.."
-        f"{values['update_rms_max']:.3f}  MaxVio {worst:.2f}  dead {values['dead_experts']}  "
-        f"clipped {values['clipped_heads']}  {values['tokens_per_second']:,.0f} tok/s  "
-        f"{left:.0f} min left"
-    )
+    parts = [f"step {values['step']}/{total}", f"{values['tokens'] / 1e6:.2f}M tokens"]
+    if "reward" in values:
+        parts.append(f"reward {values['reward']:.3f}")
+        parts.append(f"solved {values['solved']:.1%}")
+    if "loss" in values:
+        worst = max(values["max_violation"], default=0.0)
+        low, high = values["update_rms_min"], values["update_rms_max"]
+        parts += [
+            f"loss {values['loss']:.4f}",
+            f"right {values['accuracy']:.1%}",
+            f"lr {values['lr']:.2e}",
+            f"|g| {values['grad_norm']:.2f}",
+            f"rms {low:.3f}..{high:.3f}",
+            f"MaxVio {worst:.2f}",
+            f"dead {values['dead_experts']}",
+            f"clipped {values['clipped_heads']}",
+        ]
+    parts += [f"{values['tokens_per_second']:,.0f} tok/s", f"{left:.0f} min left"]
+    return "  ".join(parts)
 
 
 def _scores(one: dict[str, float]) -> str:

@@ -8,7 +8,7 @@ sums, are fixed, so a step is reproducible.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -19,6 +19,8 @@ from perilune.model.model import KimiK2Model
 from perilune.train.batch import RaggedBatch
 from perilune.train.network import Measured, token_losses
 from perilune.train.optim.parameters import Parameter
+
+TokenLoss = Callable[[Tensor], Tensor]
 
 
 @dataclass(slots=True)
@@ -57,17 +59,26 @@ class Replicas:
             self.executor = ThreadPoolExecutor(self.threads, "replica", _single_threaded)
 
     def gradients(
-        self, batches: Sequence[RaggedBatch], balance_factor: float = 0.0
+        self,
+        batches: Sequence[RaggedBatch],
+        balance_factor: float = 0.0,
+        losses: Sequence[TokenLoss] | None = None,
     ) -> StepGradients:
-        """Gradients of mean loss over all trained tokens plus the balance loss of the documents."""
+        """Gradients of mean loss over all trained tokens plus the balance loss of the documents.
+
+        `losses` gives each batch another loss than that: negative log likelihoods [M] -> scalar.
+        """
         trained = max(sum(b.trained for b in batches), 1)
         documents = max(sum(len(b.documents) for b in batches), 1)
-        parts = [batches[r :: self.threads] for r in range(self.threads)]
+        if losses is None:
+            losses = [lambda nll_M: nll_M.sum() / trained] * len(batches)
+        jobs = list(zip(batches, losses, strict=True))
+        parts = [jobs[r :: self.threads] for r in range(self.threads)]
 
-        def work(part: Sequence[RaggedBatch]) -> list[_Part]:
+        def work(part: Sequence[tuple[RaggedBatch, TokenLoss]]) -> list[_Part]:
             out: list[_Part] = []
-            for batch in part:
-                one = self._one(batch.to(self.device), trained, balance_factor / documents)
+            for batch, loss in part:
+                one = self._one(batch.to(self.device), loss, balance_factor / documents)
                 if out:  # the sum stays in the first one's tensors
                     torch._foreach_add_(out[0].gradients, one.gradients)
                     one.gradients = []
@@ -95,10 +106,10 @@ class Replicas:
             right=[one.right for one in flat],
         )
 
-    def _one(self, batch: RaggedBatch, trained: int, balance_factor: float) -> _Part:
+    def _one(self, batch: RaggedBatch, token_loss: TokenLoss, balance_factor: float) -> _Part:
         measured = Measured(self.dtype)
         nll_M, right_M = token_losses(self.model, batch, measured)
-        loss = nll_M.sum() / trained
+        loss = token_loss(nll_M)
         if measured.balance_loss is not None:
             loss = loss + balance_factor * measured.balance_loss
         gradients = list(torch.autograd.grad(loss, self._values))

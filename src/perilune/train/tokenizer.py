@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from pathlib import Path
@@ -82,6 +82,16 @@ def train_bpe(texts: Iterable[str], ordinary: int) -> list[bytes]:
             known.add(merged)
             tokens.append(merged)
     return tokens
+
+
+def read_texts(files: Iterable[Path]) -> Iterator[str]:
+    """The lines of text files. Raises UsageError for one that is not UTF-8 text."""
+    for file in files:
+        try:
+            with file.open(encoding="utf-8") as stream:
+                yield from stream
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{file} cannot be read as text: {error}") from None
 
 
 def write_tokenizer(folder: Path, tokens: list[bytes]) -> None:

@@ -1,4 +1,4 @@
-"""Pre-training, supervised fine-tuning and INT4 training: one loop over different documents.
+"""Pre-training, fine-tuning, INT4 training and reinforcement learning: one loop, other steps.
 
 A stage starts from the weights of an earlier one (with a fresh optimiser) or from random ones, and
 leaves checkpoints and metrics in RUN/NAME.
@@ -6,13 +6,14 @@ leaves checkpoints and metrics in RUN/NAME.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from perilune.errors import UsageError
 from perilune.model.model import KimiK2Model
-from perilune.train.checkpoint import checkpoints, load_weights
+from perilune.train.checkpoint import checkpoints, load_weights, read_state
 from perilune.train.config import RunConfig, StageConfig
 from perilune.train.initialise import initialise
 from perilune.train.loop import Observer, Outcome, run_stage
@@ -20,6 +21,8 @@ from perilune.train.optim.muon_clip import MuonClip
 from perilune.train.optim.parameters import parameter_table
 from perilune.train.qat import start_qat
 from perilune.train.replicas import Replicas
+from perilune.train.rl.step import rl_step
+from perilune.train.steps import supervised_step
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -49,9 +52,11 @@ def train_stage(
         model, parameter_table(model), threads=config.replicas, dtype=DTYPES[config.dtype]
     )
     try:
+        open_step = rl_step if stage.rl is not None else supervised_step
         return run_stage(
-            model, stage, folder, replicas=replicas, optimizer=optimizer,
-            tokenizer=config.tokenizer, minutes=minutes, resume=resume, observe=observe,
+            stage, folder, optimizer,
+            partial(open_step, stage, optimizer, replicas, config.tokenizer),
+            minutes=minutes, resume=resume, observe=observe,
         )  # fmt: skip
     finally:
         replicas.close()
@@ -87,6 +92,12 @@ def last_checkpoint(config: RunConfig, name: str) -> Path:
             f"stage {name!r} has no checkpoint in {config.folder}", remedy="Run that stage first"
         )
     return found[-1]
+
+
+def is_finished(config: RunConfig, name: str) -> bool:
+    """Whether a stage has run to the end of its schedule."""
+    found = checkpoints(Path(config.folder) / name)
+    return bool(found) and bool(read_state(found[-1])["progress"]["finished"])
 
 
 def check_qat(config: RunConfig, stage: StageConfig) -> None:
