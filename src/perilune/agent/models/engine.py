@@ -86,7 +86,7 @@ class EngineModel:
                 async for output in outputs:
                     for delta in output.deltas:
                         cut = cut or _is_cut(delta)
-                        translated = _translate(delta)
+                        translated = translate_delta(delta)
                         if translated is not None:
                             yield translated
                     if output.finish_reason is not None:
@@ -148,7 +148,7 @@ class EngineModel:
         return replace(recommended_sampling(self._format.family, thinking=thinking), **given)
 
 
-def _translate(delta: object) -> Delta | None:
+def translate_delta(delta: object) -> Delta | None:
     """The chat room's delta as the agent's."""
     from perilune.chat import deltas as chat
 

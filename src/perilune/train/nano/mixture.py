@@ -29,7 +29,7 @@ FAMILY_WEIGHTS = {
     "conflict": 3,
 }
 KIND_WEIGHTS = {"world": 46, "almanac": 24, "pair": 10, "dialogue": 4, "sum": 3, "drill": 13}
-_SIZES = {"arithmetic": (2, 2, 3, 3, 4), "comparison": (2, 2, 3, 3, 4), "selection": (3, 4)}
+SIZES = {"arithmetic": (2, 2, 3, 3, 4), "comparison": (2, 2, 3, 3, 4), "selection": (3, 4)}
 _FAULTS = (
     "Not found.",
     "Error: the request timed out",
@@ -62,7 +62,7 @@ def episode(index: int, weights: Mapping[str, int] = KIND_WEIGHTS) -> Episode:
 def _world_episode(index: int, stream: Stream) -> Episode:
     seed = Seed(Split.TRAIN, index // _BLOCK)
     family = weighted(stream, FAMILY_WEIGHTS)
-    size = stream.pick(_SIZES[family]) if family in _SIZES else None
+    size = stream.pick(SIZES[family]) if family in SIZES else None
     task = generate_task(seed, family, size=size)
     played = play(task.prompt, POLICIES[family](task), facts_of_seed(seed), _faults(stream))
     return replace(played, kind=family)
