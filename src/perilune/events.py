@@ -324,7 +324,7 @@ class AssignmentFinished(Event, frozen=True, kw_only=True, tag="assignment.finis
     """
 
     call_id: str
-    agent: str
+    sub_agent: str
     folder: str
     status: AssignmentStatus
     detail: str = ""
@@ -385,7 +385,7 @@ class AssignmentProgress(Event, frozen=True, kw_only=True, tag="assignment.progr
 
     durable: ClassVar[bool] = False
     call_id: str
-    agent: str
+    sub_agent: str
     steps: int = 0
     tool_calls: int = 0
     usage: Usage = Usage()

@@ -20,6 +20,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "chat": ("perilune.cli.chat", "Talk with an agent that can use tools."),
     "run": ("perilune.cli.run", "Work on a task with tools until it is answered."),
     "recipes": ("perilune.cli.recipes", "Look at recipes for kinds of tasks."),
+    "worker": ("perilune.cli.worker", "Work for swarms of other machines, off a shared queue."),
     "trace": ("perilune.cli.trace", "Look at runs, export them, and undo their changes."),
     "corpus": ("perilune.cli.corpus", "Index folders of your own, for the agent's searches."),
     "serve": ("perilune.cli.serve", "Serve a model over the OpenAI and Anthropic APIs."),

@@ -13,6 +13,7 @@ import typer
 
 from perilune.cli import agent_options as flags
 from perilune.cli import swarm_run
+from perilune.cli.cluster_options import DatabaseUrl, database_url
 from perilune.cli.lines import Lines
 from perilune.errors import UsageError
 
@@ -77,6 +78,7 @@ def run(
             help="Limits of the swarm, e.g. main_steps=100,sub_agents=30,parallel=8.",
         ),
     ] = None,
+    database: DatabaseUrl = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Problems only on stderr.")] = False,
 ) -> None:
     """Work on a task with tools until it is answered.
@@ -137,7 +139,11 @@ def run(
     result: RunResult | SwarmResult
     if swarm or swarm_limits or swarm_run.kept_swarm(resume):
         whole = swarm_run.build_swarm(
-            agent, swarm_limits, swarm_run.kept_swarm(resume), max_steps=max_steps
+            agent,
+            swarm_limits,
+            swarm_run.kept_swarm(resume),
+            max_steps=max_steps,
+            database=database_url(database) if database else None,
         )
         together = swarm_run.SwarmView(console, view, quiet=quiet)
         show = together

@@ -55,13 +55,27 @@ def kept_swarm(resume: str | None) -> dict[str, Any] | None:
 
 
 def build_swarm(
-    agent: Agent, limits_text: str | None, kept: dict[str, Any] | None, *, max_steps: int | None
+    agent: Agent,
+    limits_text: str | None,
+    kept: dict[str, Any] | None,
+    *,
+    max_steps: int | None,
+    database: str | None = None,
 ) -> Swarm:
-    """The swarm that the flags describe: what bounds the agent bounds the whole."""
+    """The swarm that the flags describe: what bounds the agent bounds the whole.
+
+    With a `database`, its sub-agents work where `perilune worker` does.
+    """
     from dataclasses import replace
 
-    from perilune.swarm.swarm import Swarm
+    from perilune.swarm.backend import LocalBackend
+    from perilune.swarm.swarm import MakeBackend, Swarm
 
+    make_backend: MakeBackend = LocalBackend
+    if database is not None:
+        from perilune.swarm.cluster.backend import cluster_backend
+
+        make_backend = cluster_backend(database)
     kept = kept or {}
     limits = parse_limits(limits_text, dict(kept.get("limits") or {}))
     budget = agent.budget
@@ -76,6 +90,7 @@ def build_swarm(
         agent.copy_with(budget=unbounded),
         limits=limits,
         workspaces=kept.get("workspaces") or "copy",
+        make_backend=make_backend,
     )
 
 

@@ -94,8 +94,8 @@ def nonsense(answer: str) -> str:
     if _LEAKED.search(text):
         return "the answer holds tokens of the tool-call format"
     odd = sum(not (each.isprintable() or each in "\n\t\r") or each == "\ufffd" for each in text)
-    if odd > 0.1 * len(text):
-        return "the answer is mostly unprintable characters"
+    if odd > 0.3 * len(text):
+        return "the answer is full of unprintable characters"
     if len(text) >= 1000 and _novelty(text) < 0.06:
         return "the answer repeats itself over and over"
     return ""

@@ -30,6 +30,8 @@ class Backend(Protocol):
 
     async def stop(self, call_id: str, reason: str) -> None: ...
 
+    async def close(self) -> None: ...
+
 
 class LocalBackend:
     """All sub-agents in the running event loop, at most `limits.parallel` at once."""
@@ -66,3 +68,6 @@ class LocalBackend:
     async def stop(self, call_id: str, reason: str) -> None:
         if call_id in self._at_work:
             self._at_work[call_id].stop(reason)
+
+    async def close(self) -> None:
+        """Nothing is left open: each sub-agent closes what it opened."""

@@ -198,7 +198,7 @@ class SwarmState:
     def _ended(self, event: AssignmentFinished) -> None:
         known = self.assignments.get(event.call_id)
         if known is None:
-            known = AssignmentState(event.call_id, event.agent, "", 0, event.began)
+            known = AssignmentState(event.call_id, event.sub_agent, "", 0, event.began)
             self.assignments[event.call_id] = known
         known.status, known.steps, known.tool_calls = event.status, event.steps, event.tool_calls
         known.usage, known.began, known.ended = event.usage, event.began, event.ended

@@ -46,6 +46,10 @@ from perilune.swarm.workspaces import (
 STOPPING = 8.0
 """Seconds that a sub-agent gets to end after it was stopped, before it is left behind."""
 TOOL_GRACE = 5.0
+MOVED = (
+    "You were moved to another machine. Your workspace is as it was at the beginning: files that "
+    "you made or changed are gone. Make again what you still need."
+)
 SHOWN_OF_TOOL = 600
 
 Observer = Callable[[Record], None]
@@ -107,6 +111,7 @@ class SubAgent:
             self._session.interrupt(reason)
 
     async def _work(self, began: float) -> Outcome:
+        moved = not (self._folder / "workspace").exists()
         workspace, before = await self._workspace()
         agent = self._worker.copy_with(
             system_prompt=system_prompt_of(self._worker, self.assignment),
@@ -120,6 +125,8 @@ class SubAgent:
             self._session = session
             if self._stopped:
                 session.interrupt(self._stopped)
+            if moved and any(each.side_effects for each in session.state.ledger):
+                session.steer(MOVED)
             task = None if session.state.started else self.assignment.prompt
             running = asyncio.ensure_future(session.run(task))
             try:

@@ -13,7 +13,6 @@ permissions and budgets are fixed here, and nothing that the orchestrator says w
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +25,6 @@ from perilune.agent.chat_model import ChatModel
 from perilune.agent.home import find_run
 from perilune.agent.journal import read_journal
 from perilune.agent.limiter import limiter_for
-from perilune.agent.permissions import Approver, PermissionAnswer, PermissionRequest
 from perilune.agent.tool import Tool
 from perilune.errors import UsageError
 from perilune.events import Content
@@ -37,10 +35,8 @@ from perilune.swarm.result import SwarmResult, result_of
 from perilune.swarm.state import SwarmState
 from perilune.swarm.sub_agent import sub_agent_prompt
 from perilune.swarm.team import Team
+from perilune.swarm.worker_agent import bounded
 from perilune.swarm.workspaces import WorkspaceKind
-
-RETRY_ATTEMPTS = 20
-"""A burst of refusals hits many sub-agents at once; each waits longer before it gives up."""
 
 MakeBackend = Callable[[Agent, SwarmLimits, WorkspaceKind], Backend]
 
@@ -115,8 +111,9 @@ class SwarmSession:
         self._resume = resume
         self._meter = Meter(limits)
         self._worker = _worker(swarm, self._meter)
+        self._backend = swarm.make_backend(self._worker, limits, swarm.workspaces)
         self._team = Team(
-            swarm.make_backend(self._worker, limits, swarm.workspaces),
+            self._backend,
             limits,
             self._meter,
             swarm.agent.on_record,
@@ -147,6 +144,7 @@ class SwarmSession:
         traceback: TracebackType | None,
     ) -> None:
         await self._session.__aexit__(kind, error, traceback)
+        await self._backend.close()
         self._opened = None
 
     @property
@@ -196,32 +194,8 @@ class SwarmSession:
 
 def _worker(swarm: Swarm, meter: Meter) -> Agent:
     """What sub-agents are made of: their tools count for the whole, and so do their tokens."""
-    worker, limits = swarm.worker, swarm.limits
-    seconds = [
-        each
-        for each in (
-            worker.budget.seconds,
-            limits.sub_agent_seconds,
-            None if limits.seconds is None else limits.seconds * (1 - limits.reserve),
-        )
-        if each is not None
-    ]
-    steps = [each for each in (worker.budget.steps, limits.sub_agent_steps) if each is not None]
-    return worker.copy_with(
-        tools=_metered(worker.tools, meter, limits),
-        budget=shared(
-            worker.budget,
-            meter,
-            share=1 - limits.reserve,
-            steps=min(steps, default=None),
-            seconds=min(seconds, default=None),
-        ),
-        retry=dataclasses.replace(
-            worker.retry, attempts=max(worker.retry.attempts, RETRY_ATTEMPTS)
-        ),
-        approver=one_at_a_time(worker.approver) if worker.approver else None,
-        snapshot=False,
-    )
+    worker = bounded(swarm.worker, swarm.limits, meter)
+    return worker.copy_with(tools=_metered(worker.tools, meter, swarm.limits))
 
 
 def _orchestrator(swarm: Swarm, team: Team, meter: Meter) -> Agent:
@@ -258,14 +232,3 @@ def _swarm_tools(team: Team, helpers: bool) -> list[Tool]:
 
 def _metered(tools: list[Tool], meter: Meter, limits: SwarmLimits) -> list[Tool]:
     return [MeteredTool(each, meter, limits.tool_calls) for each in tools]
-
-
-def one_at_a_time(approver: Approver) -> Approver:
-    """A person can answer one question at a time."""
-    lock = asyncio.Lock()
-
-    async def ask(request: PermissionRequest) -> PermissionAnswer:
-        async with lock:
-            return await approver(request)
-
-    return ask

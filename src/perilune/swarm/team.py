@@ -236,7 +236,7 @@ class Team:
         context.emit(
             AssignmentFinished(
                 call_id=assignment.call_id,
-                agent=assignment.agent,
+                sub_agent=assignment.agent,
                 folder=assignment.folder,
                 status=outcome.status,
                 detail=outcome.detail,
@@ -362,7 +362,7 @@ class Progress:
         self._context.emit(
             AssignmentProgress(
                 call_id=self._assignment.call_id,
-                agent=self._assignment.agent,
+                sub_agent=self._assignment.agent,
                 steps=self.steps,
                 tool_calls=self.tool_calls,
                 usage=self.usage,
@@ -374,7 +374,7 @@ class Progress:
         state = self._team.state.assignments[self._assignment.call_id]
         return AssignmentFinished(
             call_id=self._assignment.call_id,
-            agent=self._assignment.agent,
+            sub_agent=self._assignment.agent,
             folder=self._assignment.folder,
             status=outcome.status,
             detail=outcome.detail,
