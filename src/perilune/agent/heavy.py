@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,16 +50,23 @@ class Trajectory:
 
 
 async def run_heavy(
-    session: Session, task: Content, *, trajectories: int = TRAJECTORIES
+    session: Session,
+    task: Content,
+    *,
+    trajectories: int = TRAJECTORIES,
+    on_trajectories: Callable[[list[Trajectory]], None] | None = None,
 ) -> RunResult:
     """Work on a task in several trajectories and merge them; `session` is the run that merges.
 
-    Usage and steps of the result count all of them.
+    Usage and steps of the result count all of them. `on_trajectories` is told them before the
+    merge.
     """
     done: list[Trajectory] = []
 
     async def first(run: Run) -> None:
         done.extend(await roll_out(session.agent, run, task, trajectories))
+        if on_trajectories is not None:
+            on_trajectories(done)
         await prepare_merge(session.agent, run, done)
 
     result = await session.run(task, before=first)

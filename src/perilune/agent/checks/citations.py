@@ -20,7 +20,7 @@ from perilune.events import CheckMade, EvidenceKept
 
 _ALMOST = re.compile(r"\bev\s*[:：]\s*\w*", re.I)
 _OTHER_BRACKETS = re.compile(r"【[^】\n]*】|\[\^?(?:source|cite|citation|ref)[^\]\n]*\]", re.I)
-_ADDRESS = re.compile(r"(?:https?://|corpus:|www\.)[^\s<>\"“”\]}|]+")
+_ADDRESS = re.compile(r"(?:https?://|corpus:|almanac:|www\.)[^\s<>\"“”\]}|]+")
 _DOCUMENT = re.compile(r"\b(?:10\.\d{4,9}/[^\s\"<>\]]+|arxiv:\s?\d{4}\.\d{4,5})", re.I)
 _NUMBERED = re.compile(r"(?<=[\w.,;:!?)\"”’\]])\s?\[\^?(\d{1,3})\](?![(:\w])")
 _DEFINED = re.compile(r"^\s*(?:[-*]\s*)?\[?\^?(\d{1,3})[\].:)]+\s*:?\s*(.+)$", re.M)
@@ -211,7 +211,7 @@ def _address(text: str) -> str:
     text = text.rstrip(".,;:!?'’”*_`")
     while text.endswith(")") and text.count("(") < text.count(")"):
         text = text[:-1].rstrip(".,;:!?")
-    if text.startswith("corpus:"):
+    if text.startswith(("corpus:", "almanac:")):
         return text
     parts = urlsplit(text if "://" in text else f"https://{text}")
     query = f"?{parts.query}" if parts.query else ""

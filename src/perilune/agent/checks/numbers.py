@@ -36,7 +36,7 @@ _NUMBER = re.compile(
     r"(?P<percent>\s?(?:%|per ?cent\b))?",
     re.I,
 )
-_ADDRESS = re.compile(r"(?:https?://|corpus:|www\.)\S+|\]\([^)\s]*\)|\b10\.\d{4,9}/\S+")
+_ADDRESS = re.compile(r"(?:https?://|corpus:|almanac:|www\.)\S+|\]\([^)\s]*\)|\b10\.\d{4,9}/\S+")
 _NOT_FIGURES = re.compile(
     r"^\s{0,8}(?:#{1,6}\s*)?\d{1,3}(?:\.\d{1,3})*[.)](?=\s)|\b(?:step|part|option|phase|chapter|section|figure|"
     r"table|item|point|no\.|number|question|example|version|python|http)\s+#?\d[\d.]*|#\d+|\[\^?\d{1,3}\]|"

@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 from perilune.agent.tools.run_tests.tool import RunTests
@@ -19,10 +20,12 @@ from perilune.agent.working_copy import Changes, WorkingCopy, open_place
 from perilune.errors import ToolError
 from perilune.events import CheckMade
 
-_TEST = re.compile(
-    r"(?:^|/)(?:test_[^/]*\.py|[^/]*_test\.py|conftest\.py|pytest\.ini|tox\.ini|setup\.cfg|"
-    r"pyproject\.toml)$|(?:^|/)tests?/"
+_TEST = re.compile(r"(?:^|/)(?:test_[^/]*|[^/]*_test)\.py$")
+_HELPER = re.compile(r"(?:^|/)tests?/")
+_SETTING = re.compile(
+    r"(?:^|/)(?:conftest\.py|\.?pytest\.ini|tox\.ini|setup\.cfg|pyproject\.toml)$"
 )
+_SKIPPED = re.compile(r"\b(\d+) skipped")
 _NO_TESTS = "no test was found"
 
 
@@ -34,50 +37,76 @@ class Tests:
 
     async def examine(self, proposal: Proposal) -> CheckMade | None:
         copy = proposal.copy
-        changes = (
-            await asyncio.to_thread(copy.changes, f"{proposal.tools.run_id}-check")
-            if copy
-            else None
-        )
-        if changes is not None and not changes:
+        if copy is None:
+            passed, said = await _run(proposal, proposal.workspace)
+            return _judged(passed, said)
+        changes = await asyncio.to_thread(copy.changes, f"{proposal.tools.run_id}-check")
+        if not changes:
             return None
         passed, said = await _run(proposal, proposal.workspace)
-        if not passed and said.startswith(_NO_TESTS):
-            note = "there are no tests, so nothing shows that the change is right"
-            return made(self.name, [], notes=[note])
-        if not passed:
-            return made(self.name, [f"The tests do not pass: {said}"])
-        evidence = [f"run_tests: {said}"]
-        altered = [
-            path
-            for path in (changes.files if changes else ())
-            if _TEST.search(path) and copy is not None and path in copy.base.entries
-        ]
-        if altered and copy is not None and changes is not None:
-            passed, said = await self._as_they_were(proposal, copy, changes, altered)
+        check = _judged(passed, said)
+        before = [path for path in copy.base.entries if _TEST.search(path)]
+        if check.outcome == "noted" and before:
+            names = ", ".join(before[:5])
+            return made(self.name, [f"No test is run any more, though there were some: {names}"])
+        if check.outcome == "failed" or not before:
+            return check
+        evidence = list(check.evidence)
+        altered = [path for path in changes.files if _is_altered(path, copy)]
+        if altered:
+            passed, said = await _as_before(proposal, copy, changes, altered, before)
+            names = ", ".join(altered[:5])
             if not passed:
-                names = ", ".join(altered[:5])
-                text = f"You changed tests ({names}). As they were before, they do not pass: {said}"
+                text = f"You changed {names}. With them as before, the tests do not pass: {said}"
                 return made(self.name, [text], evidence=evidence)
-            evidence.append(f"run_tests with {', '.join(altered)} as before: {said}")
+            evidence.append(f"run_tests with {names} as before: {said}")
+        if (skipped := _skipped(said)) > 0:
+            everything = [*changes.paths]
+            _, base = await _as_before(proposal, copy, changes, everything, before)
+            if _skipped(base) < skipped:
+                text = f"Your change makes tests be skipped: {said}; before it was: {base[:200]}"
+                return made(self.name, [text], evidence=evidence)
         return made(self.name, [], evidence=evidence)
 
-    async def _as_they_were(
-        self, proposal: Proposal, copy: WorkingCopy, changes: Changes, altered: list[str]
-    ) -> tuple[bool, str]:
-        place = await asyncio.to_thread(open_place, copy.folder.parent / "tests-as-before")
-        try:
-            folder = await asyncio.to_thread(copy.restored, altered, place, changes)
-            return await _run(proposal, folder)
-        finally:
-            await asyncio.to_thread(shutil.rmtree, place, True)
+
+def _judged(passed: bool, said: str) -> CheckMade:
+    if not passed and said.startswith(_NO_TESTS):
+        note = "there are no tests, so nothing shows that the change is right"
+        return made(Tests.name, [], notes=[note])
+    if not passed:
+        return made(Tests.name, [f"The tests do not pass: {said}"])
+    return made(Tests.name, [], evidence=[f"run_tests: {said}"])
 
 
-async def _run(proposal: Proposal, folder: Path) -> tuple[bool, str]:
-    """Whether all tests of a folder pass, and what pytest said."""
+def _is_altered(path: str, copy: WorkingCopy) -> bool:
+    """A test of before that was changed or removed, or a setting of pytest, old or new."""
+    if _SETTING.search(path):
+        return True
+    return path in copy.base.entries and bool(_TEST.search(path) or _HELPER.search(path))
+
+
+def _skipped(said: str) -> int:
+    match = _SKIPPED.search(said.partition("\n")[0])
+    return int(match[1]) if match else 0
+
+
+async def _as_before(
+    proposal: Proposal, copy: WorkingCopy, changes: Changes, paths: list[str], tests: list[str]
+) -> tuple[bool, str]:
+    """The tests of before, run in a second copy in which these paths are as they were."""
+    place = await asyncio.to_thread(open_place, copy.folder.parent / "tests-as-before")
+    try:
+        folder = await asyncio.to_thread(copy.restored, paths, place, changes)
+        return await _run(proposal, folder, tests)
+    finally:
+        await asyncio.to_thread(shutil.rmtree, place, True)
+
+
+async def _run(proposal: Proposal, folder: Path, targets: Sequence[str] = ()) -> tuple[bool, str]:
+    """Whether the tests of a folder pass, and what pytest said."""
     context = dataclasses.replace(proposal.tools, workspace=folder)
     try:
-        result = await RunTests().run({}, context)
+        result = await RunTests().run({"target": list(targets)}, context)
     except ToolError as error:
         return False, error.message
     text = str(result.content).strip()

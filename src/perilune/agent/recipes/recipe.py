@@ -156,7 +156,10 @@ def read_recipe(folder: Path) -> Recipe:
     recipe.verifiers()
     from perilune.agent.tools import load_tools
 
-    load_tools(recipe.tools)
+    try:
+        load_tools(recipe.tools)
+    except UsageError as error:
+        raise UsageError(f"{file}: {error.message}", remedy=error.remedy) from None
     return recipe
 
 

@@ -1,4 +1,4 @@
-"""`search`: one query, answered by the configured provider."""
+"""`search`: a question in one or more wordings, answered by the configured provider."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread
+from perilune.agent.tools.search.fused import fused_search
 from perilune.agent.tools.search.providers import SearchProvider, default_provider
 
 
@@ -22,10 +23,11 @@ class Search(ReadingTool):
         provider = self._provider
         if provider is None:
             provider = await in_thread(default_provider)
-        query = str(arguments["query"])
-        hits = await provider.search(query, int(arguments.get("count", 8)))
+        queries = [str(each) for each in (arguments["query"], *arguments.get("also", []))]
+        hits = await fused_search(provider, queries, int(arguments.get("count", 8)))
         if not hits:
-            return ToolResult(f"nothing found for {query!r} ({provider.name})")
+            said = " nor ".join(map(repr, dict.fromkeys(queries)))
+            return ToolResult(f"nothing found for {said} ({provider.name})")
         lines = []
         for number, hit in enumerate(hits, 1):
             lines.append(f"{number}. {hit.title or '(no title)'}\n   {hit.url}\n   {hit.excerpt}")

@@ -1,0 +1,1 @@
+"""Tests of recipes, effort and their tools."""
