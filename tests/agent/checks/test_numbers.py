@@ -71,6 +71,12 @@ async def test_a_cited_page_must_hold_the_number(tmp_path: Path):
     assert (await Numbers().examine(desk.propose(good))).problems == []
     (problem,) = (await Numbers().examine(desk.propose(f"Tavor has 999 people [{one}]."))).problems
     assert f"it stands in {two}" in problem
+    both = f"Tavor has 4120 people [{one}], and Biken 999 [{two}]."
+    assert (await Numbers().examine(desk.propose(both))).problems == []
+    led = f"According to [{one}], 4120 people, and according to [{two}], 999."
+    assert (await Numbers().examine(desk.propose(led))).problems == []
+    exchanged = f"Tavor has 4120 people [{two}], and Biken 999 [{one}]."
+    assert len((await Numbers().examine(desk.propose(exchanged))).problems) == 2
 
 
 async def test_what_the_model_wrote_itself_is_no_ground(tmp_path: Path):

@@ -1,9 +1,9 @@
 """Numbers: each stands in a source, in a tool's output or in the task, or is computed anew.
 
 A number may be rounded, scaled ("4.1 million") or a percentage of what stands there. An equation in
-the answer is computed; its result counts when its operands do. In a sentence that cites pages, a
-number must stand in those pages or come from a tool that computes. Not looked at: code, addresses,
-the numbers of list items and headings, words for numbers.
+the answer is computed; its result counts when its operands do. A number with a citation must stand
+in the pages cited, or come from a tool that computes. Not looked at: code, addresses, the numbers
+of list items and headings, words for numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
 from perilune.agent.checks.equations import Equation, equations
-from perilune.agent.checks.passages import GROUP, passages, prose
+from perilune.agent.checks.passages import GROUP, cited_for, passages, prose
 from perilune.agent.verify import ECHOES, Proposal, made, plain_text
 from perilune.events import CheckMade
 
@@ -60,6 +60,8 @@ class Figure:
     slack: Decimal
     percent: bool = False
     hedged: bool = False
+    start: int = 0
+    end: int = 0
 
     def fits(self, other: Decimal) -> bool:
         """Whether the other number, rounded as this one is written, is this one."""
@@ -92,12 +94,13 @@ class Numbers:
         problems, evidence = _judge_equations(sums, grounds)
         unsupported: list[str] = []
         for sentence in passages(_without_own(proposal.text)).sentences:
-            for figure in _figures(sentence.text):
-                ground = grounds.ground(figure, sentence.cited)
+            for figure in _figures(_blanked(sentence.whole)):
+                cited = cited_for(sentence.whole, figure.start, figure.end)
+                ground = grounds.ground(figure, cited)
                 if ground is None and _counts_list(figure, proposal.text):
                     ground = "counted in the answer"
                 if ground is None:
-                    unsupported.append(_objection(figure, sentence.text, sentence.cited, grounds))
+                    unsupported.append(_objection(figure, sentence.text, cited, grounds))
                 else:
                     evidence.append(f"{figure.text}: {ground}")
         looked = grounds.looked or self._strict
@@ -122,17 +125,17 @@ class Grounds:
     def of(cls, proposal: Proposal) -> Grounds:
         places = [("task", _values("\n".join(proposal.said())))]
         looked = False
+        for each in proposal.state.evidence:
+            try:
+                places.append((each, _values(proposal.evidence.text(each))))
+            except KeyError:
+                continue
         for state in (proposal.state, *proposal.others):
             for message, origin in zip(state.messages, state.origins, strict=True):
                 name = str(message.get("name", ""))
                 if origin == "tool" and name not in ECHOES:
                     looked = True
                     places.append((name, _values(plain_text(message.get("content") or ""))))
-        for each in proposal.state.evidence:
-            try:
-                places.append((each, _values(proposal.evidence.text(each))))
-            except KeyError:
-                continue
         return cls(places, looked, [])
 
     def ground(self, figure: Figure, cited: Sequence[str] = ()) -> str | None:
@@ -156,6 +159,11 @@ class Grounds:
 def figures(text: str) -> list[Figure]:
     """The numbers of an answer that need a ground."""
     return _figures(GROUP.sub(" ", _without_own(text)))
+
+
+def _blanked(text: str) -> str:
+    """The same length, with blanks for citations."""
+    return GROUP.sub(lambda match: " " * len(match[0]), text)
 
 
 def _without_own(text: str) -> str:
@@ -187,7 +195,9 @@ def _figure(match: re.Match[str], hedged: bool) -> Figure | None:
     if hedged and not fraction:
         exponent += len(digits) - len(digits.rstrip("0")) if digits.strip("0") else 0
     slack = Decimal(10) ** exponent / 2
-    return Figure(match[0].strip(), value, slack, bool(match["percent"]), hedged)
+    return Figure(
+        match[0].strip(), value, slack, bool(match["percent"]), hedged, match.start(), match.end()
+    )
 
 
 def _scale(word: str | None) -> int:

@@ -49,10 +49,14 @@ class Quotation:
 
 @dataclass(frozen=True, slots=True)
 class Sentence:
-    """A sentence, or a row of a table, without its citations; `cited` are their ids."""
+    """A sentence, or a row of a table, without its citations; `cited` are their ids.
+
+    `whole` has its citations in it.
+    """
 
     text: str
     cited: tuple[str, ...]
+    whole: str
 
 
 @dataclass(slots=True)
@@ -147,23 +151,24 @@ def _take_apart(block: str, found: Passages) -> None:
     for number, sentence in enumerate(sentences):
         later = next((ids for ids in every[number + 1 :] if ids), ())
         for match in _HELD.finditer(sentence):
-            cited = _belonging(sentence, match) or later
+            cited = cited_for(sentence, match.start(), match.end()) or later
             found.quotations.append(Quotation(held[int(match[1])], cited))
         if _OPENING.search(sentence):
             found.unclosed.append(_whole(sentence, held))
         bare = _whole(GROUP.sub("", sentence), held).strip()
         if bare:
-            found.sentences.append(Sentence(bare, every[number]))
+            found.sentences.append(Sentence(bare, every[number], _whole(sentence, held)))
 
 
-def _belonging(sentence: str, quote: re.Match[str]) -> tuple[str, ...]:
-    """The citation right after a quotation, the one that introduces it, the next, or the last."""
+def cited_for(sentence: str, start: int, end: int) -> tuple[str, ...]:
+    """The ids that a part of a sentence belongs to: those of the citation right after it, of the
+    one that introduces it, of the next one, or of the last."""
     groups = list(_CITED.finditer(sentence))
-    after = [group for group in groups if group.start() >= quote.end()]
-    before = [group for group in groups if group.end() <= quote.start()]
-    if after and not re.search(r"[\w\0]", sentence[quote.end() : after[0].start()]):
+    after = [group for group in groups if group.start() >= end]
+    before = [group for group in groups if group.end() <= start]
+    if after and not re.search(r"[\w\0]", sentence[end : after[0].start()]):
         return ids_in(after[0][0])
-    if before and _LEAD_IN.match(sentence[before[-1].end() : quote.start()]):
+    if before and _LEAD_IN.match(sentence[before[-1].end() : start]):
         return ids_in(before[-1][0])
     if after:
         return ids_in(after[0][0])
