@@ -26,6 +26,7 @@ ROOM_CHECKS = (
     "perilune.chat.doctor",
     "perilune.engine.doctor",
     "perilune.agent.sandbox.doctor",
+    "perilune.agent.tools.search.doctor",
 )
 # What decides the speed of the CPU kernels, as /proc/cpuinfo spells it.
 CPU_FLAGS = (

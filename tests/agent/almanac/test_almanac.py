@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perilune.agent.tools.search.almanac import Almanac, Question, open_almanac, questions
 from perilune.agent.tools.search.almanac.almanac import PATH
@@ -13,6 +16,11 @@ from perilune.agent.tools.search.almanac.questions import split_of
 from perilune.errors import ToolError, UsageError
 
 LARGEST = 12 * 10**6  # bytes, of the issue
+WORDS = (
+    *("Chad", "chad", "Georgia", "US", "us", "Fe", "iron", "FRA", "Paris", "New", "York", "Mobile"),
+    *("population", "area", "capital", "of", "the", "mean", "define", "word", "airport", "code"),
+    *("populaton", "Germny", "'", "-", "26", "city", "element", "what", "is", "how", "many"),
+)
 ENOUGH = 0.95  # of the questions find their article in the first three
 
 
@@ -114,6 +122,16 @@ def test_questions_find_their_fact(almanac: Almanac, examined: list[Question], s
     assert len(missed) <= (1 - ENOUGH) * len(examined), missed
 
 
+@pytest.mark.parametrize(("kind", "stride"), [("country", 9), ("element", 4), ("city", 50)])
+def test_every_fact_is_found_by_its_name(almanac: Almanac, kind: str, stride: int) -> None:
+    addresses = almanac.well_known(kind, 45 if kind == "city" else 0)[::stride]
+    assert len(addresses) > 20
+    for address in addresses:
+        for fact in almanac.facts_of(address):
+            found = almanac.facts(f"{fact.attribute} of {fact.entity}", 2)
+            assert fact in found, str(fact)
+
+
 def test_questions_are_a_function_of_seed_and_split(examined: list[Question]) -> None:
     assert questions(20) == examined[:20]
     assert questions(20, seed=1) != examined[:20]
@@ -174,6 +192,26 @@ def test_no_query_breaks_it(almanac: Almanac, query: str) -> None:
     almanac.search(query, 3)
     almanac.facts(query, 3)
     assert len(almanac) > 40_000
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.text(max_size=60) | st.lists(st.sampled_from(WORDS), max_size=8).map(" ".join))
+def test_whatever_is_asked_the_answers_are_articles(query: str) -> None:
+    almanac = open_almanac()
+    hits, facts = almanac.search(query, 5), almanac.facts(query, 5)
+    assert len(hits) <= 5
+    assert len(facts) <= 5
+    for hit in hits:
+        assert almanac.document(hit.url).title == hit.title
+    for fact in facts:
+        assert fact in almanac.facts_of(fact.address)
+
+
+def test_several_threads_may_ask(almanac: Almanac) -> None:
+    asked = ["Chad area", "melting point of iron", "populaton of japn", "define dog"] * 8
+    alone = [almanac.facts(query) for query in asked]
+    with ThreadPoolExecutor(4) as threads:
+        assert list(threads.map(almanac.facts, asked)) == alone
 
 
 def test_a_file_that_is_no_almanac(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from perilune.agent.tools.search.doctor import doctor_checks
 from perilune.agent.tools.search.files import LARGEST_TEXT, FileReader, Found
 from perilune.agent.tools.search.library import Library, Report
 from perilune.agent.tools.search.pdf import PdfReader, Unreadable
@@ -228,6 +229,19 @@ def test_a_damaged_index_is_said_and_does_not_stop_the_others(
         library.document("corpus:bad/x")
     library.remove("bad")
     assert library.names() == ["notes"]
+
+
+def test_the_doctor_names_each_corpus(
+    notes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERILUNE_HOME", str(tmp_path / "home"))
+    Library().add(notes)
+    (tmp_path / "home" / "corpora" / "bad.sqlite").write_bytes(b"no database at all " * 500)
+    checks = {check.name: check for check in doctor_checks()}
+    assert checks["almanac"].ok
+    assert checks["corpus notes"].detail == f"4 documents of {notes}"
+    assert "perilune corpus rm bad" in checks["corpus bad"].remedy
+    assert not checks["corpus bad"].ok
 
 
 def test_names(library: Library, notes: Path, tmp_path: Path) -> None:

@@ -138,10 +138,11 @@ class Corpus:
             self._connection.close()
 
     def _match(self, expression: str, count: int) -> list[Hit]:
+        # By `rank`, not by bm25() itself: so the excerpts are made for the best only.
         statement = """
             select documents.title, documents.address, snippet(words, 1, '', '', ' ... ', 40)
             from words join documents on documents.id = words.rowid
-            where words match ? order by bm25(words, 4.0, 1.0), documents.id limit ?
+            where words match ? and rank match 'bm25(4.0, 1.0)' order by rank limit ?
         """
         with self._lock:
             rows = self._connection.execute(statement, (expression, count)).fetchall()

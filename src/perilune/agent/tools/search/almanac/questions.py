@@ -11,7 +11,7 @@ import hashlib
 import random
 import tomllib
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -47,7 +47,7 @@ def questions(
     random_source = random.Random(f"almanac questions {seed} {split}")  # noqa: S311
     book = almanac or open_almanac()
     phrasings = _phrasings()
-    pools = {kind: _entities(book, kind, split) for kind in _SHARES}
+    pools = _pools(book, split)
     made: dict[tuple[str, str], Question] = {}
     for _ in range(count * 50):
         if len(made) == count:
@@ -91,7 +91,14 @@ def _phrasings() -> dict[str, dict[str, dict[str, list[str]]]]:
     return loaded
 
 
-def _entities(book: Almanac, kind: str, split: Split) -> list[str]:
-    """The entities of a kind that one can ask for by name: well known, and the first of theirs."""
-    least = {"city": KNOWN_CITY, "airport": KNOWN_AIRPORT}.get(kind, 0)
-    return [each for each in book.well_known(kind, least) if split_of(each) == split]
+@lru_cache(maxsize=4)
+def _pools(book: Almanac, split: Split) -> dict[str, list[str]]:
+    """The entities of each kind that one can ask for by name: well known, and the first of
+    theirs."""
+    least = {"city": KNOWN_CITY, "airport": KNOWN_AIRPORT}
+    return {
+        kind: [
+            each for each in book.well_known(kind, least.get(kind, 0)) if split_of(each) == split
+        ]
+        for kind in _SHARES
+    }
