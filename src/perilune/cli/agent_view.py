@@ -116,8 +116,8 @@ class AgentView:
                 lines = [f"{MARKS[item.status]} {item.text}" for item in items]
                 self._card("plan", "\n".join(lines), "cyan")
                 self._planned = True
-            case UserMessage(source="task" | "steer" | "queue"):
-                pass
+            case UserMessage(source="task" | "steer" | "queue" | "verifier"):
+                pass  # what a check objects to is said by the check
             case UserMessage(content=content, source=source):
                 self._note(f"{source}: {first_line(content)}")
             case RunStarted():

@@ -17,6 +17,7 @@ from perilune.events import (
     RunStarted,
     ToolCall,
     ToolFinished,
+    ToolStarted,
     UserMessage,
 )
 
@@ -41,7 +42,7 @@ class Desk:
         kept = self.evidence.keep(source, text, title=title)
         return kept.id
 
-    def output(self, tool: str, text: str) -> None:
+    def output(self, tool: str, text: str, arguments: dict[str, Any] | None = None) -> None:
         """A tool was called and said this."""
         self._calls += 1
         call = f"c{self._calls}"
@@ -50,6 +51,7 @@ class Desk:
                 step=self._calls, tool_calls=[ToolCall(id=call, name=tool, arguments="{}")]
             )
         )
+        self._add(ToolStarted(call_id=call, name=tool, arguments=arguments or {}))
         self._add(ToolFinished(call_id=call, name=tool, content=text))
 
     def propose(self, answer: str, **more: Any) -> Proposal:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perilune.agent.checks.equations import compute, equations
-from perilune.agent.checks.numbers import Numbers, figures
+from perilune.agent.checks.numbers import Numbers, constants, figures
 from tests.agent.checks.desk import Desk
 
 FEW = settings(max_examples=40, deadline=None)
@@ -85,6 +85,16 @@ async def test_what_the_model_wrote_itself_is_no_ground(tmp_path: Path):
         desk.output(tool, "The answer is 77.")
         desk.output("search", "nothing found")
         assert (await Numbers().examine(desk.propose("It is 77."))).outcome == "failed"
+
+
+async def test_what_code_that_ran_computes_with_is_a_ground(tmp_path: Path):
+    """Its comments and texts are none, and code that failed neither."""
+    assert constants("n = 77 * 2.5  # 99\nprint('98', -3)") == {Decimal(77), Decimal("2.5"), 3}
+    assert constants("n = (") == set()
+    desk = Desk(tmp_path)
+    desk.output("python", "done", {"code": "x = 77  # 99"})
+    assert (await Numbers().examine(desk.propose("It is 77."))).outcome == "passed"
+    assert (await Numbers().examine(desk.propose("It is 99."))).outcome == "failed"
 
 
 async def test_where_nothing_was_looked_at_numbers_are_noted(tmp_path: Path):

@@ -1,6 +1,7 @@
 """Numbers: each stands in a source, in a tool's output or in the task, or is computed anew.
 
-A number may be rounded, scaled ("4.1 million") or a percentage of what stands there. An equation in
+A number may be rounded, scaled ("4.1 million") or a percentage of what stands there. What code that
+ran computes with counts as what it prints. An equation in
 the answer is computed; its result counts when its operands do. A number with a citation must stand
 in the pages cited, or come from a tool that computes. Not looked at: code, addresses, the numbers
 of list items and headings, words for numbers.
@@ -8,6 +9,7 @@ of list items and headings, words for numbers.
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -136,6 +138,9 @@ class Grounds:
                 if origin == "tool" and name not in ECHOES:
                     looked = True
                     places.append((name, _values(plain_text(message.get("content") or ""))))
+            for done in state.ledger:
+                if done.name == "python" and done.outcome == "ok":
+                    places.append((done.name, constants(str(done.arguments.get("code", "")))))
         return cls(places, looked, [])
 
     def ground(self, figure: Figure, cited: Sequence[str] = ()) -> str | None:
@@ -154,6 +159,16 @@ class Grounds:
         return any(value in values for _, values in self.places) or any(
             value == result for _, result in self.results
         )
+
+
+def constants(code: str) -> set[Decimal]:
+    """The numbers that a program computes with; comments and texts are none."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    found = (each.value for each in ast.walk(tree) if isinstance(each, ast.Constant))
+    return {Decimal(str(v)) for v in found if isinstance(v, int | float) and abs(v) < 1e15}
 
 
 def figures(text: str) -> list[Figure]:
