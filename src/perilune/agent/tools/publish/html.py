@@ -117,9 +117,10 @@ class Page:
                 else:
                     out.append(raw(f' <span class="address">({escape(target)})</span>'))
             elif child.type == "text":
+                # No break between a word and its citation.
                 out += [
                     raw(self._cite(piece)) if GROUP.fullmatch(piece) else _text(piece)
-                    for piece in re.split(f"({GROUP.pattern})", child.content)
+                    for piece in re.split(rf"\s*({GROUP.pattern})", child.content)
                     if piece
                 ]
             else:
