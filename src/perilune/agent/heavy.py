@@ -70,6 +70,11 @@ async def run_heavy(
         await prepare_merge(session.agent, run, done)
 
     result = await session.run(task, before=first)
+    chosen = verified_majority(done)
+    if chosen is not None and not result.answer:
+        # The merge could not be asked for, so the run has failed; but its work is not lost.
+        answer, verdict = chosen.result.answer, chosen.result.verdict
+        result = dataclasses.replace(result, answer=answer, verdict=verdict)
     usage = sum((each.result.usage for each in done), result.usage)
     steps = sum(each.result.steps for each in done) + result.steps
     return dataclasses.replace(result, usage=usage, steps=steps)

@@ -181,9 +181,13 @@ def rm(run: Run) -> None:
     from perilune.agent.home import data_home, find_run
     from perilune.agent.journal import Journal
     from perilune.agent.snapshot import SnapshotStore
+    from perilune.agent.state import fold
 
     folder = find_run(run)
     Journal(folder).release()  # not while the run is at work
+    copy = fold(_read(run).records).copy
+    if copy is not None:
+        shutil.rmtree(copy.folder, ignore_errors=True)
     shutil.rmtree(folder)
     freed = SnapshotStore(data_home()).forget(folder.name)
     print(f"removed {folder.name}, freed {freed / 1e6:.1f} MB of snapshots")

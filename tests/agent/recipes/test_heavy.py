@@ -12,7 +12,7 @@ from perilune.agent.budgets import Budget
 from perilune.agent.heavy import Trajectory, normal_answer, run_heavy, verified_majority
 from perilune.agent.home import runs_folder
 from perilune.agent.journal import read_journal
-from perilune.agent.models.scripted import Call, Reply
+from perilune.agent.models.scripted import Call, Refused, Reply
 from perilune.agent.snapshot import SnapshotStore
 from perilune.agent.state import RunState, fold
 from perilune.agent.verify import made, verdict_of
@@ -122,6 +122,14 @@ async def test_when_none_passes_the_merge_is_given_with_its_problems(make_agent:
     assert (result.answer, result.reason) == ("5", "unverified")
 
 
+async def test_when_the_merge_cannot_be_asked_for_the_majority_is_not_lost(make_agent: MakeAgent):
+    def tape(messages, declared):
+        return Refused("gone", kind="auth") if is_merge(messages) else Reply("7 km")
+
+    result = await heavy(make_agent(tape, verifiers=[SaysUnits()]), "How long?", 3)
+    assert (result.answer, result.reason, result.ok) == ("7 km", "model", False)
+
+
 async def test_each_has_a_copy_and_the_chosen_ones_files_are_taken(make_agent, workspace, home):
     (workspace / "log.txt").write_text("begun\n")
     lines = iter(["a", "b", "b"])
@@ -158,8 +166,6 @@ async def test_sources_of_the_trajectories_can_be_cited(make_agent: MakeAgent):
 
 
 async def test_one_that_fails_is_one_less_and_an_interrupt_ends_all(make_agent: MakeAgent):
-    from perilune.agent.models.scripted import Refused
-
     turns = iter(range(100))
 
     def tape(messages, declared):
