@@ -18,6 +18,7 @@ from pathlib import Path
 from perilune.agent.snapshot import Entry, Manifest, SnapshotStore, same_entry
 from perilune.agent.tools.workspace import SKIPPED
 
+COPY_PREFIX = "perilune-copy-"
 _LARGEST_SHOWN = 1 << 20
 
 
@@ -65,8 +66,7 @@ class WorkingCopy:
         return cls(store, origin, folder, manifest, made_again=gone)
 
     def changes(self, name: str) -> Changes:
-        """What the run has changed so far. Caches of tools (`__pycache__` and the like) are no
-        changes."""
+        """What the run has changed so far; not in machine-made folders (`.git`, `.venv`, caches)."""
         after = self.store.take(self.folder, name)
         paths = [
             path
@@ -154,7 +154,7 @@ def open_place(place: Path) -> Path:
     lie in the temporary folder, in one that nobody else can list.
     """
     if os.geteuid() == 0:
-        place = Path(tempfile.mkdtemp(prefix="perilune-copy-"))
+        place = Path(tempfile.mkdtemp(prefix=COPY_PREFIX))
     else:
         place.mkdir(parents=True, exist_ok=True, mode=0o700)
     place.chmod(0o711)

@@ -182,12 +182,14 @@ def rm(run: Run) -> None:
     from perilune.agent.journal import Journal
     from perilune.agent.snapshot import SnapshotStore
     from perilune.agent.state import fold
+    from perilune.agent.working_copy import COPY_PREFIX
 
     folder = find_run(run)
     Journal(folder).release()  # not while the run is at work
     copy = fold(_read(run).records).copy
-    if copy is not None:
-        shutil.rmtree(copy.folder, ignore_errors=True)
+    place = Path(copy.folder).parent if copy else folder
+    if place.name.startswith(COPY_PREFIX):
+        shutil.rmtree(place, ignore_errors=True)
     shutil.rmtree(folder)
     freed = SnapshotStore(data_home()).forget(folder.name)
     print(f"removed {folder.name}, freed {freed / 1e6:.1f} MB of snapshots")
