@@ -66,7 +66,7 @@ class WorkingCopy:
         return cls(store, origin, folder, manifest, made_again=gone)
 
     def changes(self, name: str) -> Changes:
-        """What the run has changed so far; not in machine-made folders (`.git`, `.venv`, caches)."""
+        """What the run has changed so far, but for machine-made folders (`.git`, `.venv`, ...)."""
         after = self.store.take(self.folder, name)
         paths = [
             path
