@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -218,4 +217,3 @@ def test_the_majority_counts_verified_answers_only():
 )
 def test_what_counts_as_the_same_answer(one: str, other: str, same: bool):
     assert (normal_answer(one) == normal_answer(other)) == same
-    assert Path("x")

@@ -49,6 +49,7 @@ _HEDGE = re.compile(
     r"(?:about|around|roughly|approximately|approx\.?|nearly|almost|over|under|more than|less than|"
     r"at least|at most|some|ca\.|circa|[~≈<>≤≥])\s*$", re.I,
 )  # fmt: skip
+_MINUS = re.compile(r"(?:^|[^\w)\]])[-−]$")
 _COMPUTING = frozenset({"python", "bash", "run_tests"})
 _LISTED = re.compile(r"^\s*(?:[-*+]|\d{1,3}[.)])\s+\S|^\s*\|(?!\s*:?-)", re.M)
 
@@ -231,10 +232,7 @@ def _values(text: str) -> set[Decimal]:
                 value = Decimal(reading)
             except InvalidOperation:
                 continue
-            before = text[max(0, match.start() - 2) : match.start()]
-            values.add(
-                -value if re.fullmatch(r"(?:.?[^\w)\]])?[-−]|^[-−]", before, re.S) else value
-            )
+            values.add(-value if _MINUS.search(text[: match.start()][-2:]) else value)
     for match in _NUMBER.finditer(text):
         figure = _figure(match, False)
         if figure is not None:
