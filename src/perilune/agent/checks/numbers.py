@@ -232,7 +232,9 @@ def _values(text: str) -> set[Decimal]:
                 value = Decimal(reading)
             except InvalidOperation:
                 continue
-            values.add(-value if _MINUS.search(text[: match.start()][-2:]) else value)
+            values.add(
+                -value if _MINUS.search(text[max(0, match.start() - 2) : match.start()]) else value
+            )
     for match in _NUMBER.finditer(text):
         figure = _figure(match, False)
         if figure is not None:
