@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "models": ("perilune.cli.models", "Show, verify and make checkpoints."),
     "convert": ("perilune.cli.convert", "Convert a checkpoint between storage formats."),
+    "exam": ("perilune.cli.exam", "Put suites of questions to a model."),
     "train": ("perilune.cli.train", "Make training data, and train a model."),
     "verify": (
         "perilune.cli.verify",

@@ -131,12 +131,26 @@ class Researcher:
         """Search for a name or a number that is mistyped, and see that there is no such."""
         word = next((word for word in search.query.split() if word[0].isupper()), "")
         word = word or search.query.split()[-1]
-        typed = _mistyped(word, self._stream)
+        typed = self._mistyped(word)
         self._think("search", query=typed)
         (text,) = yield self._turn(Call("search", {"query": typed}), mistake="empty_hit")
         if not text.startswith("nothing found"):
             raise LostError(f"a search for {typed!r} found something")
         self._think("empty_hit", typed=typed, word=word)
+
+    def _mistyped(self, word: str) -> str:
+        """A word with one slip that stands in no article: two letters in the wrong order, or a
+        digit too many."""
+        text = " ".join(f"{each.title} {each.text}" for each in self._task.articles())
+        known = set(re.findall(r"\w+", text))
+        typed = word
+        while typed in known or typed == word:
+            if word.isdigit():
+                typed = f"{word}{self._stream.below(1000)}"
+            else:
+                at = self._stream.between(1, len(word) - 2)
+                typed = f"{word[:at]}{word[at + 1]}{word[at]}{word[at + 2 :]}"
+        return typed
 
     def _fetch(self, articles: Sequence[str]) -> Generator[Turn, list[str], dict[str, str]]:
         """The pages of articles: all in one turn where calls are put together, or a few."""
@@ -237,15 +251,6 @@ def _shorter(search: Search) -> str:
     """Other words for a search: what is asked about, without what is asked of it."""
     first, *_, last = search.query.split()
     return first if first[0].isupper() else last
-
-
-def _mistyped(word: str, stream: Stream) -> str:
-    """A word with one slip: two neighbours in the wrong order, or a digit too many."""
-    if word.isdigit():
-        return f"{word}{stream.below(10)}"
-    places = [at for at in range(1, len(word) - 1) if word[at] != word[at + 1]]
-    at = stream.pick(places)
-    return f"{word[:at]}{word[at + 1]}{word[at]}{word[at + 2 :]}"
 
 
 def _raising(expression: str, stream: Stream) -> str:

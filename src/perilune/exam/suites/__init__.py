@@ -1,0 +1,4 @@
+"""Suites of questions put to a model, judged by their own rules, with statistics.
+
+See docs/exam.md.
+"""

@@ -1,0 +1,138 @@
+"""One completion of a model, put together, for suites that hold their own conversation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+
+from perilune.agent.chat_model import (
+    ContentDelta,
+    Finished,
+    Message,
+    ModelError,
+    ReasoningDelta,
+    ToolCallDelta,
+)
+from perilune.agent.limiter import limiter_for
+from perilune.agent.retry import RetryPolicy
+from perilune.events import Usage
+from perilune.exam.suites.suite import Examinee
+
+RETRY = RetryPolicy()
+
+
+@dataclass(frozen=True, slots=True)
+class Called:
+    """A call; `arguments` is None where the model wrote no JSON object."""
+
+    id: str
+    name: str
+    text: str
+    arguments: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole turn of the model. `cut` says that it was cut off at its token limit."""
+
+    content: str
+    reasoning: str
+    calls: tuple[Called, ...]
+    cut: bool
+    usage: Usage
+
+    def message(self) -> Message:
+        """The turn as it goes back into the conversation."""
+        message: Message = {"role": "assistant", "content": self.content}
+        if self.reasoning:
+            message["reasoning_content"] = self.reasoning
+        if self.calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.text},
+                }
+                for call in self.calls
+            ]
+        return message
+
+
+async def ask(
+    examinee: Examinee, messages: Sequence[Message], tools: Sequence[dict[str, Any]] = ()
+) -> Reply:
+    """The model's next turn; failures that may pass are waited for.
+
+    Raises ModelFailed where the model stays silent, ModelError of kind "context" where the
+    conversation does not fit its window.
+    """
+    model = examinee.model
+    limiter = limiter_for(model.endpoint)
+    attempt = 0
+    while True:
+        attempt += 1
+        try:
+            async with limiter.slot():
+                reply = await _complete(examinee, messages, tools)
+        except ModelError as error:
+            if error.kind == "context":
+                raise
+            wait = RETRY.wait(attempt, error)
+            if error.kind in ("rate_limit", "overloaded"):
+                limiter.limited(wait)
+            await asyncio.sleep(wait)
+        else:
+            limiter.succeeded()
+            return reply
+
+
+async def _complete(
+    examinee: Examinee, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
+) -> Reply:
+    content: list[str] = []
+    reasoning: list[str] = []
+    pieces: dict[int, list[ToolCallDelta]] = {}
+    finished: Finished | None = None
+    stream = examinee.model.complete(messages, tools, examinee.sampling)
+    async with aclosing(stream) as deltas:
+        async for delta in deltas:
+            match delta:
+                case ReasoningDelta(text):
+                    reasoning.append(text)
+                case ContentDelta(text):
+                    content.append(text)
+                case ToolCallDelta():
+                    pieces.setdefault(delta.index, []).append(delta)
+                case Finished():
+                    finished = delta
+    if finished is None:
+        raise ModelError("the completion has no end", kind="cut", retryable=True)
+    used = sum(len(message.get("tool_calls", ())) for message in messages)
+    calls = tuple(_called(pieces[index], used + index) for index in sorted(pieces))
+    return Reply(
+        "".join(content),
+        "".join(reasoning),
+        calls,
+        finished.reason == "length",
+        finished.usage or Usage(),
+    )
+
+
+def _called(pieces: Sequence[ToolCallDelta], number: int) -> Called:
+    name = next((piece.name for piece in pieces if piece.name), "")
+    given = next((piece.id for piece in pieces if piece.id), "")
+    text = "".join(piece.arguments for piece in pieces)
+    try:
+        arguments = json.loads(text) if text.strip() else {}
+    except ValueError:
+        arguments = None
+    return Called(
+        given or f"functions.{name}:{number}",
+        name,
+        text,
+        arguments if isinstance(arguments, dict) else None,
+    )

@@ -1,0 +1,1 @@
+"""The Berkeley Function-Calling Leaderboard, over the data and simulated APIs of `bfcl-eval`."""
