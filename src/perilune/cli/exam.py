@@ -35,8 +35,9 @@ def list_suites(as_json: AsJson = False) -> None:
         row: dict[str, Any] = {"suite": name, "about": suite.about, "missing": ""}
         try:
             row["version"] = suite.version()
-            row["categories"] = {each: suite.size(each) for each in suite.categories()}
-            row["default"] = list(suite.default_categories())
+            if as_json:  # reading all questions takes seconds
+                row["categories"] = {each: suite.size(each) for each in suite.categories()}
+                row["default"] = list(suite.default_categories())
         except UsageError as error:
             row["missing"] = error.remedy
         found.append(row)
@@ -45,12 +46,8 @@ def list_suites(as_json: AsJson = False) -> None:
         return
     for row in found:
         print(f"{row['suite']:<15}{row['about']}")
-        if row["missing"]:
-            print(f"{'':<15}not installed. {row['missing']}")
-            continue
-        sizes = [size for size in row["categories"].values() if size is not None]
-        count = f"{sum(sizes):,} questions" if sizes else "as many questions as are asked for"
-        print(f"{'':<15}{row['version']}: {count} in {len(row['categories'])} categories")
+        missing = f"not installed. {row['missing']}"
+        print(f"{'':<15}{missing if row['missing'] else row['version']}")
 
 
 @app.command()

@@ -170,9 +170,10 @@ async def run_exam(
         async with asyncio.TaskGroup() as group:
             for _ in range(min(at_once, len(waiting))):
                 group.create_task(work())
-    except* ModelFailed as failures:
+    except ExceptionGroup as failures:
         first = failures.exceptions[0]
-        assert isinstance(first, ModelFailed)
+        if not isinstance(first, ModelFailed):
+            raise first from None
         raise ModelFailed(
             f"the exam stopped after {len(results)} of {len(asked)} answers: {first.message}",
             remedy=f"{first.remedy} The same command with --out {folder} goes on.".strip(),
