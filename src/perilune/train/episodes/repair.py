@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
+from pathlib import PurePosixPath
 from typing import Literal
 
 from perilune.agent.models.scripted import Call
 from perilune.train.episodes import wording
 from perilune.train.episodes.turn import LostError, Policy, Turn
-from perilune.world.repair.mutations import MUTATIONS, apply, edits
+from perilune.world.repair.modules import MODULES
+from perilune.world.repair.mutations import apply, edits
 from perilune.world.repair.task import smallest_edit
 from perilune.world.seed import Stream
 from perilune.world.solution import Answer, EditFile
@@ -17,6 +19,9 @@ from perilune.world.task import Task
 
 Mistake = Literal["", "mismatch", "wrong_fix"]
 MISTAKES: tuple[Mistake, ...] = ("mismatch", "wrong_fix")
+
+NEAR = 4
+"""How many of the other bugs of a file are near enough to be taken for its repair."""
 
 _FAILED = re.compile(r"^(?:FAILED|ERROR) (\S+)", re.MULTILINE)
 
@@ -66,8 +71,6 @@ class Repairer:
         """Change the right lines in a wrong way, see that the tests fail, and do it right."""
         path = self._edit.path
         other = self._wrong_fix(wrong, right)
-        if other is None:
-            return (yield self._turn("repair", _call(self._edit)))
         first = smallest_edit(path, wrong, other)
         (text,) = yield self._turn("repair", _call(first), mistake="wrong_fix")
         if not text.startswith("changed"):
@@ -77,17 +80,13 @@ class Repairer:
         said = self._say("not_it", test=test)
         return (yield Turn(said, (_call(smallest_edit(path, other, right)),)))
 
-    def _wrong_fix(self, wrong: str, right: str) -> str | None:
-        """The file with another change to the broken lines; None where there is none to make."""
-        start = wrong.index(self._edit.old)
-        end = start + len(self._edit.old)
-        others = [
-            text
-            for mutation in MUTATIONS
-            for edit in edits(wrong, mutation)
-            if start <= edit.start and edit.end <= end and (text := apply(wrong, edit)) != right
-        ]
-        return self._stream.pick(others) if others else None
+    def _wrong_fix(self, wrong: str, right: str) -> str:
+        """The file with another bug in place of this one, near it; visible tests catch that too."""
+        path = self._edit.path
+        bugs = MODULES[PurePosixPath(path).stem].bugs
+        others = {apply(right, edits(right, mutation)[site]) for mutation, site in bugs} - {wrong}
+        near = sorted(others, key=lambda text: (len(smallest_edit(path, wrong, text).old), text))
+        return self._stream.pick(near[:NEAR])
 
     def _say(self, key: str, **fields: str) -> str:
         return wording.sentence(key, self._stream, **fields)
@@ -112,5 +111,5 @@ def _failing(report: str) -> str:
     """The first failing test of a report."""
     match = _FAILED.search(report)
     if match is None:
-        raise LostError("no test fails")
+        raise LostError(f"no test fails: {report[:200]}")
     return match[1]
