@@ -30,12 +30,13 @@ _START_S, _SCORE_S = 120.0, 60.0
 _SHOWN = 2000
 _REMEDY = "PERILUNE_SANDBOX_PYTHON can name a Python that has the same version."
 
-_SCORER = """
+_SCORER = r"""
 import reasoning_gym
 def _score(name, index, seed, question, answer):
     data = reasoning_gym.create_dataset(name, size=index + 1, seed=seed)
     entry = data[index]
-    return float(data.score_answer(answer, entry)) if entry["question"] == question else "other"
+    score = float(data.score_answer(answer, entry)) if entry["question"] == question else "other"
+    print("\nscore", score)  # a line of its own: some puzzles print while they are made
 """
 
 
@@ -121,15 +122,15 @@ class Scorer:
             cell = await self._session.run(f"_score({arguments})", _SCORE_S)
             if cell.lost:
                 self._started = False
-            said = cell.stdout.text().strip().splitlines()[-1:] if cell.ok else []
-            if said == ["'other'"]:
+            said = cell.stdout.text().rpartition("\nscore ")[2].strip() if cell.ok else ""
+            if said == "other":
                 raise UsageError(
                     f"the sandbox's reasoning-gym makes another puzzle of {category}",
                     remedy=_REMEDY,
                 )
             try:
-                return min(1.0, max(0.0, float(said[0])))
-            except (ValueError, IndexError):
+                return min(1.0, max(0.0, float(said)))
+            except ValueError:
                 return 0.0
 
     async def close(self) -> None:

@@ -17,7 +17,9 @@ from typing import Any
 from perilune.exam.suites.suite import require
 
 PACKAGE = "bfcl-eval"
-INSTALL = "--no-deps bfcl-eval, and pip install mpmath (the package asks for 27 others, for models)"
+INSTALL = (
+    "--no-deps bfcl-eval, and pip install mpmath (what it asks for else, its own runner needs)"
+)
 
 SINGLE: Mapping[str, str] = {
     "simple": "simple_python",
