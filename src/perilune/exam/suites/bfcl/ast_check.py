@@ -111,7 +111,8 @@ def _fits(
     """Whether the type is right, and whether the ground truth is of another than declared."""
     of_truth = next((type(each) for each in possible if each != ""), None)
     is_variable = of_truth is not None and of_truth is not expected
-    if type(value) is expected:
+    as_declared = type(value) is expected
+    if as_declared:
         if nested is None:
             return True, is_variable
         fits = any(
