@@ -105,16 +105,11 @@ class Almanac:
         if not found:
             found = [Candidate(article, 0) for article in self._match(asked, 2, " OR ")]
         likely = [each.article for each in found if each.score >= found[0].score - _MARGIN]
-        known = [(article, self._facts(article)) for article in likely[: max(count, 4)]]
-        facts: list[Fact] = []
-        for wanted in asked.attributes:
-            facts += [facts_of[wanted] for _, facts_of in known if wanted in facts_of]
-        if asked.attributes:  # by entity first, then by attribute
-            order = {article: place for place, article in enumerate(likely)}
-            address = {self._address(article): order[article] for article, _ in known}
-            facts.sort(key=lambda fact: address[fact.address])
+        known = [self._facts(article) for article in likely[: max(count, 4)]]
+        wanted = asked.attributes
+        facts = [facts_of[each] for facts_of in known for each in wanted if each in facts_of]
         if not facts:
-            facts = [fact for _, facts_of in known for fact in facts_of.values()]
+            facts = [fact for facts_of in known for fact in facts_of.values()]
         return facts[:count]
 
     def can_answer(self, query: str) -> bool:
