@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import json
 import math
+import re
 import tempfile
 import time
 from collections import Counter
@@ -20,12 +21,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from perilune.agent.evidence import CITATION
 from perilune.agent.models.engine import EngineModel
 from perilune.agent.nano import nano_agent, nano_folder
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.compact import CompactPython
 from perilune.agent.tools.lookup.facts import FactStore
 from perilune.agent.tools.lookup.tool import Lookup
+from perilune.agent.tools.search.almanac import questions as almanac_questions
+from perilune.agent.tools.search.almanac.text import key
 from perilune.errors import ToolError
 from perilune.events import Record, ToolFinished
 from perilune.train.nano.facts import facts_of_seed
@@ -53,11 +57,17 @@ class Tally:
     wrong: list[tuple[str, str]] = field(default_factory=list)
 
 
-class FaultyLookup(Lookup):
+class FaultyLookup:
     """`lookup` whose first call fails, or finds nothing."""
 
+    name = "lookup"
+    side_effects = False
+    parallel_safe = True
+    timeout = 30.0
+
     def __init__(self, store: FactStore | None, fault: int) -> None:
-        super().__init__(store)
+        self._lookup = Lookup(store)
+        self.description, self.parameters = self._lookup.description, self._lookup.parameters
         self._fault, self._calls = fault, 0
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
@@ -66,7 +76,7 @@ class FaultyLookup(Lookup):
             if self._fault % (len(FAULTS) + 1) == len(FAULTS):
                 return ToolResult("Not found.")
             raise ToolError(FAULTS[self._fault % len(FAULTS)])
-        return await super().run(arguments, context)
+        return await self._lookup.run(arguments, context)
 
 
 def says_so(answer: str) -> bool:
@@ -84,6 +94,21 @@ def world_cases(
         yield Case(
             task.prompt, facts_of_seed(seed), lambda answer, task=task: task.verify(answer).passed
         )
+
+
+def almanac_cases(count: int, *, colloquial: bool) -> Iterator[Case]:
+    """Real questions: the almanac's own examination, over names that nobody trained on."""
+    for question in almanac_questions(count):
+        asked = question.colloquial if colloquial else question.plain
+        yield Case(asked, None, lambda answer, q=question: says(answer, q.answer))
+
+
+def says(answer: str, value: float | str) -> bool:
+    """Whether an answer gives a value: the number, or all of the text up to its first comma."""
+    said = CITATION.sub("", answer)
+    if isinstance(value, str):
+        return key(value.split(",")[0]) in key(said)
+    return any(float(each) == value for each in re.findall(r"-?\d+(?:\.\d+)?", said))
 
 
 def mixed(*cases: Iterator[Case]) -> Iterator[Case]:
@@ -112,6 +137,10 @@ def families(count: int) -> dict[str, tuple[float, Callable[[], Iterator[Case]]]
         "comparison of 2 to 4": (0.92, lambda: world_cases("comparison", count, (2, 3, 4))),
         "unanswerable": (0.85, lambda: world_cases("unanswerable", count)),
         "empty hits, tool errors": (0.85, lambda: faulty_cases(count)),
+        "real almanac questions": (0.85, lambda: almanac_cases(min(count, 200), colloquial=False)),
+        "... in phrasings never trained on": (
+            0.70, lambda: almanac_cases(min(count, 200), colloquial=True),
+        ),
         "lookup, reserved phrasings": (
             0.0, lambda: world_cases("lookup", count, reserved=True),
         ),

@@ -16,6 +16,7 @@ from typing import Any
 from perilune.agent.models.scripted import Reply
 from perilune.agent.tools.lookup.facts import Fact, Facts
 from perilune.agent.tools.search.almanac.attributes import Attribute, read_attributes
+from perilune.agent.tools.search.almanac.questions import phrasings_by_kind
 from perilune.train.nano.names import invented_code, invented_name, invented_word
 from perilune.train.nano.policy import (
     Policy,
@@ -54,9 +55,8 @@ def lookup_question(stream: Stream) -> Question:
         name = invented_name(stream)
     elif stream.chance(0.08):
         attribute = stream.pick(_ATTRIBUTES)
-    phrasings = _PHRASINGS.get(attribute.name, ())
-    own = phrasings and stream.chance(0.6)
-    phrasing = stream.pick(phrasings) if own else stream.pick(_GENERAL["lookup"])
+    own = _PHRASINGS.get(attribute.name, ())
+    phrasing = stream.pick(own if own and stream.chance(0.6) else _GENERAL["lookup"])
     text, words, (said,) = _worded(stream, phrasing, _label(stream, attribute), [name])
     return Question(text, _lookup(said, words, attribute.name), facts)
 
@@ -142,14 +142,13 @@ def _worded(
     """-> the question, the words for the query, the names as they stand in the question."""
     template = phrasing.replace("{l}", label)
     template = template.replace("{x}", "\0").replace("{y}", "\1")
-    style = stream.below(8)
-    if style == 0:
+    if stream.chance(0.25):
         template, names = template.lower(), [name.lower() for name in names]
-    elif style == 1:
+    if stream.chance(0.25):
         template = template.rstrip("?.")
-    elif style == 2:
+    if stream.chance(0.25):
         template = _with_typo(stream, template)
-    words = " ".join(re.findall(r"\[([^\]]*)\]", template)[:1])
+    words = " ".join(dict.fromkeys(re.findall(r"\[([^\]]*)\]", template)))
     text = template.replace("[", "").replace("]", "")
     text = text.replace("\0", names[0])
     if len(names) > 1:
@@ -158,12 +157,8 @@ def _worded(
 
 
 def _with_typo(stream: Stream, template: str) -> str:
-    """One letter of a common word lost, doubled or changed places; names and [words] are left."""
-    spots = [
-        match.start()
-        for match in re.finditer(r"(?<=[a-z])[a-z](?=[a-z])", template)
-        if template.count("[", 0, match.start()) == template.count("]", 0, match.start())
-    ]
+    """One letter of a common word lost, doubled or changed places; names are left."""
+    spots = [match.start() for match in re.finditer(r"(?<=[a-z]{2})[a-z](?=[a-z]{2})", template)]
     if not spots:
         return template
     at = stream.pick(spots)
@@ -238,9 +233,27 @@ def _usable(alias: str) -> bool:
 
 
 def _load() -> tuple[dict[str, list[str]], dict[str, Any]]:
+    """Phrasings by attribute, those of `questions.toml` that are not kept for exams among them."""
     text = Path(__file__).with_name("gazetteer.toml").read_text("utf-8")
     tables = tomllib.loads(text)
-    return tables["phrasings"], tables["general"]
+    phrasings: dict[str, list[str]] = tables["phrasings"]
+    aliases = {each.name: each.aliases for each in read_attributes()}
+    for attributes in phrasings_by_kind().values():
+        for name, ways in attributes.items():
+            marked = [_marked(plain, name, aliases.get(name, ())) for plain in ways["plain"]]
+            phrasings.setdefault(name, []).extend(filter(None, marked))
+    return phrasings, tables["general"]
+
+
+def _marked(phrasing: str, name: str, aliases: tuple[str, ...]) -> str:
+    """A phrasing with the words that ask for its attribute in brackets; "" where there are none."""
+    for words in sorted({name, *aliases}, key=len, reverse=True):
+        found = re.search(rf"\b{re.escape(words)}\b", phrasing, re.IGNORECASE)
+        if found:
+            begin, end = found.span()
+            whole = f"{phrasing[:begin]}[{found[0]}]{phrasing[end:]}"
+            return whole.replace("{e}", "{x}")
+    return ""
 
 
 _PHRASINGS, _GENERAL = _load()

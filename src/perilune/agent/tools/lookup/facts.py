@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
+from perilune.agent.tools.search.almanac.text import edit_distance, may_be_near, tolerance
+
 MOST_LINES = 4
 """Facts shown for one query."""
 _LONGEST_NAME = 7
@@ -119,19 +121,33 @@ def _find(store: Facts, query: str, most: int) -> Found:
     asked = {_stem(word) for word in rest if word not in STOP_WORDS}
     if own and not asked:
         return _shown(list(own), most)
-    scores = {fact: len(asked & _words(fact)) for fact in own}
+    known = {fact: _words(fact) for fact in own}
     for fact in valued:
-        score = len(asked & (_words(fact) | _kind_words(fact)))
-        scores[fact] = max(score, scores.get(fact, 0))
-    best = max(scores.values(), default=0)
-    if best:
-        return _shown([fact for fact, score in scores.items() if score == best], most)
+        known[fact] = _words(fact) | _kind_words(fact)
+    for words in (asked, {_corrected(word, known.values()) for word in asked}):
+        scores = {fact: len(words & its) for fact, its in known.items()}
+        best = max(scores.values(), default=0)
+        if best:
+            return _shown([fact for fact, score in scores.items() if score == best], most)
     if valued and not asked:
         return _shown(list(valued), most)
     return Found(
         entities=tuple(dict.fromkeys(fact.entity for fact in own)),
         known=tuple(dict.fromkeys(fact.attribute for fact in own)),
     )
+
+
+def _corrected(word: str, known: Iterable[frozenset[str]]) -> str:
+    """The known word that a misspelt one is nearest to, within a slip or two; else itself."""
+    limit = tolerance(word)
+    near = {
+        each: edit_distance(word, each, limit)
+        for words in known
+        for each in words
+        if may_be_near(word, each, limit)
+    }
+    best = min(near, key=lambda each: (near[each], each), default=word)
+    return best if near.get(best, limit + 1) <= limit else word
 
 
 def normalised(text: str) -> str:

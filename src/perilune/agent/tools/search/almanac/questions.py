@@ -46,7 +46,7 @@ def questions(
     """`count` questions, no two for the same fact. Raises `ValueError` if there are fewer facts."""
     random_source = random.Random(f"almanac questions {seed} {split}")  # noqa: S311
     book = almanac or open_almanac()
-    phrasings = _phrasings()
+    phrasings = phrasings_by_kind()
     pools = _pools(book, split)
     made: dict[tuple[str, str], Question] = {}
     for _ in range(count * 50):
@@ -84,7 +84,8 @@ def _question(fact: Fact, plain: str, colloquial: str) -> Question:
 
 
 @cache
-def _phrasings() -> dict[str, dict[str, dict[str, list[str]]]]:
+def phrasings_by_kind() -> dict[str, dict[str, dict[str, list[str]]]]:
+    """Kind -> attribute -> "plain" or "colloquial" -> phrasings with `{e}` for the entity."""
     loaded: dict[str, dict[str, dict[str, list[str]]]] = tomllib.loads(
         _PHRASINGS.read_text("utf-8")
     )
