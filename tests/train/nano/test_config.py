@@ -1,0 +1,21 @@
+"""The recipe of nano in the repository is one that the reader takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from perilune.train.config import read_run_config
+from perilune.train.nano.mixture import KIND_WEIGHTS
+
+FILE = Path(__file__).parents[3] / "configs" / "nano.toml"
+
+
+def test_it_is_read_and_its_stages_follow_each_other():
+    run = read_run_config(FILE)
+    assert list(run.stages) == ["pretrain", "sft", "qat"]
+    assert [stage.start_from for stage in run.stages.values()] == [None, "pretrain", "sft"]
+    assert run.stages["qat"].qat is not None
+    for stage in run.stages.values():
+        for source in stage.data.sources:
+            assert source.name == "nano-episodes"
+            assert set(source.options.get("kinds", {})) <= set(KIND_WEIGHTS)
