@@ -134,6 +134,7 @@ def make(
         workspace=workspace,
         home=home,
         snapshot=False,
+        verifiers=(),
         retry=RetryPolicy(base=0.01),
     )
     limits = SwarmLimits(silence_seconds=1.0)

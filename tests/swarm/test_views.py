@@ -50,7 +50,7 @@ def test_run_swarm_and_look_at_it(cli: Cli, tmp_path: Path):
                    "--endpoint", server.url, "--tools", "none")  # fmt: skip
     assert (done.returncode, done.stdout) == (0, "The whole.\n"), done.stderr
     assert "reader-1 done (1 steps" in done.stderr
-    assert "2 sub-agents, 3 critical steps of 4 serial" in done.stderr
+    assert "2 assignments, 3 critical steps of 4 serial" in done.stderr
     declared = [each["function"]["name"] for each in server.requests[0]["tools"]]
     assert declared[:2] == ["create_subagent", "assign_task"]
     tree = cli("trace", "show", "last", "--tree")

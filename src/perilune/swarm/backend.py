@@ -42,6 +42,7 @@ class LocalBackend:
         self._workspaces = workspaces
         self._places = asyncio.Semaphore(limits.parallel)
         self._at_work: dict[str, SubAgent] = {}
+        self._early: dict[str, list[tuple[str, str]]] = {}
 
     async def work(
         self, assignment: Assignment, folder: Path, observe: Callable[[Record], None]
@@ -55,6 +56,8 @@ class LocalBackend:
             observe=observe,
         )
         self._at_work[assignment.call_id] = sub_agent
+        for verb, words in self._early.pop(assignment.call_id, ()):
+            getattr(sub_agent, verb)(words)
         try:
             async with self._places:
                 return await sub_agent.work()
@@ -64,10 +67,14 @@ class LocalBackend:
     async def steer(self, call_id: str, text: str) -> None:
         if call_id in self._at_work:
             self._at_work[call_id].steer(text)
+        else:  # its intent is on the way to the disk
+            self._early.setdefault(call_id, []).append(("steer", text))
 
     async def stop(self, call_id: str, reason: str) -> None:
         if call_id in self._at_work:
             self._at_work[call_id].stop(reason)
+        else:
+            self._early.setdefault(call_id, []).append(("stop", reason))
 
     async def close(self) -> None:
         """Nothing is left open: each sub-agent closes what it opened."""

@@ -21,10 +21,12 @@ from perilune.agent.context.view import content_text
 from perilune.agent.endings import DONE, UNVERIFIED
 from perilune.agent.evidence import CITATION
 from perilune.agent.journal import FILE_NAME, History, read_journal
+from perilune.agent.run import Run
 from perilune.agent.state import RunState, fold
 from perilune.errors import PeriluneError
 from perilune.events import (
     AssignmentStatus,
+    MessageReceived,
     Record,
     RequestSent,
     Retried,
@@ -77,6 +79,8 @@ class SubAgent:
         self._silence = silence_seconds
         self._tell = observe
         self._session: Session | None = None
+        self._begun = False
+        self._words: list[str] = []
         self._stopped = ""
         self._hung = ""
         self._sign = time.monotonic()
@@ -101,14 +105,25 @@ class SubAgent:
 
     def steer(self, text: str) -> None:
         """Say something to the sub-agent; it hears it at its next step."""
-        if self._session is not None:
+        if self._begun and self._session is not None:
             self._session.steer(text)
+        else:
+            self._words.append(text)
 
     def stop(self, reason: str) -> None:
         """End it; what it has is reported."""
         self._stopped = reason
-        if self._session is not None:
+        if self._begun and self._session is not None:
             self._session.interrupt(reason)
+
+    async def _catch_up(self, run: Run) -> None:
+        """What a person said before the run had begun."""
+        self._begun = True
+        for text in self._words:
+            run.append(MessageReceived(content=text, mode="steer"))
+        self._words.clear()
+        if self._stopped:
+            run.cancel.cancel(self._stopped)
 
     async def _work(self, began: float) -> Outcome:
         moved = not (self._folder / "workspace").exists()
@@ -123,12 +138,10 @@ class SubAgent:
         )
         async with agent.session(folder=self._folder) as session:
             self._session = session
-            if self._stopped:
-                session.interrupt(self._stopped)
             if moved and any(each.side_effects for each in session.state.ledger):
                 session.steer(MOVED)
             task = None if session.state.started else self.assignment.prompt
-            running = asyncio.ensure_future(session.run(task))
+            running = asyncio.ensure_future(session.run(task, before=self._catch_up))
             try:
                 await self._watch(running)
             finally:

@@ -41,7 +41,7 @@ def summary(state: SwarmState) -> str:
     """The counts in a line, the parallel ones beside the serial ones."""
     usage = state.usage
     parts = [
-        counted(len(state.assignments), "sub-agent"),
+        counted(len(state.assignments), "assignment"),
         f"{state.critical_steps} critical steps of {state.serial_steps} serial",
         f"{state.seconds:.1f} s of {state.serial_seconds():.1f} s serial",
         counted(state.tool_calls, "tool call"),

@@ -46,6 +46,7 @@ class ClusterBackend:
         self._database = Database(url)
         self._client: DBOSClient | None = None
         self._jobs: dict[str, Job] = {}
+        self._early: dict[str, list[tuple[str, str]]] = {}
 
     async def work(
         self, assignment: Assignment, folder: Path, observe: Callable[[Record], None]
@@ -54,6 +55,8 @@ class ClusterBackend:
         job = Job(run=run, assignment=assignment, limits=self._limits)
         self._jobs[assignment.call_id] = job
         try:
+            for verb, words in self._early.pop(assignment.call_id, ()):
+                await self._say(assignment.call_id, verb, words)
             if await asyncio.to_thread(self._database.outcome, job.workflow) is None:
                 await asyncio.to_thread(self._enqueue, job)
             body = await self._follow(job, observe)
@@ -83,7 +86,9 @@ class ClusterBackend:
 
     async def _say(self, call_id: str, verb: str, words: str) -> None:
         job = self._jobs.get(call_id)
-        if job is not None:
+        if job is None:  # its intent is on the way to the disk
+            self._early.setdefault(call_id, []).append((verb, words))
+        else:
             await asyncio.to_thread(self._database.say, job.workflow, verb, words)
 
     def _enqueue(self, job: Job) -> None:

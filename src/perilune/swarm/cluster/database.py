@@ -164,12 +164,12 @@ class Database:
             (workflow, verb, words),
         )
 
-    def heard(self, workflows: Sequence[str], after: int) -> list[tuple[int, str, str, str]]:
-        """`(id, workflow, verb, words)` left for these assignments since id `after`."""
+    def heard(self, workflows: Sequence[str]) -> list[tuple[int, str, str, str]]:
+        """`(id, workflow, verb, words)` left for these assignments, in order."""
         rows = self._query(
             "SELECT id, workflow, verb, words FROM perilune.controls "
-            "WHERE id > %s AND workflow = ANY(%s) ORDER BY id",
-            (after, list(workflows)),
+            "WHERE workflow = ANY(%s) ORDER BY id",
+            (list(workflows),),
         )
         return [(int(i), str(w), str(v), str(t)) for i, w, v, t in rows]
 

@@ -66,7 +66,7 @@ class Worker:
         self._parallel = parallel
         self._silent_seconds = silent_seconds
         self._at_work: dict[str, tuple[SubAgent, asyncio.AbstractEventLoop]] = {}
-        self._heard = 0
+        self._heard: set[int] = set()
         self._ending = threading.Event()
         self._keeper = threading.Thread(target=self._keep, daemon=True, name="keeper")
         self._dbos: type[DBOS] | None = None
@@ -177,8 +177,10 @@ class Worker:
         at_work = dict(self._at_work)
         if not at_work:
             return
-        for number, workflow, verb, words in self._database.heard(list(at_work), self._heard):
-            self._heard = max(self._heard, number)
+        for number, workflow, verb, words in self._database.heard(list(at_work)):
+            if number in self._heard:
+                continue
+            self._heard.add(number)
             sub_agent, loop = at_work[workflow]
             loop.call_soon_threadsafe(sub_agent.stop if verb == "stop" else sub_agent.steer, words)
 
