@@ -92,7 +92,8 @@ def test_a_failed_task_can_be_assigned_again(make_swarm: MakeSwarm, home):
         return Refused("gone", kind="auth") if tries[prompt] == 1 else Reply(f"{prompt} at last")
 
     main = [split("a", "b"), split("a", create=False), answer_with_results]
-    result = make_swarm(main, sub, [tools.look_up]).run("t")
+    limits = SwarmLimits(sub_agents=2)  # going on with its work makes no third
+    result = make_swarm(main, sub, [tools.look_up], limits=limits).run("t")
     assert result.answer.startswith("a at last")
     assert [each.partition(" ")[0] for each in result.missing] == ["worker-2"]
     again = events_of(home, result.run, AssignmentFinished)[-1]

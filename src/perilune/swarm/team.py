@@ -63,6 +63,7 @@ class Team:
         self._meter = meter
         self._listener = listener
         self._folder = Path()
+        self._folders: dict[str, str] = {}
         self._expected = 0
         self._used_tokens = 0
         self._deliveries: tuple[int, Deliveries] | None = None
@@ -207,9 +208,10 @@ class Team:
 
     def _refusal(self, assignment: Assignment) -> str:
         """Why an assignment may not begin; empty when it may."""
-        calls = list(self.state.assignments)
         limit = self._limits.sub_agents
-        if limit is not None and calls.index(assignment.call_id) >= limit:
+        before = self._folders_before(assignment.call_id)
+        self._folders[assignment.call_id] = assignment.folder
+        if limit is not None and len(before) >= limit and assignment.folder not in before:
             return f"the swarm's limit of {limit} sub-agents is reached; go on without it"
         for each in self.state.assignments.values():
             if each.call_id == assignment.call_id:
@@ -220,6 +222,19 @@ class Team:
             ):
                 return f"the same task is at work already, in call {each.call_id}"
         return ""
+
+    def _folders_before(self, call_id: str) -> set[str]:
+        """The sub-agents of the assignments before this one; one that went on counts once."""
+        folders: set[str] = set()
+        for each in self.state.assignments.values():
+            if each.call_id == call_id:
+                break
+            if each.finished is not None:
+                folders.add(each.finished.folder)
+            else:
+                own = folder_name(each.agent, each.call_id)
+                folders.add(self._folders.get(each.call_id, own))
+        return folders
 
     def _hand_over(
         self, assignment: Assignment, outcome: Outcome, context: ToolContext
