@@ -9,9 +9,10 @@ class SwarmLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """None is no limit.
 
     main_steps: completions of the orchestrator. sub_agent_steps: completions of one assignment.
-    sub_agents: of the whole swarm; one that goes on with its own work counts once. tool_calls: calls of all sub-agents together (calls beyond are
-    refused, so that each can still answer). tokens, cost, seconds: of the whole swarm; sub-agents
-    end at `1 - reserve` of them, so that the orchestrator can conclude with what there is.
+    sub_agents: of the whole swarm; one that goes on with its own work counts once. tool_calls:
+    calls of all agents together (calls beyond are refused, so that each can still answer). tokens,
+    cost, seconds: of the whole swarm; sub-agents end at `1 - reserve` of them, so that the
+    orchestrator can conclude with what there is.
 
     parallel: sub-agents at work at once. sub_agent_seconds: wall time of one assignment.
     silence_seconds: without any sign of life for so long a sub-agent counts as hung; what it waits
