@@ -7,6 +7,7 @@ folder; what is kept here is a fold of it.
 from __future__ import annotations
 
 import asyncio
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -309,8 +310,8 @@ class Team:
         path.write_text(outcome.report, "utf-8", "surrogatepass")
         source = self._folder / "swarm" / assignment.folder / "files"
         target = outputs / assignment.folder
-        if outcome.files and source.is_dir() and not target.exists():
-            source.rename(target)
+        if outcome.files and source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True)
         return path
 
     def _report_of(self, finished: AssignmentFinished) -> str:
