@@ -13,6 +13,7 @@ from torch import Tensor
 
 from perilune.model.model import KimiK2Model
 from perilune.model.moe import MixtureOfExperts
+from perilune.train.parallel import cut_like
 
 
 def routers_of(model: KimiK2Model) -> list[MixtureOfExperts]:
@@ -32,7 +33,8 @@ def update_biases(model: KimiK2Model, load_LE: Sequence[Tensor], rate: float) ->
         return
     for block, load_E in zip(routers_of(model), load_LE, strict=True):
         change_E = rate * torch.sign(load_E.mean() - load_E)
-        block.gate.e_score_correction_bias.add_(change_E - change_E.mean())
+        bias_E = block.gate.e_score_correction_bias
+        bias_E.add_(cut_like(change_E - change_E.mean(), bias_E))
 
 
 def max_violation(load_E: Tensor) -> float:

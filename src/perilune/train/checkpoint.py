@@ -30,6 +30,7 @@ from perilune.errors import CheckpointError, CorruptFileError, DiskFullError
 from perilune.model.model import KimiK2Model
 from perilune.train.balance import routers_of
 from perilune.train.optim.muon_clip import MuonClip
+from perilune.train.parallel import cut_like, whole
 
 WEIGHTS, OPTIMIZER, STATE = "weights.safetensors", "optimizer.safetensors", "state.json"
 BIAS = "e_score_correction_bias"
@@ -50,22 +51,34 @@ class Progress:
 
 
 def save_checkpoint(
-    folder: Path, optimizer: MuonClip, progress: Progress, *, keep: int, config: Mapping[str, Any]
+    folder: Path,
+    optimizer: MuonClip,
+    progress: Progress,
+    *,
+    keep: int,
+    config: Mapping[str, Any],
+    writes: bool = True,
 ) -> Path:
     """Write the checkpoint of a step into `folder`; returns its own folder.
+
+    All processes of a run call it (shards are gathered); the one that `writes` does.
 
     Raises DiskFullError or CheckpointError; the earlier checkpoints are untouched then.
     """
     place = folder / f"step-{progress.step:08}"
     partial = folder / f"{place.name}.partial"
+    weights = _weights(optimizer)
+    states = {name: whole(tensor) for name, tensor in optimizer.state.items()}
+    if not writes:
+        return place
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if partial.exists():
             shutil.rmtree(partial)
         partial.mkdir()
         hashes = {
-            WEIGHTS: _write(partial / WEIGHTS, save(_weights(optimizer))),
-            OPTIMIZER: _write(partial / OPTIMIZER, save(optimizer.state)),
+            WEIGHTS: _write(partial / WEIGHTS, save(weights)),
+            OPTIMIZER: _write(partial / OPTIMIZER, save(states)),
         }
         state = {
             "progress": asdict(progress),
@@ -108,7 +121,7 @@ def load_checkpoint(place: Path, optimizer: MuonClip) -> Progress:
     if stored.keys() != optimizer.state.keys():
         raise CorruptFileError("holds the state of another model", file=place / OPTIMIZER)
     for name, tensor in optimizer.state.items():
-        tensor.copy_(stored[name])
+        tensor.copy_(cut_like(stored[name].to(tensor.device), tensor))
     optimizer.steps = int(state["optimizer_steps"])
     random_state = bytearray.fromhex(state["torch_random_state"])
     torch.set_rng_state(torch.frombuffer(random_state, dtype=torch.uint8))
@@ -138,7 +151,7 @@ def load_weights(
                 file=place / WEIGHTS, tensor=name,
                 remedy="Give the configuration that this run was started with",
             )  # fmt: skip
-        target.copy_(stored[name])
+        target.copy_(cut_like(stored[name].to(target.device), target))
     if optimizer is not None:
         optimizer.publish()
 
@@ -157,8 +170,8 @@ def read_state(place: Path) -> dict[str, Any]:
 
 
 def _weights(optimizer: MuonClip) -> dict[str, Tensor]:
-    weights = {p.name: p.master for p in optimizer.parameters}
-    return {k: v.contiguous() for k, v in (weights | _biases(optimizer.model)).items()}
+    weights = {p.name: p.master for p in optimizer.parameters} | _biases(optimizer.model)
+    return {name: whole(tensor).contiguous() for name, tensor in weights.items()}
 
 
 def _biases(model: KimiK2Model) -> dict[str, Tensor]:

@@ -165,6 +165,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     model: ModelShape = ModelShape()
     seed: int = 0
     dtype: Literal["float32", "bfloat16"] = "float32"
+    sharded: bool = False  # FSDP2 over the processes of torchrun; else each holds all weights
     replicas: int = 2  # threads that compute micro-batches side by side on a CPU
 
 

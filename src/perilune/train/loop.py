@@ -23,6 +23,7 @@ from perilune.train.checkpoint import Progress, checkpoints, load_checkpoint, sa
 from perilune.train.config import StageConfig
 from perilune.train.metrics import MetricsLog
 from perilune.train.optim.muon_clip import MuonClip
+from perilune.train.parallel import World
 
 Observer = Callable[[dict[str, Any]], None]
 Step = Callable[[], dict[str, Any]]
@@ -47,6 +48,7 @@ def run_stage(
     minutes: float | None = None,
     resume: bool = False,
     observe: Observer = lambda _: None,
+    world: World | None = None,
 ) -> Outcome:
     """Run the steps that `open_step` makes; checkpoints and metrics go to `folder`.
 
@@ -58,14 +60,20 @@ def run_stage(
         raise UsageError(
             f"{folder} holds a run already", remedy="Go on with --resume, or remove the folder"
         )
+    world = world or World()
+    world.wait()  # until all have looked
     progress = load_checkpoint(found[-1], optimizer) if found else Progress()
-    log = MetricsLog(folder, steps_done=progress.step)
+    world.wait()
+    log = MetricsLog(folder, steps_done=progress.step) if world.writes else None
     config = msgspec.to_builtins(stage)
 
     def save() -> Path:
-        return save_checkpoint(
-            folder, optimizer, progress, keep=stage.keep_checkpoints, config=config
-        )
+        place = save_checkpoint(
+            folder, optimizer, progress, keep=stage.keep_checkpoints, config=config,
+            writes=world.writes,
+        )  # fmt: skip
+        world.wait()
+        return place
 
     last_saved = time.monotonic()
     with _signals() as asked_to_stop, open_step(progress) as step:
@@ -73,16 +81,18 @@ def run_stage(
             if progress.step >= stage.schedule.total_steps:
                 ended, progress.finished = "finished", True
                 break
-            if asked_to_stop():
+            if world.agree(asked_to_stop()):
                 ended = "signal"
                 break
-            if minutes is not None and time.monotonic() - started >= minutes * 60:
+            over = minutes is not None and time.monotonic() - started >= minutes * 60
+            if minutes is not None and world.agree(over):
                 ended = "time"
                 break
             values = step()
-            log.write(values)
-            observe(values)
-            if time.monotonic() - last_saved >= stage.checkpoint_minutes * 60:
+            if log is not None:
+                log.write(values)
+                observe(values)
+            if world.agree(time.monotonic() - last_saved >= stage.checkpoint_minutes * 60):
                 save()
                 last_saved = time.monotonic()
     return Outcome(ended, progress, save())

@@ -10,6 +10,7 @@ it, R rotary part, V value width, E experts, K chosen experts, G sequences, M tr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -51,16 +52,11 @@ def hidden_states(model: KimiK2Model, batch: RaggedBatch, measured: Measured) ->
     rotation = decoder.rotary(batch.positions_N)
     for layer in decoder.layers:
         assert isinstance(layer, DecoderLayer)
-        norm = layer.input_layernorm
-        h_ND = rms_norm(x_ND, norm.weight, norm.eps)
-        x_ND = x_ND + _attention(layer.self_attn, h_ND, rotation, batch.spans, measured)
-        norm = layer.post_attention_layernorm
-        h_ND = rms_norm(x_ND, norm.weight, norm.eps)
-        if isinstance(layer.mlp, MixtureOfExperts):
-            x_ND = x_ND + _mixture(layer.mlp, h_ND, batch, measured)
-        else:
-            assert isinstance(layer.mlp, MLP)
-            x_ND = x_ND + _mlp(layer.mlp, h_ND)
+        run = layer if hasattr(layer, CALLED) else partial(_layer, layer)
+        x_ND, balance = run(x_ND, rotation, batch, measured)
+        if balance is not None:
+            before = measured.balance_loss
+            measured.balance_loss = balance if before is None else before + balance
     return rms_norm(x_ND, decoder.norm.weight, decoder.norm.eps)
 
 
@@ -68,9 +64,49 @@ def token_losses(
     model: KimiK2Model, batch: RaggedBatch, measured: Measured
 ) -> tuple[Tensor, Tensor]:
     """-> negative log likelihood of every trained token [M], and whether it had the top logit."""
+    run = model if hasattr(model, CALLED) else partial(_token_losses, model)
+    nll_M, right_M = run(batch, measured)
+    return nll_M, right_M
+
+
+CALLED = "calls_training_forward"
+
+
+def call_as_trained(model: KimiK2Model) -> None:
+    """Let `model(batch, measured)` and its layers compute the training forward.
+
+    For what hooks into calls of modules, as FSDP does. Plain training does without.
+    """
+    model.forward = partial(_token_losses, model)  # type: ignore[method-assign]
+    setattr(model, CALLED, True)
+    for layer in model.model.layers:
+        assert isinstance(layer, DecoderLayer)
+        layer.forward = partial(_layer, layer)  # type: ignore[method-assign]
+        setattr(layer, CALLED, True)
+
+
+def _token_losses(
+    model: KimiK2Model, batch: RaggedBatch, measured: Measured
+) -> tuple[Tensor, Tensor]:
     x_ND = hidden_states(model, batch, measured)
     x_MD = x_ND.index_select(0, batch.rows_M)
     return head_loss(x_MD, model.lm_head.weight.to(x_MD.dtype), batch.labels_M)
+
+
+def _layer(
+    layer: DecoderLayer, x_ND: Tensor, rotation: Rotation, batch: RaggedBatch, measured: Measured
+) -> tuple[Tensor, Tensor | None]:
+    """-> hidden states and, of a mixture layer, the balance loss."""
+    norm = layer.input_layernorm
+    h_ND = rms_norm(x_ND, norm.weight, norm.eps)
+    x_ND = x_ND + _attention(layer.self_attn, h_ND, rotation, batch.spans, measured)
+    norm = layer.post_attention_layernorm
+    h_ND = rms_norm(x_ND, norm.weight, norm.eps)
+    if isinstance(layer.mlp, MixtureOfExperts):
+        y_ND, balance = _mixture(layer.mlp, h_ND, batch, measured)
+        return x_ND + y_ND, balance
+    assert isinstance(layer.mlp, MLP)
+    return x_ND + _mlp(layer.mlp, h_ND), None
 
 
 def _attention(
@@ -115,7 +151,7 @@ def _mlp(module: MLP, x_ND: Tensor) -> Tensor:
 
 def _mixture(
     module: MixtureOfExperts, x_ND: Tensor, batch: RaggedBatch, measured: Measured
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     router, stack = module.gate, module.experts
     assert isinstance(router, Router) and isinstance(stack, Experts)
     scores_NE = F.linear(x_ND.float(), router.weight.float()).sigmoid()
@@ -129,11 +165,9 @@ def _mixture(
         weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
     weights_NK = weights_NK * router.routed_scaling_factor
     balance = _balance_loss(scores_NE, chosen_NE, router.top_k, batch)
-    before = measured.balance_loss
-    measured.balance_loss = balance if before is None else before + balance
     gate, up, down = (w.to(x_ND.dtype) for w in (stack.gate_proj, stack.up_proj, stack.down_proj))
     y_ND = experts(x_ND, weights_NK, indices_NK, gate, up, down)
-    return y_ND + _mlp(module.shared_experts, x_ND)
+    return y_ND + _mlp(module.shared_experts, x_ND), balance
 
 
 def _balance_loss(scores_NE: Tensor, chosen_NE: Tensor, top_k: int, batch: RaggedBatch) -> Tensor:

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor
 
 from perilune.model.model import KimiK2Model
+from perilune.train.balance import routers_of
 from perilune.train.batch import RaggedBatch
 from perilune.train.network import Measured, token_losses
 from perilune.train.optim.parameters import Parameter
+from perilune.train.parallel import World
 
 TokenLoss = Callable[[Tensor], Tensor]
 
@@ -48,10 +50,12 @@ class Replicas:
         *,
         threads: int = 1,
         dtype: torch.dtype = torch.float32,
+        world: World | None = None,
     ) -> None:
-        self.model, self.dtype = model, dtype
+        self.model, self.dtype, self.world = model, dtype, world or World()
         self.device = model.lm_head.weight.device
-        self.threads = threads if self.device.type == "cpu" else 1
+        one = self.device.type != "cpu" or self.world.sharded
+        self.threads = 1 if one else threads
         self._values = [p.value for p in parameters]
         self.executor: Executor | None = None
         if self.threads > 1:
@@ -73,6 +77,7 @@ class Replicas:
         if losses is None:
             losses = [lambda nll_M: nll_M.sum() / trained] * len(batches)
         jobs = list(zip(batches, losses, strict=True))
+        jobs = jobs[self.world.rank :: self.world.size]
         parts = [jobs[r :: self.threads] for r in range(self.threads)]
 
         def work(part: Sequence[tuple[RaggedBatch, TokenLoss]]) -> list[_Part]:
@@ -87,21 +92,45 @@ class Replicas:
 
         run = map if self.executor is None else self.executor.map
         done = list(run(work, [part for part in parts if part]))
-        gradients = done[0][0].gradients
-        for other in done[1:]:
-            torch._foreach_add_(gradients, other[0].gradients)
+        if done:
+            gradients = done[0][0].gradients
+            for other in done[1:]:
+                torch._foreach_add_(gradients, other[0].gradients)
+        else:  # fewer micro-batches than processes
+            gradients = [torch.zeros_like(value) for value in self._values]
         # Back in the order of the batches.
-        flat = [done[i % len(done)][i // len(done)] for i in range(len(batches))]
-        measured = [one.measured for one in flat]
+        flat = [done[i % len(done)][i // len(done)] for i in range(len(jobs))]
+        return self._exchanged(gradients, flat, trained, documents)
+
+    def _exchanged(
+        self, gradients: list[Tensor], flat: Sequence[_Part], trained: int, documents: int
+    ) -> StepGradients:
+        """Sums over all processes; `nll` and `right` stay those of this one's micro-batches."""
+        blocks, layers = len(routers_of(self.model)), len(self.model.model.layers)
+        config = self.model.config
+        load_LE = [torch.zeros(config.n_routed_experts, device=self.device) for _ in range(blocks)]
+        max_logit_LH = [
+            torch.full((config.num_attention_heads,), -torch.inf, device=self.device)
+            for _ in range(layers)
+        ]
+        sums = torch.zeros(2, dtype=torch.float64)
+        for one in flat:
+            for load, more in zip(load_LE, one.measured.load_LE, strict=True):
+                load += more
+            for logit, other in zip(max_logit_LH, one.measured.max_logit_LH, strict=True):
+                torch.maximum(logit, other, out=logit)
+            sums += torch.tensor([float(one.nll.sum()), _number(one.measured.balance_loss)])
+        totals = sums.float().to(self.device) if self.world.size > 1 else sums
+        if not self.world.sharded:  # FSDP has added the gradients up already
+            self.world.sum(gradients)
+        self.world.sum([totals, *load_LE])
+        self.world.maximum(max_logit_LH)
         return StepGradients(
             gradients=gradients,
-            loss=sum(float(one.nll.sum()) for one in flat) / trained,
-            balance_loss=sum(_number(m.balance_loss) for m in measured) / documents,
-            load_LE=[sum(ls[1:], ls[0]) for ls in zip(*(m.load_LE for m in measured), strict=True)],
-            max_logit_LH=[
-                torch.stack(ms).amax(0)
-                for ms in zip(*(m.max_logit_LH for m in measured), strict=True)
-            ],
+            loss=float(totals[0]) / trained,
+            balance_loss=float(totals[1]) / documents,
+            load_LE=load_LE,
+            max_logit_LH=max_logit_LH,
             nll=[one.nll for one in flat],
             right=[one.right for one in flat],
         )
@@ -112,8 +141,22 @@ class Replicas:
         loss = token_loss(nll_M)
         if measured.balance_loss is not None:
             loss = loss + balance_factor * measured.balance_loss
-        gradients = list(torch.autograd.grad(loss, self._values))
+        if self.world.sharded:
+            # FSDP divides the sum over the processes by their number.
+            (loss * self.world.size).backward()  # type: ignore[no-untyped-call]
+            gradients = []
+            for value in self._values:
+                assert value.grad is not None
+                gradients.append(value.grad)
+                value.grad = None
+        else:
+            gradients = list(torch.autograd.grad(loss, self._values))
         return _Part(gradients, measured, nll_M.detach(), right_M)
+
+    @property
+    def workers(self) -> int:
+        """Micro-batches that are computed side by side, over all processes."""
+        return self.threads * self.world.size
 
     @torch.no_grad()
     def losses(self, batches: Sequence[RaggedBatch]) -> list[tuple[Tensor, Tensor]]:

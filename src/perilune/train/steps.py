@@ -55,10 +55,12 @@ def supervised_step(
         def step() -> dict[str, Any]:
             begin = time.monotonic()
             documents, skipped = draw(stream, stage.tokens_per_step, stage.data.max_tokens)
-            parts, batches = micro_batches(documents, stage.micro_tokens, replicas.threads)
+            parts, batches = micro_batches(documents, stage.micro_tokens, replicas.workers)
             drawn = time.monotonic()
             result = replicas.gradients(batches, stage.balance.loss_factor)
             values = apply(result, stage, optimizer, replicas, progress)
+            mine = parts[replicas.world.rank :: replicas.world.size]
+            own = batches[replicas.world.rank :: replicas.world.size]
             results = list(zip(result.nll, result.right, strict=True))
             progress.position = stream.position
             values |= count(batches, progress, begin)
@@ -66,9 +68,9 @@ def supervised_step(
                 "documents": len(documents),
                 "skipped": skipped,
                 "seconds_data": drawn - begin,
-                "sources": source_metrics(parts, batches, results),
+                "sources": source_metrics(mine, own, results),
             }
-            if held_out and progress.step % stage.eval_every == 0:
+            if held_out and progress.step % stage.eval_every == 0:  # each process the same
                 values["eval"] = evaluate(replicas, held_out, stage)
             return values
 
@@ -179,7 +181,7 @@ def _held_out(spec: MixtureSpec, stage: StageConfig) -> list[Document]:
 
 
 def _mean_right(result: StepGradients) -> float:
-    right = torch.cat(result.right)
+    right = torch.cat(result.right) if result.right else torch.zeros(0)
     return float(right.float().mean()) if len(right) else 0.0
 
 

@@ -22,6 +22,7 @@ from perilune.train.config import OptimConfig
 from perilune.train.optim.newton_schulz import orthogonalise
 from perilune.train.optim.parameters import parameter_table
 from perilune.train.optim.qk_clip import clip_attention
+from perilune.train.parallel import cut_like, local, whole
 
 MATCHED_RMS = 0.2  # root mean square of a Muon update, as AdamW's is in practice
 
@@ -88,7 +89,8 @@ class MuonClip:
         the largest attention score since the last step, [H] a layer. Nothing is changed where a
         gradient is not finite: the norm in the report says so.
         """
-        norm = float(torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients])))
+        norms = [whole(g.norm()) for g in gradients]
+        norm = float(torch.linalg.vector_norm(torch.stack(norms)))
         report = StepReport(grad_norm=norm)
         if not math.isfinite(norm):
             return report
@@ -112,7 +114,7 @@ class MuonClip:
         """Make the network's rounded copies from their masters."""
         for p in self.parameters:
             if p.rounding is not None:
-                p.value.copy_(p.rounding(p.master))
+                local(p.value).copy_(p.rounding(local(p.master)))
 
     def _muon(
         self, indices: Sequence[int], gradients: Sequence[Tensor], scale: float
@@ -123,7 +125,7 @@ class MuonClip:
             p, gradient = self.parameters[i], gradients[i]
             momentum = self.state[f"momentum.{p.name}"]
             momentum.lerp_(gradient, 1 - config.momentum)
-            look_ahead.append(p.as_blocks(gradient.lerp_(momentum, config.momentum)))
+            look_ahead.append(p.as_blocks(whole(gradient.lerp_(momentum, config.momentum))))
         orthogonal = orthogonalise(
             torch.cat(look_ahead), method=config.method, steps=config.steps, snap=config.snap
         )
@@ -134,8 +136,8 @@ class MuonClip:
             begin += p.blocks
             factor = MATCHED_RMS * math.sqrt(max(p.block_shape))
             rms[p.name] = factor * float(update.norm()) / math.sqrt(p.master.numel())
-            weight = p.as_blocks(p.master)
-            weight.mul_(1 - lr * config.weight_decay).add_(update, alpha=-lr * factor)
+            step = cut_like(update.reshape(p.master.shape), p.master)
+            p.master.mul_(1 - lr * config.weight_decay).add_(step, alpha=-lr * factor)
         return rms
 
     def _adam(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from perilune.model.attention import LatentAttention
+from perilune.train.parallel import cut_like, whole
 
 
 @torch.no_grad()
@@ -25,9 +26,11 @@ def clip_attention(module: LatentAttention, max_H: Tensor, threshold: float) -> 
     if count:
         gamma_H = torch.where(high_H, threshold / max_H, 1.0)[:, None, None]
         query = module.q_b_proj if module.low_rank_query else module.q_proj
-        query_HQI = torch.unflatten(query.weight.detach(), 0, (module.num_heads, -1))
-        key_HUL = torch.unflatten(module.kv_b_proj.weight.detach(), 0, (module.num_heads, -1))
-        query_HQI[:, : module.nope_dim] *= gamma_H.sqrt()
-        query_HQI[:, module.nope_dim :] *= gamma_H
-        key_HUL[:, : module.nope_dim] *= gamma_H.sqrt()
+        for part, rotary in ((query, gamma_H), (module.kv_b_proj, torch.ones_like(gamma_H))):
+            weight = part.weight.detach()
+            # Query: nope rows, then rotary rows. Key and value: nope rows, then the values.
+            full_HRI = torch.unflatten(whole(weight), 0, (module.num_heads, -1)).clone()
+            full_HRI[:, : module.nope_dim] *= gamma_H.sqrt()
+            full_HRI[:, module.nope_dim :] *= rotary
+            weight.copy_(cut_like(full_HRI.flatten(0, 1), weight))
     return count

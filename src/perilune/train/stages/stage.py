@@ -18,7 +18,7 @@ from perilune.train.config import RunConfig, StageConfig
 from perilune.train.initialise import initialise
 from perilune.train.loop import Observer, Outcome, run_stage
 from perilune.train.optim.muon_clip import MuonClip
-from perilune.train.optim.parameters import parameter_table
+from perilune.train.parallel import join_world, shard_model
 from perilune.train.qat import start_qat
 from perilune.train.replicas import Replicas
 from perilune.train.rl.step import rl_step
@@ -41,22 +41,28 @@ def train_stage(
     if device == "cuda" and not torch.cuda.is_available():
         raise UsageError("there is no CUDA device here", remedy="Use --device cpu")
     folder = Path(config.folder) / name
+    world = join_world(device, sharded=config.sharded)
+    if world.sharded and stage.rl is not None:
+        raise UsageError("rollouts need whole weights", remedy="Set sharded = false for [rl]")
     model = starting_model(config, stage, resumes=resume and bool(checkpoints(folder)))
     model.to(device)
     if stage.qat is not None:
         check_qat(config, stage)
+    if world.sharded:
+        shard_model(model, world)
     optimizer = MuonClip(model, stage.optim)
     if stage.qat is not None:
         start_qat(optimizer, stage.qat.group_size)
     replicas = Replicas(
-        model, parameter_table(model), threads=config.replicas, dtype=DTYPES[config.dtype]
-    )
+        model, optimizer.parameters, threads=config.replicas, dtype=DTYPES[config.dtype],
+        world=world,
+    )  # fmt: skip
     try:
         open_step = rl_step if stage.rl is not None else supervised_step
         return run_stage(
             stage, folder, optimizer,
             partial(open_step, stage, optimizer, replicas, config.tokenizer),
-            minutes=minutes, resume=resume, observe=observe,
+            minutes=minutes, resume=resume, observe=observe, world=world,
         )  # fmt: skip
     finally:
         replicas.close()
