@@ -63,7 +63,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     return metrics_of(file)
 
 
-@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("sharded", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_two_processes_are_one(tmp_path: Path, alone: list[dict[str, Any]], sharded: bool) -> None:
     file = write_config(tmp_path / "two", sharded=sharded)
     run_two(file)

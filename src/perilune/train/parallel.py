@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from perilune.model.model import KimiK2Model
+
+if TYPE_CHECKING:
+    from torch.distributed.tensor import DTensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +101,30 @@ def shard_model(model: KimiK2Model, world: World) -> None:
 
 def whole(tensor: Tensor) -> Tensor:
     """A sharded tensor gathered; any other as it is. All processes must ask together."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    shards = _sharded(tensor)
+    return tensor if shards is None else shards.full_tensor()
 
 
 def cut_like(full: Tensor, like: Tensor) -> Tensor:
     """This process's shard of a tensor that all processes hold, as `like` is sharded."""
-    if not isinstance(like, DTensor):
+    shards = _sharded(like)
+    if shards is None:
         return full
-    return distribute_tensor(full, like.device_mesh, like.placements, src_data_rank=None)
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(full, shards.device_mesh, shards.placements, src_data_rank=None)
 
 
 def local(tensor: Tensor) -> Tensor:
     """The part of a tensor that this process holds."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    shards = _sharded(tensor)
+    return tensor if shards is None else shards.to_local()
+
+
+def _sharded(tensor: Tensor) -> DTensor | None:
+    """The tensor as a DTensor, if it is one. Their import costs most of a second."""
+    if not hasattr(tensor, "placements"):
+        return None
+    from torch.distributed.tensor import DTensor
+
+    return tensor if isinstance(tensor, DTensor) else None
