@@ -77,11 +77,11 @@ def call_as_trained(model: KimiK2Model) -> None:
 
     For what hooks into calls of modules, as FSDP does. Plain training does without.
     """
-    model.forward = partial(_token_losses, model)  # type: ignore[method-assign]
+    model.forward = partial(_token_losses, model)  # type: ignore[method-assign, assignment]
     setattr(model, CALLED, True)
     for layer in model.model.layers:
         assert isinstance(layer, DecoderLayer)
-        layer.forward = partial(_layer, layer)  # type: ignore[method-assign]
+        layer.forward = partial(_layer, layer)  # type: ignore[method-assign, assignment]
         setattr(layer, CALLED, True)
 
 
