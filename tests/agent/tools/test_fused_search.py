@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perilune.agent.tools.search import fused
 from perilune.agent.tools.search.corpus import Corpus, Document
 from perilune.agent.tools.search.fused import fused_search
 from perilune.agent.tools.search.fusion import K, fuse
@@ -60,8 +59,7 @@ def test_the_order_is_that_of_the_sums(rankings):
     assert all(scores[a] > scores[b] or math.isclose(scores[a], scores[b]) for a, b in pairs)
 
 
-async def test_wordings_are_fused(corpus: Corpus, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(fused, "sentence_encoder", lambda: None)
+async def test_wordings_are_fused(corpus: Corpus):
     provider = CorpusSearch(corpus)
     assert [h.title for h in await fused_search(provider, ["judges"], 3)] == ["Court"]
     hits = await fused_search(provider, ["loaves", "oven port", "oven"], 3)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from perilune.agent.tools.base import in_thread
 from perilune.agent.tools.search.corpus import Hit
 from perilune.agent.tools.search.fusion import fuse
-from perilune.agent.tools.search.meaning import SentenceEncoder, by_meaning, sentence_encoder
+from perilune.agent.tools.search.meaning import SentenceEncoder, by_meaning
 from perilune.agent.tools.search.providers import SearchProvider
 
 POOL = 3
@@ -26,13 +26,11 @@ async def fused_search(
     *,
     encoder: SentenceEncoder | None = None,
 ) -> list[Hit]:
-    """The best hits over all wordings. `encoder` None: the installed one, if there is one.
+    """The best hits over all wordings, with an `encoder` ranked by meaning too.
 
     One wording without an encoder is the provider's own ranking. Raises `ToolError` as it does.
     """
     queries = list(dict.fromkeys(queries))
-    if encoder is None:
-        encoder = await in_thread(sentence_encoder)
     if encoder is None and len(queries) == 1:
         return await provider.search(queries[0], count)
     pool = min(MOST, count * POOL)
