@@ -24,6 +24,8 @@ INSTALL = "'perilune[exam]'"
 FORM = "Think step by step, then give the answer alone between <answer> and </answer>."
 FROM_FILES = frozenset(("codeio", "composite", "rush_hour"))
 """Not asked by default: taken from a file (so not fresh), or made of others."""
+UNSTABLE = frozenset(("isomorphic_strings", "polynomial_multiplication", "ransom_note"))
+"""Never asked: their puzzles depend on Python's hash seed too, and differ between processes."""
 RIGHT = 0.999
 """From this score on an answer counts as right."""
 _START_S, _SCORE_S = 120.0, 60.0
@@ -79,11 +81,11 @@ class ReasoningGymSuite:
 
 @cache
 def names() -> tuple[str, ...]:
-    """The datasets that the package registers."""
+    """The datasets that the package registers, without the unstable ones."""
     require("reasoning-gym", INSTALL)
     from reasoning_gym.factory import DATASETS
 
-    return tuple(sorted(DATASETS))
+    return tuple(sorted(set(DATASETS) - UNSTABLE))
 
 
 def entry_of(category: str, index: int, seed: int) -> dict[str, Any]:
