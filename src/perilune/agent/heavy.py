@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -191,6 +192,8 @@ async def _one(
         run.show(ToolProgress(call_id=name, text=f"trajectory {number} begins: {session.id}"))
         result = await session.run(task)
         state = session.state
+    if state.copy is not None:  # its own copy of the copy; nobody goes on with a trajectory
+        await asyncio.to_thread(shutil.rmtree, Path(state.copy.folder).parent, True)
     changes = None
     if copy is not None:
         changes = await asyncio.to_thread(copy.changes, f"{run.id}-{name}-after")

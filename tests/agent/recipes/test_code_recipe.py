@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,10 +24,12 @@ RIGHT = "def double(x):\n    return 2 * x\n"
 TEST = "from lib import double\n\n\ndef test_double():\n    assert double(4) == 8\n"
 
 
-@pytest.fixture
-def place() -> Iterator[Path]:
+@pytest.fixture(autouse=True)
+def place(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder for workspace and home; copies that runs leave go with it."""
     with open_folder() as folder:
         (folder / "workspace").mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(folder))
         yield folder
 
 
