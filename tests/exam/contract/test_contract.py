@@ -59,11 +59,8 @@ def test_a_server_that_pins_parameters_passes_the_strict_checks() -> None:
 @pytest.mark.parametrize(("check_id", "broken"), [pytest.param(*p, id=p[0]) for p in all_breaks()])
 def test_a_broken_rule_is_caught_by_its_check(check_id: str, broken: Break) -> None:
     strict = check_id.startswith("kimi-strict.")
-    target = connect(GoodServer(broken, key=KEY), kimi_strict=strict)
-    target.thinking_off = {
-        "thinking": {"type": "disabled"},
-        "chat_template_kwargs": {"thinking": False},
-    }
+    target = connect(GoodServer(Break(strict=strict), key=KEY), kimi_strict=strict)
+    target.client = httpx.Client(transport=GoodServer(broken, key=KEY).transport)
     result = run_check(target, CHECKS[check_id])
     assert result.status is Status.FAILED, result.message
     assert result.message
@@ -111,6 +108,18 @@ def test_a_server_that_dies_or_talks_nonsense_fails_checks_and_crashes_none() ->
 
 def _refuse_connection(request: httpx.Request) -> httpx.Response:
     raise httpx.ConnectError("refused")
+
+
+def test_a_server_that_answers_nothing_is_told_at_once() -> None:
+    broken = Break(status=lambda path, status: 500 if path == CHAT else status)
+    with pytest.raises(PeriluneError, match="status 500"):
+        connect(GoodServer(broken))
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    answers = iter([httpx.Response(503, headers={"retry-after": "0"}), httpx.Response(429)])
+    broken = Break(respond=lambda request: next(answers, None))
+    assert connect(GoodServer(broken)).model == "good-model"
 
 
 def test_connecting_names_the_cause() -> None:

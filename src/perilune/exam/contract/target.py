@@ -23,7 +23,7 @@ THINKING_OFF: tuple[dict[str, Any], ...] = (
     {"chat_template_kwargs": {"thinking": False}},
     {},
 )
-RETRIES = 5  # after 429
+RETRIES = 5  # after 429, or 503 with Retry-After
 RETRY_SECONDS = 60.0  # the longest wait
 
 
@@ -124,9 +124,14 @@ class Target:
             )
         for form in THINKING_OFF:
             target.thinking_off = form
-            if target.chat(max_tokens=1).status == 200:
-                break
-        return target
+            answer = target.chat(max_tokens=1)
+            if answer.status == 200:
+                return target
+        raise PeriluneError(
+            f"{base_url} answers the plainest chat request with status {answer.status}: "
+            f"{answer.body[:200].decode('utf-8', 'replace')}",
+            remedy="See the server's log; or give another --model",
+        )
 
     def _read_models(self, listed: Exchange) -> None:
         try:
@@ -152,8 +157,8 @@ class Target:
     ) -> Exchange:
         """One request; `body` is a JSON value, or bytes to be sent as they are.
 
-        `patient`: a server that answers 429 is asked again when it says so. Raises Violation when
-        the connection fails or no answer comes in time.
+        `patient`: a server that is busy (429) or loading (503) is asked again when it says so.
+        Raises Violation when the connection fails or no answer comes in time.
         """
         sent = {"accept": "*/*"} | (self.key_header if keyed else {})
         content = None
@@ -163,7 +168,10 @@ class Target:
         sent |= {name.lower(): value for name, value in (headers or {}).items()}
         for attempt in range(RETRIES if patient else 0):
             exchange = self._send(method, path, body, content, sent)
-            if exchange.status != 429:
+            busy = exchange.status == 429 or (
+                exchange.status == 503 and "retry-after" in exchange.headers
+            )
+            if not busy:
                 return exchange
             time.sleep(_retry_after(exchange, default=2.0**attempt))
         return self._send(method, path, body, content, sent)
