@@ -47,12 +47,15 @@ class Victim:
         self._client = await self._context.__aenter__()
 
     def post(self, path: str, data: bytes) -> httpx.Response:
-        headers = {"content-type": "application/json"}
-        answer = self._runner.run(
-            asyncio.wait_for(self._client.post(path, content=data, headers=headers), 60)
+        answer = self.request(
+            "POST", path, content=data, headers={"content-type": "application/json"}
         )
         self.statuses[answer.status_code] += 1
         return answer
+
+    def request(self, method: str, url: str, **more: Any) -> httpx.Response:
+        """Raises TimeoutError for a request that hangs."""
+        return self._runner.run(asyncio.wait_for(self._client.request(method, url, **more), 60))
 
     def close(self) -> None:
         async def end() -> None:
