@@ -68,15 +68,14 @@ class ApiError(Exception):
         }
 
     def anthropic(self, request_id: str = "") -> dict[str, Any]:
-        """Anthropic's shape. `param` and `code` have no place there, so `param` joins the text."""
+        """Anthropic's shape. `param` has no place there, so it joins the text."""
         kind = ANTHROPIC_TYPES.get(self.status, "api_error")
         named = self.param is None or self.param in self.message
         message = self.message if named else f"{self.param}: {self.message}"
-        return {
-            "type": "error",
-            "error": {"type": kind, "message": message},
-            "request_id": request_id,
-        }
+        error: dict[str, Any] = {"type": kind, "message": message}
+        if self.code is not None:
+            error["details"] = {"error_code": self.code}
+        return {"type": "error", "error": error, "request_id": request_id}
 
 
 def invalid(message: str, param: str | None = None, code: str = "invalid_value") -> ApiError:

@@ -20,6 +20,7 @@ MAX_ANY_OF = 500
 MAX_ENUM_CHARACTERS = 75_000  # counted where an enum has more than ENUM_FREE of text
 MAX_PATTERN = 1_000
 MAX_REPEAT = 100_000  # minLength, minItems and the like
+MAX_COUNT = 2**20  # maxLength and the like: an upper bound costs little (Claude Code has 524288)
 TYPES = frozenset({"null", "boolean", "object", "array", "number", "integer", "string"})
 # In the dialect. Others are refused for a schema that asks to be followed to the letter.
 KEYWORDS = frozenset(
@@ -121,8 +122,9 @@ def _check_node(
     _check_enum(node, where)
     for key in _COUNTS:
         value = node.get(key)
-        if value is not None and not _is_count(value):
-            raise _bad(f"{where}.{key}", f"must be a whole number from 0 to {MAX_REPEAT}")
+        most = MAX_REPEAT if key.startswith("min") else MAX_COUNT
+        if value is not None and not _is_count(value, most):
+            raise _bad(f"{where}.{key}", f"must be a whole number from 0 to {most}")
     for key in ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"):
         value = node.get(key)
         if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
@@ -171,9 +173,9 @@ def _definitions(schema: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(names)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: Any, most: int) -> bool:
     whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return whole and not isinstance(value, bool) and 0 <= value <= MAX_REPEAT
+    return whole and not isinstance(value, bool) and 0 <= value <= most
 
 
 def _number(value: Any) -> bool:

@@ -180,6 +180,13 @@ async def test_errors_have_anthropics_shape(scripted: Any, stream_it: bool) -> N
             assert found["request_id"] == reply.headers["request-id"]
 
 
+async def test_a_thread_is_refused_so_that_the_sdk_sends_the_whole(scripted: Any) -> None:
+    async with scripted(Turn("Hi")) as client:
+        reply = await client.post("/v1/messages", json={**HI, "thread": {"type": "create"}})
+        details = reply.json()["error"]["details"]
+        assert details == {"error_code": "thread_unsupported_request"}
+
+
 async def test_an_error_in_the_middle_of_a_stream(
     scripted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -121,6 +121,14 @@ def _usage() -> Usage:
     return Usage(3, 4)
 
 
+def test_a_call_names_the_namespace_of_its_tool() -> None:
+    events: list[Event] = [CallStart(0, 0, "functions.a__f:0", "a__f"), CallEnd(0, 0)]
+    said, response = translate(events, namespaces={"a__f": ("a", "f")})
+    (call,) = response["output"]
+    assert (call["namespace"], call["name"]) == ("a", "f")
+    assert said[2]["item"]["namespace"] == "a"
+
+
 def test_a_broken_stream_ends_with_an_error_and_a_failed_response() -> None:
     translator = ResponseEvents(BASE)
     said = [*translator.start(), *translator.feed(Content(0, "Hal"))]

@@ -111,6 +111,16 @@ def test_tools(choice: Any, expected: ToolChoice, name: str | None) -> None:
     assert chat.tools == [{"type": "function", "function": function}]
 
 
+def test_tools_of_a_namespace() -> None:
+    """Codex groups its tools so."""
+    space = {"type": "namespace", "name": "agents", "tools": [{**TOOL, "name": "wait"}]}
+    asked = ask(USER, {**CALL, "namespace": "agents", "name": "wait"}, OUTPUT, tools=[TOOL, space])
+    names = [tool["function"]["name"] for tool in asked.chat.tools]
+    assert names == ["f", "agents__wait"]
+    assert asked.namespaces == {"agents__wait": ("agents", "wait")}
+    assert asked.chat.messages[1]["tool_calls"][0]["function"]["name"] == "agents__wait"
+
+
 def test_sampling_and_the_form_of_the_answer() -> None:
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     form = {"type": "json_schema", "name": "n", "schema": schema, "strict": True}
@@ -153,6 +163,8 @@ def test_thinking() -> None:
         ({"input": [{**CALL, "arguments": {}}]}, "input[0].arguments"),
         ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
         ({"tools": [{**TOOL, "name": "no good"}]}, "tools[0].name"),
+        ({"tools": [{"type": "namespace", "name": "a", "tools": [{"type": "custom"}]}]},
+         "tools[0].tools[0].type"),
         ({"tool_choice": "required"}, "tool_choice"),
         ({"text": {"format": {"type": "json_schema", "name": "n"}}}, "text.format.schema"),
         ({"text": {"format": {"type": "xml"}}}, "text.format"),

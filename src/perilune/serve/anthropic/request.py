@@ -81,9 +81,16 @@ def _chat(
     sampling: Mapping[str, Any],
     grammar: Grammar | None,
 ) -> ChatRequest:
+    extra = body.model_extra or {}
     for name in ("container", "mcp_servers"):
-        if (body.model_extra or {}).get(name):
+        if extra.get(name):
             raise unsupported(name)
+    if extra.get("thread") is not None:  # with this code the SDK sends the whole history instead
+        raise invalid(
+            "thread: this server stores nothing; send the whole conversation without it",
+            "thread",
+            "thread_unsupported_request",
+        )
     tools = _tools(body.tools or ())
     messages = _conversation(body)
     return ChatRequest(

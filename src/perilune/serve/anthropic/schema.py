@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from perilune.serve.chat_schema import MAX_TOKENS, Finite, Object, Text
+from perilune.serve.chat_schema import MAX_TOKENS, Effort, Finite, Object, Text
 
 Content = str | list[Any]  # blocks; an error in one is said by request.py, with its place
 
@@ -28,13 +28,13 @@ class ThinkingConfig(BaseModel):
 
     type: Literal["enabled", "adaptive", "disabled", "between_tools"]
     budget_tokens: Annotated[int, Field(ge=1, le=MAX_TOKENS)] | None = None
-    display: Literal["summarized", "omitted"] | None = None
+    display: Text | None = None  # "omitted" is; betas have more words for being shown
 
 
 class OutputConfig(BaseModel):
     model_config = ConfigDict(extra="allow")
 
-    effort: Literal["low", "medium", "high", "xhigh", "max"] | None = None
+    effort: Effort | None = None
     format: Object | None = None
 
 

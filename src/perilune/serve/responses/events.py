@@ -10,7 +10,7 @@ A call that was cut gets no `done` and no place in the final output, so that nob
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from perilune.engine.request import FinishReason
@@ -39,7 +39,8 @@ class ResponseEvents:
     """Translates the stream of one request. `start` first, then each event through `feed`.
 
     `response` is the response as it stands, and the whole reply after the last event. `scores`
-    puts log probabilities into words; None when they were not asked for.
+    puts log probabilities into words; None when they were not asked for. `namespaces`: the name of
+    a called tool -> (namespace, name there).
     """
 
     def __init__(
@@ -48,10 +49,12 @@ class ResponseEvents:
         *,
         carry_reasoning: bool = False,
         scores: Scores | None = None,
+        namespaces: Mapping[str, tuple[str, str]] | None = None,
     ) -> None:
         self.response = {**response, "status": "in_progress", "output": []}
         self._carry_reasoning = carry_reasoning
         self._scores = scores
+        self._namespaces = namespaces or {}
         self._number = 0
         self._index = -1  # of the item under way
         self._item: dict[str, Any] | None = None
@@ -74,10 +77,7 @@ class ResponseEvents:
                 yield from self._content(text, scores)
             case CallStart(_, _, _, name):
                 yield from self._close()
-                yield from self._open(
-                    {"type": "function_call", "id": new_id("fc_"), "call_id": new_id("call_"),
-                     "name": name, "arguments": ""}
-                )  # fmt: skip
+                yield from self._open_call(name)
             case CallArguments(_, _, text):
                 yield self._delta("response.function_call_arguments.delta", text)
             case CallEnd():
@@ -116,6 +116,12 @@ class ResponseEvents:
             {"type": "reasoning", "id": new_id("rs_"), "summary": [], "content": []}
         )
         yield self._part("response.content_part.added", _reasoning_part(""))
+
+    def _open_call(self, name: str) -> Iterator[ApiEvent]:
+        call = {"type": "function_call", "id": new_id("fc_"), "call_id": new_id("call_")}
+        if name in self._namespaces:
+            call["namespace"], name = self._namespaces[name]
+        yield from self._open({**call, "name": name, "arguments": ""})
 
     def _content(self, text: str, scores: Sequence[TokenScore]) -> Iterator[ApiEvent]:
         if not text and not (scores and self._item is not None):

@@ -30,6 +30,11 @@ def read_input(value: str | Sequence[Any]) -> list[dict[str, Any]]:
     return reader.messages
 
 
+def joined(namespace: str, name: str) -> str:
+    """The one name by which the model knows a tool of a namespace."""
+    return f"{namespace}__{name}"
+
+
 class _Reader:
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -69,8 +74,9 @@ class _Reader:
 
     def _call(self, item: Item, where: str) -> None:
         call_id = _text(item, "call_id", where)
+        name, space = _text(item, "name", where), item.get("namespace")
         function = {
-            "name": _text(item, "name", where),
+            "name": joined(space, name) if isinstance(space, str) and space else name,
             "arguments": _text(item, "arguments", where),
         }
         call = {"id": call_id, "type": "function", "function": function}

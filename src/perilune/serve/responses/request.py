@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from perilune.engine.sampling_params import Grammar
@@ -17,17 +17,21 @@ from perilune.serve.chat_request import (
 )
 from perilune.serve.media import check_media
 from perilune.serve.request import Caller, ChatRequest, Thinking
-from perilune.serve.responses.items import read_input
+from perilune.serve.responses.items import joined, read_input
 from perilune.serve.responses.schema import ResponsesBody
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a request means. `carry_reasoning`: reasoning items also hold their text encoded."""
+    """What a request means. `carry_reasoning`: reasoning items also hold their text encoded.
+
+    namespaces: the name that the model calls a tool by -> (namespace, name there).
+    """
 
     chat: ChatRequest
     carry_reasoning: bool = False
     logprobs: bool = False
+    namespaces: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
 
 def read_responses(body: ResponsesBody, caller: Caller, request_id: str) -> Asked:
@@ -41,7 +45,8 @@ def read_responses(body: ResponsesBody, caller: Caller, request_id: str) -> Aske
         "top_p": body.top_p,
         "logprobs": (body.top_logprobs or 0) if logprobs else None,
     }
-    tools = _tools(body.tools or ())
+    namespaces: dict[str, tuple[str, str]] = {}
+    tools = _tools(body.tools or (), namespaces)
     messages = read_input(body.input)
     if body.instructions:
         messages.insert(0, {"role": "system", "content": body.instructions})
@@ -59,7 +64,7 @@ def read_responses(body: ResponsesBody, caller: Caller, request_id: str) -> Aske
         grammar=_format(body),
         caller=caller,
     )
-    return Asked(chat, "reasoning.encrypted_content" in include, logprobs)
+    return Asked(chat, "reasoning.encrypted_content" in include, logprobs, namespaces)
 
 
 def _refuse_state(body: ResponsesBody) -> None:
@@ -74,26 +79,51 @@ def _refuse_state(body: ResponsesBody) -> None:
         raise unsupported("truncation", "leave out yourself what does not fit")
 
 
-def _tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Function tools, flat in this API, in the nested form of the others."""
+def _tools(
+    tools: Sequence[Mapping[str, Any]], namespaces: dict[str, tuple[str, str]]
+) -> list[dict[str, Any]]:
+    """Function tools, flat in this API, in the nested form of the others.
+
+    Those of a namespace (Codex groups tools so) get its name before theirs; `namespaces` is filled.
+    """
     nested = []
     for index, tool in enumerate(tools):
-        if tool.get("type") != "function":
-            raise unsupported(
-                f"tools[{index}].type",
-                f"{tool.get('type')!r:.60} is not function; no tools run on this server",
-            )
-        function = {
-            name: tool[name]
-            for name in ("name", "description", "parameters", "strict")
-            if tool.get(name) is not None
-        }
-        nested.append({"type": "function", "function": function})
+        if tool.get("type") != "namespace":
+            nested.append(_function(tool, f"tools[{index}]"))
+            continue
+        space, inner = tool.get("name"), tool.get("tools")
+        if not isinstance(space, str) or not isinstance(inner, list):
+            raise invalid(f"tools[{index}]: a namespace needs a name and tools", "tools")
+        for n, member in enumerate(inner):
+            where = f"tools[{index}].tools[{n}]"
+            if not isinstance(member, Mapping):
+                raise invalid(f"{where}: must be an object", "tools")
+            declared = _function(member, where)
+            name = declared["function"].get("name")
+            if not isinstance(name, str):
+                raise invalid(f"{where}.name: must be text", "tools")
+            declared["function"]["name"] = joined(space, name)
+            namespaces[joined(space, name)] = (space, name)
+            nested.append(declared)
     try:
         return read_tools(nested)
     except ApiError as error:
         message = re.sub(r"tools\[(\d+)\]\.function", r"tools[\1]", error.message)
         raise ApiError(error.status, message, error.param, error.code) from None
+
+
+def _function(tool: Mapping[str, Any], where: str) -> dict[str, Any]:
+    if tool.get("type") != "function":
+        raise unsupported(
+            f"{where}.type",
+            f"{tool.get('type')!r:.60} is not function; no tools run on this server",
+        )
+    function = {
+        name: tool[name]
+        for name in ("name", "description", "parameters", "strict")
+        if tool.get(name) is not None
+    }
+    return {"type": "function", "function": function}
 
 
 def _thinking(body: ResponsesBody) -> Thinking:

@@ -37,6 +37,7 @@ async def responses(service: Service, request: HttpRequest) -> Reply | StreamRep
         _response(body, asked.chat.request_id, model, stream),
         carry_reasoning=asked.carry_reasoning,
         scores=_scores(service.format.tokenizer) if asked.logprobs else None,
+        namespaces=asked.namespaces,
     )
     if body.stream:
         return StreamReply(_frames(stream, events))
