@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 
 from perilune.engine.engine import Engine
+from perilune.engine.intake import needs_compiling
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import OutputFormat, SequenceOutput, Tools
 from perilune.engine.sampling_params import SamplingParams
@@ -76,22 +78,52 @@ class Died:
     cause: str
 
 
-Command = Add | Cancel | EndThinking | Stop
+@dataclass(frozen=True, slots=True)
+class _Compiled:
+    """The grammars of a request are compiled, or `error` says why they cannot be."""
+
+    add: Add
+    error: RequestError | None
+
+
+COMPILERS = 2
+Command = Add | Cancel | EndThinking | Stop | _Compiled
 Event = Taken | Outputs | Refused | Died
 
 
 def drive(engine: Engine, commands: SimpleQueue[Command], emit: Callable[[Event], None]) -> None:
-    """Run until `Stop`. Commands are taken between steps, so a cancellation waits one at most."""
+    """Run until `Stop`. Commands are taken between steps, so a cancellation waits one at most.
+
+    Grammars are compiled in a thread beside: a large one takes seconds, and others go on.
+    """
+    compiling: set[str] = set()
+    pool = ThreadPoolExecutor(COMPILERS, "perilune-grammars")
+
+    def compile_grammars(add: Add) -> None:
+        commands.put(_Compiled(add, engine.compile(add.params, add.tools)))
+
     while True:
         for command in _waiting(commands, block=not engine.has_work):
             match command:
+                case Add(request_id) if needs_compiling(command.params, command.tools):
+                    compiling.add(request_id)
+                    pool.submit(compile_grammars, command)
                 case Add():
                     _add(engine, command, emit)
+                case _Compiled(add, error) if add.request_id in compiling:
+                    compiling.remove(add.request_id)
+                    _add(engine, add, emit, error)
+                case _Compiled():
+                    pass  # it was cancelled meanwhile
+                case Cancel(request_id) if request_id in compiling:
+                    compiling.remove(request_id)
+                    emit(Refused(request_id, "the request was cancelled", None, ""))
                 case Cancel(request_id):
                     engine.cancel(request_id)
                 case EndThinking(request_id):
                     engine.end_thinking(request_id)
                 case Stop():
+                    pool.shutdown(wait=False, cancel_futures=True)
                     engine.close()
                     return
         outputs = engine.step()
@@ -108,8 +140,12 @@ def _waiting(commands: SimpleQueue[Command], *, block: bool) -> list[Command]:
             return taken
 
 
-def _add(engine: Engine, add: Add, emit: Callable[[Event], None]) -> None:
+def _add(
+    engine: Engine, add: Add, emit: Callable[[Event], None], error: RequestError | None = None
+) -> None:
     try:
+        if error is not None:
+            raise error
         engine.add_request(
             add.prompt,
             add.params,

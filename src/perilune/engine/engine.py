@@ -126,6 +126,10 @@ class Engine:
         self.scheduler.add(request)
         return request.request_id
 
+    def compile(self, params: SamplingParams, tools: Tools | None) -> RequestError | None:
+        """Compile a request's grammars beforehand, perhaps in another thread; what is wrong."""
+        return self._intake.compile(params, tools)
+
     def cancel(self, request_id: str) -> bool:
         """Take a request out and free its pages now. False when it is not there (any more)."""
         if (request := self._requests.get(request_id)) is None:

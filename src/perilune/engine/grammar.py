@@ -11,6 +11,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import llguidance
 import numpy as np
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
 MAX_COMPILED = 256
+_DATA = frozenset({"enum", "const", "default", "examples"})  # values in a schema, not schemas
 # Models under a JSON grammar sometimes write white space without end; 32 is a deep indentation.
 _JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
 
@@ -126,10 +128,24 @@ def _source(grammar: Grammar) -> str:
 
 def _json_source(schema: Mapping[str, Any], options: JsonCompileOptions) -> str:
     try:
-        text = json.dumps(schema)
+        text = json.dumps(_encode_references(schema))
         return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=options)
     except (TypeError, ValueError, RecursionError) as error:
         raise RequestError(f"the JSON schema cannot be used: {error}", param="grammar") from None
+
+
+def _encode_references(node: Any) -> Any:
+    """References as the URIs that they are: names of definitions may hold any character."""
+    if isinstance(node, list):
+        return [_encode_references(item) for item in node]
+    if not isinstance(node, Mapping):
+        return node
+    encoded = {
+        key: value if key in _DATA else _encode_references(value) for key, value in node.items()
+    }
+    if isinstance(reference := node.get("$ref"), str) and "%" not in reference:
+        encoded["$ref"] = quote(reference, safe="#/:?&=+,;@~!$'()*")
+    return encoded
 
 
 def _end_token(tokenizer: Tokenizer) -> int:

@@ -44,12 +44,19 @@ class ToolGrammar:
 
     tools: Tools
     arguments: Mapping[str, Matcher]  # by tool name, at its start
-    compiler: GrammarCompiler
+    compiler: GrammarCompiler | None
     tokenizer: Tokenizer
 
     @classmethod
-    def compile(cls, tools: Tools, compiler: GrammarCompiler, tokenizer: Tokenizer) -> ToolGrammar:
-        """Raises RequestError (param "tools" or "tool_choice")."""
+    def compile(
+        cls, tools: Tools, compiler: GrammarCompiler | None, tokenizer: Tokenizer
+    ) -> ToolGrammar:
+        """`compiler` may be None where no call may be made.
+
+        Raises RequestError (param "tools" or "tool_choice").
+        """
+        if tools.choice is ToolChoice.NONE or compiler is None:
+            return cls(tools, {}, None, tokenizer)
         schemas = dict(map(_name_and_schema, tools.declarations))
         if tools.choice is ToolChoice.NAMED:
             if tools.name not in schemas:
@@ -79,6 +86,7 @@ class ToolGrammar:
         """The id of the next call after `calls` of this message."""
         names = " | ".join(json.dumps(name) for name in self.arguments)
         index = json.dumps(f":{self.tools.first_index + calls}")
+        assert self.compiler is not None
         return self.compiler.compile(Grammar.lark(f'start: "functions." ({names}) {index}'))
 
     def arguments_of(self, call_id: list[int]) -> Matcher:

@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel
 from perilune.engine.detokenizer import Detokenizer, Parser, TextParser
-from perilune.engine.grammar import GrammarCompiler
+from perilune.engine.grammar import GrammarCompiler, Matcher
 from perilune.engine.guide import Guide, ToolGrammar
-from perilune.engine.request import OutputFormat, Request, SequenceState
+from perilune.engine.request import OutputFormat, Request, SequenceState, ToolChoice, Tools
 from perilune.engine.sampler import derive_seed
+from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.engine.speculation import NgramSpeculator, SpeculationConfig
 from perilune.errors import RequestError
@@ -143,20 +144,39 @@ class Intake:
             self._stray_ids = frozenset(special) - known - self._config.stop_ids
         return self._stray_ids
 
+    def compile(self, params: SamplingParams, tools: Tools | None) -> RequestError | None:
+        """Compile what a request brings, for the cache; what is wrong with it.
+
+        May be called in another thread: a large schema takes seconds.
+        """
+        if self._chat is None:
+            return None
+        try:
+            self._compile(self._chat, params, tools)
+        except RequestError as error:
+            return error
+        return None
+
+    def _compile(
+        self, chat: ChatFormat, params: SamplingParams, tools: Tools | None
+    ) -> tuple[Matcher | None, ToolGrammar | None]:
+        """The grammars of the answer and of the tools. Raises RequestError."""
+        if needs_compiling(params, tools) and self._compiler is None:
+            self._compiler = GrammarCompiler(chat.tokenizer, self._config.vocab_size)
+        answer = None
+        if params.grammar is not None and self._compiler is not None:
+            answer = self._compiler.compile(params.grammar)
+        if tools is None:
+            return answer, None
+        return answer, ToolGrammar.compile(tools, self._compiler, chat.tokenizer)
+
     def _guide(self, request: Request) -> Guide | None:
         """What holds the output to grammar, tools and budget; None when there is none of them."""
         params, chat = request.params, self._chat
         wants_grammar = params.grammar is not None or request.tools is not None
         if chat is None or not (wants_grammar or params.thinking_budget is not None):
             return None
-        answer = tools = None
-        if wants_grammar:
-            if self._compiler is None:
-                self._compiler = GrammarCompiler(chat.tokenizer, self._config.vocab_size)
-            if params.grammar is not None:
-                answer = self._compiler.compile(params.grammar)
-            if request.tools is not None:
-                tools = ToolGrammar.compile(request.tools, self._compiler, chat.tokenizer)
+        answer, tools = self._compile(chat, params, request.tools)
         is_chat = request.output is OutputFormat.CHAT
         thinking = is_chat and (
             chat.parser(thinking=request.thinking, prompt=request.prompt).channel
@@ -172,3 +192,8 @@ class Intake:
             answer=answer,
             tools=tools,
         )
+
+
+def needs_compiling(params: SamplingParams, tools: Tools | None) -> bool:
+    """Whether a request brings a grammar or tools that may be called."""
+    return params.grammar is not None or (tools is not None and tools.choice is not ToolChoice.NONE)
