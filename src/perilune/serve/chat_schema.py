@@ -83,7 +83,6 @@ class SamplingFields(BaseModel):
     cache_salt: Annotated[str, Field(max_length=256)] | None = None
     prompt_cache_key: Text | None = None
     priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
-    request_id: Annotated[str, Field(max_length=128)] | None = None
     return_token_ids: bool | None = None
 
 

@@ -61,7 +61,7 @@ def check_extra(body: BaseModel, service: Service, known: Collection[str] = ()) 
 
 _HARMLESS = frozenset(
     {"store", "modalities", "verbosity", "service_tier", "safety_identifier",
-     "prompt_cache_options", "prompt_cache_retention", "session_id"}
+     "prompt_cache_options", "prompt_cache_retention", "session_id", "request_id"}
 )  # fmt: skip
 
 

@@ -1,0 +1,161 @@
+"""Write the tables of docs/api.md from the code that they describe. `--check` only compares."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from perilune.cli.serve import environment_name
+from perilune.serve import metrics, schema_dialect
+from perilune.serve.api_error import ANTHROPIC_TYPES, OPENAI_TYPES
+from perilune.serve.chat_request import EFFORT_BUDGETS
+from perilune.serve.chat_schema import ChatCompletionBody
+from perilune.serve.completions import CompletionBody
+from perilune.serve.fields import REFUSED
+from perilune.serve.routes import all_routes
+from perilune.serve.settings import Settings
+
+PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
+_BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def tables() -> dict[str, str]:
+    """The name of each table and its Markdown."""
+    return {
+        "routes": _table(
+            ("route", "body", "what"),
+            (
+                (f"`{route.method} {route.path}`",
+                 f"`{route.body.__name__}`" if route.body else "",
+                 route.summary + (" No key is asked for." if route.public else ""))
+                for route in all_routes()
+            ),
+        ),
+        "chat-fields": _fields(ChatCompletionBody),
+        "completion-fields": _fields(CompletionBody),
+        "refused": _table(
+            ("field", "why"),
+            [
+                *((f"`{name}`", why or "not supported") for name, why in REFUSED.items()),
+                ("`store: true`", "nothing is stored"),
+                ("`modalities` other than `[\"text\"]`", "only text comes out"),
+            ],
+        ),
+        "efforts": _table(
+            ("effort", "tokens of thinking"),
+            (
+                (f"`{name}`", "free" if budget is None else budget or "no thinking")
+                for name, budget in EFFORT_BUDGETS.items()
+            ),
+        ),
+        "schema-limits": _table(
+            ("limit", "at most"),
+            (
+                ("depth", schema_dialect.MAX_DEPTH),
+                ("characters", f"{schema_dialect.MAX_CHARACTERS:,}"),
+                ("properties", f"{schema_dialect.MAX_PROPERTIES:,}"),
+                ("`enum` values", f"{schema_dialect.MAX_ENUM:,}"),
+                ("`anyOf` branches", schema_dialect.MAX_ANY_OF),
+                ("characters of one `enum`", f"{schema_dialect.MAX_ENUM_CHARACTERS:,}"),
+                ("characters of a `pattern`", f"{schema_dialect.MAX_PATTERN:,}"),
+            ),
+        ),
+        "error-types": _table(
+            ("status", "OpenAI `type`", "Anthropic `type`"),
+            (
+                (status, f"`{OPENAI_TYPES.get(status, 'server_error')}`",
+                 f"`{ANTHROPIC_TYPES.get(status, 'api_error')}`")
+                for status in sorted({*OPENAI_TYPES, 500, 503})
+            ),
+        ),
+        "metrics": _table(
+            ("metric", "kind", "what"),
+            [
+                *((f"`{name}`", "gauge", text) for name, text in metrics._GAUGES.items()),
+                *((f"`{name}_total`", "counter", text) for name, text in metrics._COUNTERS.items()),
+                ("`request_success_total{finished_reason}`", "counter", "Answers by their end."),
+                ("`accept_length`", "gauge", "Mean tokens of an output of the latest request."),
+                *((f"`{name}`", "histogram", t) for name, (_, t) in metrics._HISTOGRAMS.items()),
+            ],
+        ),
+        "options": _table(
+            ("flag", "environment", "default", "what"), map(_option, dataclasses.fields(Settings))
+        ),
+    }  # fmt: skip
+
+
+def _option(field: dataclasses.Field[Any]) -> Sequence[Any]:
+    default = field.default
+    shown = "" if default in (None, ()) else str(default)
+    flag = "--" + field.name.replace("_", "-")
+    return f"`{flag}`", f"`{environment_name(field.name)}`", shown, field.metadata["help"]
+
+
+def _fields(model: type[BaseModel]) -> str:
+    schema = model.model_json_schema()
+    rows = []
+    for name, field in schema["properties"].items():
+        required = " (required)" if name in schema.get("required", ()) else ""
+        rows.append((f"`{name}`{required}", _kind(field, schema.get("$defs", {}))))
+    return _table(("field", "values"), rows)
+
+
+def _kind(field: dict[str, Any], definitions: dict[str, Any]) -> str:
+    if "$ref" in field:
+        field = definitions[field["$ref"].rpartition("/")[2]]
+    if "anyOf" in field:
+        kinds = [_kind(f, definitions) for f in field["anyOf"] if f.get("type") != "null"]
+        return ", or ".join(kinds)
+    if "enum" in field or "const" in field:
+        return " ".join(f"`{value}`" for value in field.get("enum", [field.get("const")]))
+    kind = str(field.get("type", "any"))
+    if "properties" in field:
+        inner = (f"{n}: {_kind(f, definitions)}" for n, f in field["properties"].items())
+        return f"object with {'; '.join(inner)}"
+    if kind == "array":
+        kind = f"list of {_kind(field.get('items', {}), definitions)}"
+    low = field.get("minimum", field.get("exclusiveMinimum"))
+    high = field.get("maximum", field.get("exclusiveMaximum"))
+    if low is not None and high is not None:
+        above = "above " if "exclusiveMinimum" in field else ""
+        kind += f", {above}{_number(low)} to {_number(high)}"
+    for name, text in (("maxLength", "characters"), ("maxItems", ""), ("maxProperties", "")):
+        if name in field:
+            kind += f", at most {field[name]:,} {text}".rstrip()
+    return kind
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if value == int(value) else str(value)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
+
+
+def renew(page: str) -> str:
+    """The page with its tables made anew. Raises KeyError for a table that nobody makes."""
+    made = tables()
+    return _BLOCK.sub(lambda match: match[1] + made[match["name"]] + match[3], page)
+
+
+def main() -> int:
+    page = PAGE.read_text("utf-8")
+    new = renew(page)
+    if "--check" in sys.argv:
+        return int(new != page)
+    PAGE.write_text(new, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
