@@ -29,6 +29,9 @@ from perilune.serve.service import Service
 log = logging.getLogger("perilune.serve")
 HEADER_SECONDS = 15.0  # for the headers of a request to arrive (slow loris)
 WATCH_SECONDS = 0.5  # between two looks at the engine
+# Longer than clients keep a connection to use again (httpx: 5): who closes first decides whether a
+# request meets a closed door.
+KEEP_ALIVE_SECONDS = 75
 MAX_CONNECTIONS = 2048
 
 
@@ -69,6 +72,7 @@ async def serve(service: Service, bound: socket.socket, on_ready: Callable[[], N
         server_header=False,
         proxy_headers=False,
         limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=round(service.settings.drain_seconds) + 10,
         h11_max_incomplete_event_size=64 * 1024,
     )
