@@ -36,6 +36,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "convert": ("perilune.cli.convert", "Convert a checkpoint between storage formats."),
     "exam": ("perilune.cli.exam", "Put suites of questions to a model."),
     "train": ("perilune.cli.train", "Make training data, and train a model."),
+    "connect": (
+        "perilune.cli.connect",
+        "Point Claude Code, Kimi Code, Codex or an OpenAI client at a server.",
+    ),
     "verify": (
         "perilune.cli.verify",
         "Check any server against the contract of its APIs.",
