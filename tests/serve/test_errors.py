@@ -15,7 +15,7 @@ from perilune.serve.settings import Settings
 
 from .contract import URL, ask
 from .scripted import Scripted, Turn, scripted_engine
-from .servers import asgi_client, make_service
+from .servers import asgi_client, events, make_service
 
 STREAM = pytest.mark.parametrize("stream", [False, True])
 USER = {"role": "user", "content": "Hi"}
@@ -134,6 +134,9 @@ async def test_a_prompt_beyond_the_context(scripted: Any, stream: bool) -> None:
         said = await ask(client, body, stream=stream)
         assert said.status == 400 and said.error["code"] == "context_length_exceeded"
         assert "256" in said.error["message"]
+        text = await client.post("/v1/completions", json={"prompt": "x" * 2000, "stream": stream})
+        assert text.json()["error"]["code"] == "context_length_exceeded"
+        assert text.json()["error"]["param"] == "prompt"
         fits = await ask(client, {"max_tokens": 5000}, stream=stream)
         assert fits.status == 200  # an answer is cut where the context ends
 
@@ -232,6 +235,33 @@ async def test_kimi_strict_refuses_what_the_official_api_refuses(
                 assert (await ask(free, {**fields, "max_tokens": 8}, stream=stream)).status == 200
         for fields in taken:
             assert (await ask(strict, {**fields, "max_tokens": 8}, stream=stream)).status == 200
+
+
+@STREAM
+async def test_a_model_that_fails_is_500_by_name(chat_format: Any, stream: bool) -> None:
+    """Damaged weights give no numbers: this request fails, the server goes on."""
+    engine = scripted_engine(Scripted([Turn("Hi")]), chat_format)
+    healthy = engine.forward
+    broken = [True]
+
+    def forward(step: Any, cache: Any) -> Any:
+        logits = healthy(step, cache)
+        return logits * float("nan") if broken[0] else logits
+
+    engine.forward = forward
+    async with AsyncEngine(engine) as running, asgi_client(make_service(running)) as client:
+        body = {"messages": [USER], "stream": stream}
+        reply = await client.post(URL, json=body)
+        if stream:
+            *_, last = events(reply.text)
+            error = last["error"]  # and no [DONE]
+        else:
+            assert reply.status_code == 500
+            error = reply.json()["error"]
+        assert error["type"] == "server_error" and error["code"] == "generation_failed"
+        assert "not a number" in error["message"]
+        broken[0] = False
+        assert (await ask(client, {}, stream=stream)).message["content"] == "Hi"
 
 
 # --- quotas ------------------------------------------------------------------------------------

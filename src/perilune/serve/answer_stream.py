@@ -19,7 +19,7 @@ from perilune.engine.request import (
     SequenceOutput,
     TokenLogprob,
 )
-from perilune.errors import PeriluneError
+from perilune.errors import PeriluneError, RequestError
 from perilune.serve.api_error import ApiError, api_error
 from perilune.serve.stream import (
     CallArguments,
@@ -111,7 +111,7 @@ class AnswerStream:
             except PeriluneError as error:
                 self.failed = True
                 await self.aclose()
-                raise api_error(error) from None
+                raise _failure(error) from None
             except ApiError:
                 self.failed = True
                 await self.aclose()
@@ -196,6 +196,8 @@ class AnswerStream:
         if reason is FinishReason.CANCELLED:
             raise ApiError(499, f"request {self.request_id} was cancelled", code="cancelled")
         self._end_reasoning(output.index, track)
+        if track.scores and track.scores[-1].token == output.stop:
+            track.scores.pop()  # a stop id is no text
         if track.scores:
             self._events.append(Content(output.index, "", tuple(track.scores)))
         # A call that was left half-written must not run, whatever ended the text.
@@ -223,3 +225,10 @@ def _score(score: TokenLogprob) -> TokenScore:
 def _valid(text: str) -> str:
     """Without U+FFFD, which stands for bytes that are no text."""
     return text.replace("\N{REPLACEMENT CHARACTER}", "")
+
+
+def _failure(error: PeriluneError) -> ApiError:
+    """What a client is told when a request fails that had been taken."""
+    if isinstance(error, RequestError) and "grammar" not in error.message:
+        return ApiError(500, str(error), code="generation_failed")
+    return api_error(error)

@@ -8,7 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from perilune.errors import ChatError, EngineDeadError, PeriluneError, RequestError
+from perilune.errors import (
+    ChatError,
+    EngineDeadError,
+    EngineError,
+    PeriluneError,
+    RequestError,
+)
 
 OPENAI_TYPES = {
     400: "invalid_request_error",
@@ -102,4 +108,6 @@ def api_error(error: PeriluneError) -> ApiError:
             if error.param == "prompt" and "tokens" in error.message:
                 return invalid(str(error), "messages", "context_length_exceeded")
             return invalid(str(error), error.param)
+        case EngineError():
+            return ApiError(503, str(error), code="engine_unavailable", retry_after=5)
     return ApiError(500, str(error), code="internal_error")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -179,16 +180,33 @@ class SseResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         frames = self._answer.frames
-        gone = asyncio.ensure_future(_disconnect(receive))
-        following: asyncio.Future[bytes] | None = None
+        headers = {
+            "content-type": "text/event-stream; charset=utf-8",
+            "cache-control": "no-cache, no-store",
+            "x-accel-buffering": "no",
+            "x-content-type-options": "nosniff",
+            **self._answer.headers,
+        }
+        sent = time.monotonic()
+
+        async def put(data: bytes) -> None:
+            nonlocal sent
+            sent = time.monotonic()
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        async def pump() -> None:
+            async for frame in frames:
+                await put(frame)
+            await send({"type": "http.response.body", "body": b""})
+
+        async def ping() -> None:
+            while True:
+                await asyncio.sleep(max(0.01, sent + self._ping_seconds - time.monotonic()))
+                if time.monotonic() - sent >= self._ping_seconds:
+                    await put(self._answer.ping)
+
+        tasks: list[asyncio.Future[None]] = []
         try:
-            headers = {
-                "content-type": "text/event-stream; charset=utf-8",
-                "cache-control": "no-cache, no-store",
-                "x-accel-buffering": "no",
-                "x-content-type-options": "nosniff",
-                **self._answer.headers,
-            }
             await send(
                 {
                     "type": "http.response.start",
@@ -196,34 +214,16 @@ class SseResponse(Response):
                     "headers": [(k.encode(), v.encode("latin-1")) for k, v in headers.items()],
                 }
             )
-            while not gone.done():
-                if following is None:
-                    following = asyncio.ensure_future(anext(frames))
-                either: set[asyncio.Future[Any]] = {following, gone}
-                await asyncio.wait(
-                    either,
-                    timeout=self._ping_seconds,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                if gone.done():
-                    break
-                if not following.done():
-                    ping = self._answer.ping
-                    await send({"type": "http.response.body", "body": ping, "more_body": True})
-                    continue
-                try:
-                    frame = following.result()
-                except StopAsyncIteration:
-                    await send({"type": "http.response.body", "body": b""})
-                    return
-                following = None
-                await send({"type": "http.response.body", "body": frame, "more_body": True})
+            work, gone = asyncio.ensure_future(pump()), asyncio.ensure_future(_disconnect(receive))
+            tasks += [work, gone, asyncio.ensure_future(ping())]
+            await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
         except OSError:
             pass  # the client went in the middle of a write
         finally:
-            await _cancel(gone)
-            if following is not None:
-                await _cancel(following)
+            for task in tasks:
+                await _cancel(task)
             await frames.aclose()
 
 

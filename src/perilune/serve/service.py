@@ -191,7 +191,10 @@ class Service:
             outputs = await self.engine.submit(add)
         except PeriluneError as error:
             on_close(None)
-            raise api_error(error) from None
+            answer = api_error(error)
+            if add.output is OutputFormat.TEXT and answer.param == "messages":
+                answer.param = "prompt"
+            raise answer from None
         except BaseException:
             on_close(None)
             raise
