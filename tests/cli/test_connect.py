@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import stat
-import subprocess
-import sys
 import threading
 import tomllib
 from collections.abc import Iterator
@@ -16,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
+from typer.testing import CliRunner
 
 from perilune.cli.client_settings import BEGIN, CLIENTS, Target, settings_for
+from perilune.cli.connect import app
 from perilune.errors import UsageError
 
 TARGET = Target("http://127.0.0.1:8000", "kimi-k2.5", 262_144, "sk-test-key")
@@ -44,54 +44,57 @@ def server() -> Iterator[str]:
         http.shutdown()
 
 
-def run(home: Path, *arguments: str, code: int = 0) -> subprocess.CompletedProcess[str]:
-    environment = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in ("CLAUDE_CONFIG_DIR", "KIMI_CODE_HOME", "CODEX_HOME", "PERILUNE_BASE_URL")
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "perilune", "connect", *arguments],
-        env={**environment, "HOME": str(home)}, capture_output=True, text=True, cwd=home,
-    )  # fmt: skip
-    assert done.returncode == code, done.stderr
-    return done
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("CLAUDE_CONFIG_DIR", "KIMI_CODE_HOME", "CODEX_HOME", "PERILUNE_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_it_asks_the_server_and_prints_for_a_shell(server: str, tmp_path: Path) -> None:
-    done = run(tmp_path, "claude", "--base-url", f"{server}/v1/", "--api-key", "sk-test-key")
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments))
+
+
+def refused(*arguments: str) -> str:
+    result = run(*arguments)
+    assert isinstance(result.exception, UsageError), result.output
+    return str(result.exception)
+
+
+def test_it_asks_the_server_and_prints_for_a_shell(server: str, home: Path) -> None:
+    done = run("claude", "--base-url", f"{server}/v1/", "--api-key", "sk-test-key")
     exported = dict(shlex.split(line)[1].split("=", 1) for line in done.stdout.splitlines())
     assert exported["ANTHROPIC_BASE_URL"] == server
     assert exported["ANTHROPIC_AUTH_TOKEN"] == "sk-test-key"
     assert exported["ANTHROPIC_DEFAULT_HAIKU_MODEL"] == "tiny"
     assert exported["CLAUDE_CODE_MAX_CONTEXT_TOKENS"] == "4096"
     assert exported["CLAUDE_CODE_ATTRIBUTION_HEADER"] == "0"
-    assert not list(tmp_path.iterdir())  # nothing was written
+    assert not list(home.iterdir())  # nothing was written
     assert "settings.json" in done.stderr
 
 
-def test_it_writes_every_client(server: str, tmp_path: Path) -> None:
+def test_it_writes_every_client(server: str, home: Path) -> None:
     files = {
         "claude": ".claude/settings.json", "kimi": ".kimi-code/config.toml",
         "codex": ".codex/perilune.config.toml", "openai": ".env",
     }  # fmt: skip
     for client, file in files.items():
         asked = (client, "--base-url", server, "--api-key", "sk-test-key", "--write", "--json")
-        said = json.loads(run(tmp_path, *asked).stdout)
-        written = tmp_path / file
-        assert (tmp_path / said["path"]).resolve() == written.resolve() and said["written"]
+        said = json.loads(run(*asked).stdout)
+        written = home / file
+        assert (home / said["path"]).resolve() == written.resolve() and said["written"]
         assert stat.S_IMODE(written.stat().st_mode) == 0o600
         assert server in written.read_text()
 
 
-def test_what_cannot_be_asked_for_says_how_to_go_on(server: str, tmp_path: Path) -> None:
-    assert "--api-key" in run(tmp_path, "kimi", "--base-url", server, code=2).stderr
-    nobody = run(tmp_path, "kimi", "--base-url", "http://127.0.0.1:9", code=2)
-    assert "--model" in nobody.stderr
+def test_what_cannot_be_asked_for_says_how_to_go_on(server: str, home: Path) -> None:
+    assert "--api-key" in refused("kimi", "--base-url", server)
+    assert "--model" in refused("kimi", "--base-url", "http://127.0.0.1:9")
     key = ("--api-key", "sk-test-key")
-    other = run(tmp_path, "kimi", "--base-url", server, *key, "--model", "big", code=2)
-    assert "tiny" in other.stderr
-    assert "claude, kimi" in run(tmp_path, "vim", code=2).stderr
+    assert "tiny" in refused("kimi", "--base-url", server, *key, "--model", "big")
+    assert "claude, kimi" in refused("vim")
 
 
 def test_other_settings_of_claude_stay() -> None:
@@ -105,12 +108,12 @@ def test_our_part_of_a_file_is_renewed_and_the_rest_stays() -> None:
     settings = settings_for("kimi", TARGET)
     mine = '# mine\ntheme = "dark"\n\n[other]\nx = 1\n'
     once = settings.merge(mine)
-    assert once.startswith(mine) and settings.merge(once) == once
+    assert mine in once and settings.merge(once) == once
     moved = settings_for("kimi", Target("http://127.0.0.1:9000", 'a"b\\c', 10))
     twice = moved.merge(once + "[later]\ny = 2\n")
     assert twice.count(BEGIN) == 1
     read = tomllib.loads(twice)
-    assert read["theme"] == "dark"
+    assert (read["theme"], read["default_model"]) == ("dark", "perilune")
     assert read["later"] == {"y": 2} and read["other"] == {"x": 1}
     assert read["models"]["perilune"]["model"] == 'a"b\\c'
     assert "9000" in twice and "8000" not in twice
@@ -126,6 +129,9 @@ def test_kimi_and_codex_find_the_server() -> None:
     provider = kimi["providers"]["perilune"]
     assert provider["base_url"] == "http://127.0.0.1:8000/v1"
     assert kimi["models"]["perilune"]["max_context_size"] == 262_144
+    assert kimi["default_model"] == "perilune"
+    own = settings_for("kimi", TARGET).merge('default_model = "mine"\n')
+    assert tomllib.loads(own)["default_model"] == "mine"
     codex = tomllib.loads(settings_for("codex", TARGET).merge(None))
     assert codex["model_providers"]["perilune"]["wire_api"] == "responses"
     assert codex["model_providers"]["perilune"]["env_key"] == "PERILUNE_API_KEY"

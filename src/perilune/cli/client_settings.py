@@ -97,9 +97,13 @@ def _kimi(target: Target, path: Path | None) -> ClientSettings:
     )
     home = os.environ.get("KIMI_CODE_HOME")
     file = path or (Path(home) if home else Path.home() / ".kimi-code") / "config.toml"
-    return ClientSettings(
-        "kimi", text, file, "kimi -m perilune", lambda old: _block(old, text, file)
-    )
+    default = 'default_model = "perilune"\n'  # it does not start without one, even with -m
+
+    def merge(old: str | None) -> str:
+        new = _block(old, text, file)
+        return new if "default_model" in tomllib.loads(new) else f"{default}\n{new}"
+
+    return ClientSettings("kimi", f"{default}\n{text}", file, "kimi -m perilune", merge)
 
 
 def _codex(target: Target, path: Path | None) -> ClientSettings:

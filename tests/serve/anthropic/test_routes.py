@@ -9,8 +9,9 @@ import httpx
 import pytest
 
 from perilune.errors import EngineDeadError
+from perilune.serve.settings import Settings
 
-from ..scripted import Turn
+from ..scripted import Scripted, Turn
 
 HI = {"model": "tiny", "max_tokens": 500, "messages": [{"role": "user", "content": "Hi"}]}
 TOOL = {
@@ -185,6 +186,14 @@ async def test_a_thread_is_refused_so_that_the_sdk_sends_the_whole(scripted: Any
         reply = await client.post("/v1/messages", json={**HI, "thread": {"type": "create"}})
         details = reply.json()["error"]["details"]
         assert details == {"error_code": "thread_unsupported_request"}
+
+
+async def test_a_silent_stream_pings(scripted: Any) -> None:
+    slow = Scripted(lambda prompt: Turn("Hi"), step_seconds=0.3)
+    async with scripted(slow, settings=Settings(ping_seconds=0.05)) as client:
+        names = [name for name, _ in await stream(client)]
+        assert "ping" in names[2:]
+        assert names[-1] == "message_stop"
 
 
 async def test_an_error_in_the_middle_of_a_stream(
