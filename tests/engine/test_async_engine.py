@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from perilune.chat.deltas import ToolCallEnd, ToolCallStart
+from perilune.chat.deltas import ContentDelta, ReasoningDelta, ToolCallEnd, ToolCallStart
 from perilune.engine.async_engine import AsyncEngine
 from perilune.engine.batch import StepInput
+from perilune.engine.driver import Add
 from perilune.engine.hosts import ProcessHost, ThreadHost
 from perilune.engine.llm import LLM
-from perilune.engine.request import FinishReason, SequenceOutput
+from perilune.engine.request import FinishReason, OutputFormat, SequenceOutput
 from perilune.engine.sampling_params import Grammar, SamplingParams
 from perilune.errors import EngineDeadError, EngineError, RequestError
 
@@ -180,3 +181,46 @@ async def test_a_folder_that_cannot_be_loaded_says_why(tmp_path: Path, bf16_fold
         with pytest.raises(Exception, match="safetensors"):
             await engine.start()
         await engine.close()
+
+
+async def test_a_request_is_taken_or_refused_before_its_first_output(engine: AsyncEngine) -> None:
+    stream = await engine.submit(Add("taken", [1, 2, 3], SHORT))
+    assert len(tokens(await collect(stream))) == 12
+    with pytest.raises(RequestError, match="outside"):
+        await engine.submit(Add("refused", [-1], SHORT))
+
+
+async def test_thinking_ends_when_it_is_told_to(engine: AsyncEngine) -> None:
+    params = SamplingParams(max_tokens=400, seed=3, logit_bias=_no_ends(engine))
+    deltas: list[Any] = []
+    async for output in engine.chat([{"role": "user", "content": "hi"}], params, request_id="me"):
+        deltas += output.deltas
+        if len(deltas) > 20:
+            assert engine.end_thinking("me") or output.finish_reason
+    reasoning = [d for d in deltas if isinstance(d, ReasoningDelta)]
+    assert 20 < len(reasoning) < 300
+    assert any(isinstance(d, ContentDelta) for d in deltas)
+    assert not engine.end_thinking("me")
+
+
+def _no_ends(engine: AsyncEngine) -> dict[int, float]:
+    """Nothing but being told ends the thinking."""
+    assert engine.chat_format is not None
+    ids = engine.chat_format.special_ids
+    ends = [ids.end_think, ids.tool_calls_section_begin, ids.tool_call_begin]
+    return {token: -100.0 for token in [*ends, *engine.chat_format.stop_ids] if token is not None}
+
+
+async def test_a_large_grammar_holds_nobody_up(engine: AsyncEngine) -> None:
+    """It is compiled beside; the request can be left while that goes on."""
+    properties = {f"p{n}": {"type": "string"} for n in range(1500)}
+    large = Grammar.json_schema({"type": "object", "properties": properties})
+    waiting = asyncio.create_task(
+        engine.submit(Add("large", [1], SamplingParams(grammar=large), output=OutputFormat.TEXT))
+    )
+    await asyncio.sleep(0)
+    assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
+    assert not waiting.done()
+    engine.cancel("large")
+    with pytest.raises(RequestError, match="cancelled"):
+        await waiting

@@ -290,3 +290,30 @@ def test_a_section_in_the_middle_of_thinking_ends_it(chat_format: ChatFormat) ->
     assert only(guide) == {ids.tool_call_begin, ids.tool_calls_section_end}
     guide.advance(ids.tool_calls_section_end)  # type: ignore[arg-type]
     assert guide.ended and only(guide) == set(chat_format.stop_ids)
+
+
+def test_stray_markers_are_nowhere_in_free_text(llm: LLM) -> None:
+    """A bias that wants them as much as can be: no role token, no marker out of its place."""
+    assert llm.chat_format is not None
+    chat_format = llm.chat_format
+    size = chat_format.tokenizer.vocab_size
+    special = [i for i in range(size) if chat_format.tokenizer.is_special(i)]
+    bias = {i: 50.0 for i in special if i not in chat_format.stop_ids}
+    result = chat(llm, 4, tools=TOOLS, tool_choice="none", logit_bias=bias, max_tokens=40,
+                  thinking_budget=5)  # fmt: skip
+    spoken = [i for i in result.answers[0].token_ids if i in special]
+    assert spoken[:1] == [chat_format.special_ids.end_think]
+    assert set(spoken[1:]) <= chat_format.stop_ids
+    assert "<|" not in result.answers[0].text and "<|" not in result.answers[0].reasoning
+
+
+def test_definitions_may_have_any_name_and_properties_that_of_a_keyword(llm: LLM) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"enum": {"$ref": "#/$defs/Größe 1"}, "$ref": {"const": {"$ref": "a b"}}},
+        "required": ["enum", "$ref"],
+        "additionalProperties": False,
+        "$defs": {"Größe 1": {"enum": [7]}},
+    }
+    result = chat(llm, 1, grammar=Grammar.json_schema(schema), thinking=False)
+    assert json.loads(result.text) == {"enum": 7, "$ref": {"$ref": "a b"}}

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
-from .scripted import Turn
-from .servers import events
+import pytest
+
+from perilune.chat.format import ChatFormat
+from perilune.engine.async_engine import AsyncEngine
+from perilune.serve.api_error import ApiError
+from perilune.serve.chat_completions import chat_completions
+from perilune.serve.http import HttpRequest, Reply, StreamReply
+
+from .scripted import Scripted, Turn, scripted_engine
+from .servers import events, make_service
 
 HI = {"model": "tiny", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -33,3 +42,22 @@ async def test_frames(scripted: Any) -> None:
         assert deltas[0] == {"role": "assistant", "content": ""}
         assert "".join(d.get("content", "") for d in deltas) == "Grüße!"
         assert "".join(d.get("reasoning_content", "") for d in deltas) == "They greet."
+
+
+async def test_handlers_need_no_server(chat_format: ChatFormat) -> None:
+    """Plain values in, plain values out: no framework, no socket."""
+    engine = scripted_engine(Scripted([Turn("Hello!")]), chat_format)
+    async with AsyncEngine(engine) as running:
+        service = make_service(running)
+        body = json.dumps(HI).encode()
+        reply = await chat_completions(service, HttpRequest("POST", "/", body=body))
+        assert isinstance(reply, Reply)
+        assert reply.json["choices"][0]["message"]["content"] == "Hello!"
+        body = json.dumps({**HI, "stream": True}).encode()
+        streamed = await chat_completions(service, HttpRequest("POST", "/", body=body))
+        assert isinstance(streamed, StreamReply)
+        assert [frame async for frame in streamed.frames][-1] == b"data: [DONE]\n\n"
+        with pytest.raises(ApiError) as error:
+            await chat_completions(service, HttpRequest("POST", "/", body=b"{}"))
+        assert error.value.status == 400 and error.value.param == "messages"
+        assert service.open_requests == []

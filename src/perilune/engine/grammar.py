@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MAX_COMPILED = 256
 _DATA = frozenset({"enum", "const", "default", "examples"})  # values in a schema, not schemas
+_SCHEMAS_BY_NAME = frozenset({"properties", "$defs", "definitions", "patternProperties"})
 # Models under a JSON grammar sometimes write white space without end; 32 is a deep indentation.
 _JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
 
@@ -134,16 +135,23 @@ def _json_source(schema: Mapping[str, Any], options: JsonCompileOptions) -> str:
         raise RequestError(f"the JSON schema cannot be used: {error}", param="grammar") from None
 
 
-def _encode_references(node: Any) -> Any:
-    """References as the URIs that they are: names of definitions may hold any character."""
+def _encode_references(node: Any, *, by_name: bool = False) -> Any:
+    """References as the URIs that they are: names of definitions may hold any character.
+
+    by_name: the keys of `node` are names of schemas, not keywords.
+    """
     if isinstance(node, list):
         return [_encode_references(item) for item in node]
     if not isinstance(node, Mapping):
         return node
     encoded = {
-        key: value if key in _DATA else _encode_references(value) for key, value in node.items()
+        key: value
+        if key in _DATA and not by_name
+        else _encode_references(value, by_name=key in _SCHEMAS_BY_NAME and not by_name)
+        for key, value in node.items()
     }
-    if isinstance(reference := node.get("$ref"), str) and "%" not in reference:
+    reference = node.get("$ref")
+    if isinstance(reference, str) and "%" not in reference and not by_name:
         encoded["$ref"] = quote(reference, safe="#/:?&=+,;@~!$'()*")
     return encoded
 
