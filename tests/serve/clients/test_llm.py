@@ -7,13 +7,17 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from .conftest import GREETING
 
-pytest.importorskip("llm", reason="pip install llm")
+# Not imported here: at its import it decides whether it loads plugins.
+pytestmark = pytest.mark.skipif(
+    find_spec("llm") is None and not os.environ.get("CI"), reason="pip install llm"
+)
 MODELS = """
 - model_id: perilune
   model_name: tiny
@@ -29,23 +33,37 @@ TOOL = 'def get_weather(city: str) -> str:\n    "Weather of a city."\n    return
 
 
 @pytest.fixture
-def llm(server: str, tmp_path: Path) -> Callable[..., str]:
-    """Run `llm` with these arguments -> what it prints."""
+def folder(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of `llm`; no plugins of this machine are loaded."""
     (tmp_path / "extra-openai-models.yaml").write_text(MODELS.format(server=server))
-    environment = {**os.environ, "LLM_USER_PATH": str(tmp_path), "LLM_LOAD_PLUGINS": ""}
+    monkeypatch.setenv("LLM_USER_PATH", str(tmp_path))
+    monkeypatch.setenv("LLM_LOAD_PLUGINS", "")
+    return tmp_path
+
+
+@pytest.fixture
+def llm(folder: Path) -> Callable[..., str]:
+    """Run `llm` with these arguments, in this process -> what it prints."""
+    from click.testing import CliRunner
+    from llm.cli import cli
 
     def run(*arguments: str) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "llm", *arguments],
-            env=environment, capture_output=True, text=True, timeout=120,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        result = CliRunner().invoke(cli, list(arguments), catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     return run
 
 
-def test_a_prompt_and_its_continuation(llm: Callable[..., str]) -> None:
+def test_a_prompt_from_the_shell(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "llm", "-m", "perilune"],
+        input="Hi", capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.stdout.strip() == GREETING, done.stderr
+
+
+def test_a_conversation_and_its_log(llm: Callable[..., str]) -> None:
     assert llm("-m", "perilune", "Hi").strip() == GREETING
     assert llm("-c", "--no-stream", "Hi again").strip() == GREETING
     logged = json.loads(llm("logs", "--json", "-n", "1"))
