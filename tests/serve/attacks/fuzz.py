@@ -112,7 +112,8 @@ def mangled(draw: Any, value: Any, depth: int = 0) -> Any:
 def requests(draw: Any) -> tuple[str, bytes]:
     """(path, body)."""
     path = draw(st.sampled_from(PATHS))
-    body: dict[str, Any] = {"messages": draw(st.lists(st.sampled_from(TURNS), max_size=4))}
+    turns = draw(st.lists(st.sampled_from(TURNS), max_size=4))
+    body: dict[str, Any] = {"model": "tiny", "messages": turns}
     if "messages" not in path and "chat" not in path:
         body |= {"prompt": "x", "input": "x", "tokens": [5, 6]}
     if "messages" in path:
