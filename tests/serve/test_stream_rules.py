@@ -22,13 +22,19 @@ async def test_content_reasoning_and_calls_stream_by_the_rules(scripted: Any) ->
     async with scripted(FULL) as client:
         body = {"tools": TOOLS, "stream_options": {"include_usage": True}}
         said = await ask(client, body, stream=True)
-        whole = await ask(client, body, stream=False)
+        whole = await ask(client, {"tools": TOOLS}, stream=False)
         assert said.message == {k: v for k, v in whole.message.items() if k != "refusal"}
         assert said.message["content"] == "Grüße, 世界 🌍!"
         assert said.message["reasoning_content"] == "Erst schauen."
         assert [call["id"] for call in said.message["tool_calls"]] == ["look_0", "weigh_1"]
         assert said.reason == whole.reason == "tool_calls"
         assert said.usages[0]["completion_tokens"] == whole.usages[0]["completion_tokens"]
+
+
+async def test_stream_options_need_a_stream(scripted: Any) -> None:
+    async with scripted(FULL) as client:
+        refused = await ask(client, {"stream_options": {"include_usage": True}}, stream=False)
+        assert refused.status == 400 and refused.body["error"]["param"] == "stream_options"
 
 
 async def test_candidates_do_not_mix(scripted: Any) -> None:

@@ -37,6 +37,8 @@ def read_chat(
     sampling = sampling_of(body)
     if body.max_completion_tokens is not None:
         sampling["max_tokens"] = body.max_completion_tokens
+    if body.stream_options is not None and not body.stream:
+        raise invalid("stream_options needs stream: true", "stream_options")
     if body.top_logprobs and not body.logprobs:
         raise invalid("top_logprobs needs logprobs: true", "top_logprobs")
     if body.logprobs:
