@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from perilune.errors import UsageError
 from perilune.model.model import KimiK2Model
 from perilune.train.balance import routers_of
 from perilune.train.batch import RaggedBatch
@@ -76,6 +77,12 @@ class Replicas:
         documents = max(sum(len(b.documents) for b in batches), 1)
         if losses is None:
             losses = [lambda nll_M: nll_M.sum() / trained] * len(batches)
+        if self.world.sharded and len(batches) % self.world.size:
+            raise UsageError(
+                f"{len(batches)} micro-batches do not divide among {self.world.size} processes, "
+                "which sharded parameters need",
+                remedy="Raise tokens_per_step, so that a step has enough documents",
+            )
         jobs = list(zip(batches, losses, strict=True))
         jobs = jobs[self.world.rank :: self.world.size]
         parts = [jobs[r :: self.threads] for r in range(self.threads)]

@@ -157,12 +157,26 @@ def draw(stream: Iterator[Document], tokens: int, longest: int) -> tuple[list[Do
 
 
 def micro_batches(
-    documents: Sequence[Document], micro_tokens: int, threads: int
+    documents: Sequence[Document], micro_tokens: int, workers: int
 ) -> tuple[list[list[Document]], list[RaggedBatch]]:
-    """Documents in parts of about `micro_tokens`, a multiple of `threads` of them, and collated."""
+    """Documents in parts of about `micro_tokens`, and collated.
+
+    A multiple of `workers` of them, so that none of those who compute side by side waits, unless
+    there are fewer documents than that.
+    """
     tokens = sum(len(d.ids) for d in documents)
-    count = max(1, round(tokens / (micro_tokens * threads))) * threads
+    count = max(1, round(tokens / (micro_tokens * workers))) * workers
     parts = [part for part in split_documents(documents, count) if part]
+    while len(parts) % workers:
+        at = max(range(len(parts)), key=lambda i: len(parts[i]))
+        middle = len(parts[at]) // 2
+        if middle:
+            parts[at : at + 1] = [parts[at][:middle], parts[at][middle:]]
+        elif len(parts) > workers:  # a document each: some take two
+            for i in range(len(parts) % workers):
+                parts[i : i + 2] = [[*parts[i], *parts[i + 1]]]
+        else:
+            break
     return parts, [collate(part) for part in parts]
 
 

@@ -60,8 +60,8 @@ def rl_step(
             rolled = time.monotonic()
             progress.task += rl.groups_per_step
             learnt = [pair for group in groups for pair in group.learnt]
-            batches, losses = policy_batches(learnt, rl, stage.micro_tokens, replicas.threads)
-            ptx_batches, ptx_losses = _ptx(stream, stage, rl, replicas.threads)
+            batches, losses = policy_batches(learnt, rl, stage.micro_tokens, replicas.workers)
+            ptx_batches, ptx_losses = _ptx(stream, stage, rl, replicas.workers)
             progress.position = stream.position
             values = _told(groups) | {"temperature": temperature, "sources": {}}
             if batches or ptx_batches:
@@ -135,7 +135,7 @@ class PolicyLoss:
 
 
 def policy_batches(
-    learnt: Sequence[tuple[Trajectory, float]], rl: RlConfig, micro_tokens: int, threads: int
+    learnt: Sequence[tuple[Trajectory, float]], rl: RlConfig, micro_tokens: int, workers: int
 ) -> tuple[list[RaggedBatch], list[PolicyLoss]]:
     """Micro-batches of the attempts, and the loss of each, normalised by all generated tokens."""
     if not learnt:
@@ -144,7 +144,7 @@ def policy_batches(
     clip = ClipRange(rl.clip_low, rl.clip_high, rl.tau)
     documents = [one.document() for one, _ in learnt]
     of = {id(document): pair for document, pair in zip(documents, learnt, strict=True)}
-    parts, batches = micro_batches(documents, micro_tokens, threads)
+    parts, batches = micro_batches(documents, micro_tokens, workers)
     losses = []
     for part in parts:
         logprobs: list[float] = []
@@ -158,12 +158,12 @@ def policy_batches(
 
 
 def _ptx(
-    stream: DocumentStream, stage: StageConfig, rl: RlConfig, threads: int
+    stream: DocumentStream, stage: StageConfig, rl: RlConfig, workers: int
 ) -> tuple[list[RaggedBatch], list[TokenLoss]]:
     if not rl.ptx_weight:
         return [], []
     documents, _ = draw(stream, rl.ptx_tokens, stage.data.max_tokens)
-    _, batches = micro_batches(documents, stage.micro_tokens, threads)
+    _, batches = micro_batches(documents, stage.micro_tokens, workers)
     factor = rl.ptx_weight / max(sum(batch.trained for batch in batches), 1)
     return batches, [lambda nll_M: factor * nll_M.sum()] * len(batches)
 
