@@ -79,6 +79,7 @@ def image(url: Any, kind: str = "image_url") -> dict[str, Any]:
         ({"user": "x" * 600}, "user"),
         ({"metadata": {"k": 3}}, "metadata.k"),
         ({"priority": 10**9}, "priority"),
+        ({"priority": -1}, "priority"),
         ({"audio": {"voice": "x"}}, "audio"),
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"web_search_options": {}}, "web_search_options"),

@@ -82,7 +82,7 @@ class SamplingFields(BaseModel):
     ) = None
     cache_salt: Annotated[str, Field(max_length=256)] | None = None
     prompt_cache_key: Text | None = None
-    priority: Annotated[int, Field(ge=-1000, le=1000)] | None = None
+    priority: Annotated[int, Field(ge=0, le=1000)] | None = None  # nobody goes before others
     return_token_ids: bool | None = None
 
 
