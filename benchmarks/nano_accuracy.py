@@ -25,9 +25,8 @@ from perilune.agent.evidence import CITATION
 from perilune.agent.models.engine import EngineModel
 from perilune.agent.nano import nano_agent, nano_folder
 from perilune.agent.tool import ToolContext, ToolResult
-from perilune.agent.tools.compact import CompactPython
+from perilune.agent.tools.compact import CompactLookup, CompactPython
 from perilune.agent.tools.lookup.facts import FactStore
-from perilune.agent.tools.lookup.tool import Lookup
 from perilune.agent.tools.search.almanac import questions as almanac_questions
 from perilune.agent.tools.search.almanac.text import key
 from perilune.errors import ToolError
@@ -66,7 +65,7 @@ class FaultyLookup:
     timeout = 30.0
 
     def __init__(self, store: FactStore | None, fault: int) -> None:
-        self._lookup = Lookup(store)
+        self._lookup = CompactLookup(store)
         self.description, self.parameters = self._lookup.description, self._lookup.parameters
         self._fault, self._calls = fault, 0
 

@@ -58,7 +58,7 @@ def tape_of(lines: int) -> Any:
                 return Reply(calls=[Call("note", {"text": f"{done} lines"})])
             return Reply(calls=[Call("look_up", {"topic": f"t{done}"})])
         if done == lines:
-            return Reply(f"There are {done} lines.")
+            return Reply("All lines are written.")
         return Reply(reasoning=f"next is {done}", calls=[Call("append_line", {"line": str(done)})])
 
     return tape
@@ -106,7 +106,7 @@ def real_tape(items: int) -> Any:
             path = "log.txt" if PHASES[phase] == "python" else f"items/{item}.txt"
             return Reply(reasoning="did it happen?", calls=[Call("read_file", {"path": path})])
         if item == items:
-            return Reply(f"There are {item} items.")
+            return Reply("All items are made.")
         return Reply(reasoning=f"{item}", calls=[real_call(item, PHASES[phase])])
 
     return tape

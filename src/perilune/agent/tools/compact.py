@@ -10,23 +10,35 @@ from perilune.agent.tools.lookup.tool import Lookup
 from perilune.agent.tools.python.tool import Python
 
 
-class CompactPython(Python):
-    """`python` with the one argument that a calculation needs."""
+class CompactLookup(Lookup):
+    @property
+    def description(self) -> str:
+        return "Find facts."
 
+    @property
+    def parameters(self) -> dict[str, Any]:
+        return _one_text("query")
+
+
+class CompactPython(Python):
     @property
     def description(self) -> str:
         return "Calculate."
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {
-            "type": "object",
-            "properties": {"code": {"type": "string"}},
-            "required": ["code"],
-            "additionalProperties": False,
-        }
+        return _one_text("code")
 
 
 def compact_tools(store: FactStore | None = None) -> list[Tool]:
     """`lookup` over a store of facts (default: the almanac) and `python`."""
-    return [Lookup(store), CompactPython()]
+    return [CompactLookup(store), CompactPython()]
+
+
+def _one_text(name: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": {name: {"type": "string"}},
+        "required": [name],
+        "additionalProperties": False,
+    }
