@@ -6,16 +6,13 @@ vocabulary is of full size, every pair and enough triples of printable ASCII cha
 
 from __future__ import annotations
 
-import base64
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterator
 
-from perilune.chat.special_tokens import NAME_BY_OFFSET, RESERVED
+from perilune.chat.special_tokens import RESERVED
+from perilune.chat.tokenizer_files import vocabulary_files
 
-# The tool-call and thinking markers are text that the caller sees; the others are not.
-_VISIBLE_OFFSETS = {*range(11, 16), 22, 23}
 _SAMPLE = (
     "The moon goes round the earth in about twenty-seven days, and the point of its orbit that is "
     "nearest is called the perilune. What is the weather in Berlin? Let me look that up for you. "
@@ -30,30 +27,7 @@ def tokenizer_files(vocab_size: int) -> dict[str, bytes]:
     ordinary = vocab_size - RESERVED
     if ordinary < 256:
         raise ValueError(f"a vocabulary of {vocab_size} has no room for bytes and reserved ids")
-    tokens = list(itertools.islice(_tokens(), ordinary))
-    lines = [b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens)]
-    added = {
-        str(ordinary + offset): {
-            "content": name,
-            "lstrip": False,
-            "normalized": False,
-            "rstrip": False,
-            "single_word": False,
-            "special": offset not in _VISIBLE_OFFSETS,
-        }
-        for offset, name in NAME_BY_OFFSET.items()
-    }
-    config = {
-        "added_tokens_decoder": added,
-        "bos_token": "[BOS]",
-        "clean_up_tokenization_spaces": False,
-        "eos_token": "[EOS]",
-        "pad_token": "[PAD]",
-        "tokenizer_class": "TikTokenTokenizer",
-        "unk_token": "[UNK]",
-    }
-    text = json.dumps(config, indent=2) + "\n"
-    return {"tiktoken.model": b"".join(lines), "tokenizer_config.json": text.encode()}
+    return vocabulary_files(list(itertools.islice(_tokens(), ordinary)))
 
 
 def _tokens() -> Iterator[bytes]:

@@ -7,8 +7,6 @@ JSON. The 256 reserved ids follow the ordinary ones, as in the published vocabul
 
 from __future__ import annotations
 
-import base64
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from heapq import heapify, heappop, heappush
@@ -17,7 +15,7 @@ from pathlib import Path
 
 import regex
 
-from perilune.chat.special_tokens import NAME_BY_OFFSET, RESERVED
+from perilune.chat.tokenizer_files import vocabulary_files
 from perilune.errors import UsageError
 
 Pair = tuple[bytes, bytes]
@@ -26,8 +24,6 @@ Pair = tuple[bytes, bytes]
 # alone. A merge learnt on these pieces never crosses a border of the published pattern.
 _PIECES = regex.compile(r" ?\p{L}+|\s|.", regex.S)
 _LETTERS = regex.compile(r" ?\p{Lu}*\p{Ll}+|.", regex.S)
-_VISIBLE_OFFSETS = {*range(11, 16), 22, 23}
-"""Markers of tool calls and thinking, which callers see as text."""
 
 
 def train_bpe(texts: Iterable[str], ordinary: int) -> list[bytes]:
@@ -96,30 +92,8 @@ def read_texts(files: Iterable[Path]) -> Iterator[str]:
 
 def write_tokenizer(folder: Path, tokens: list[bytes]) -> None:
     """`tiktoken.model` and `tokenizer_config.json` into an existing folder."""
-    lines = [b"%s %d\n" % (base64.b64encode(token), rank) for rank, token in enumerate(tokens)]
-    (folder / "tiktoken.model").write_bytes(b"".join(lines))
-    added = {
-        str(len(tokens) + offset): {
-            "content": name,
-            "lstrip": False,
-            "normalized": False,
-            "rstrip": False,
-            "single_word": False,
-            "special": offset not in _VISIBLE_OFFSETS,
-        }
-        for offset, name in NAME_BY_OFFSET.items()
-        if offset < RESERVED
-    }
-    config = {
-        "added_tokens_decoder": added,
-        "bos_token": "[BOS]",
-        "clean_up_tokenization_spaces": False,
-        "eos_token": "[EOS]",
-        "pad_token": "[PAD]",
-        "tokenizer_class": "TikTokenTokenizer",
-        "unk_token": "[UNK]",
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    for name, content in vocabulary_files(tokens).items():
+        (folder / name).write_bytes(content)
 
 
 def _mergeable(parts: list[bytes]) -> list[Pair]:
