@@ -30,8 +30,11 @@ with torch.device("meta"):
     model = KimiK2Model(config).to(torch.bfloat16)
 seconds = time.process_time() - start
 slots = {name: (list(t.shape), str(t.dtype)) for name, t in named_slots(model)}
-usage = resource.getrusage(resource.RUSAGE_SELF)
-peak = usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+if sys.platform == "darwin":
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+else:  # ru_maxrss would count what the process that started this one held
+    (line,) = (l for l in open("/proc/self/status") if l.startswith("VmHWM"))
+    peak = int(line.split()[1]) * 1024
 print(json.dumps({
     "seconds": seconds,
     "peak": peak,

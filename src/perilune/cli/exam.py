@@ -107,6 +107,12 @@ def run(
     options = flags.AgentOptions(
         model=model, endpoint=endpoint, api_key_env=api_key_env, context_window=context_window
     )
+    if flags.is_nano(options):
+        raise UsageError(
+            "nano knows its own two tools only, and no suite is made for them",
+            remedy="Name a model: --endpoint URL, or --model DIR. nano has an examination of its "
+            "own, benchmarks/nano_accuracy.py.",
+        )
     examined = flags.build_model(options)
     sampling = Sampling(
         temperature=temperature,
