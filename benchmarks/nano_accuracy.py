@@ -96,7 +96,8 @@ def world_cases(
 
 
 def almanac_cases(count: int, *, colloquial: bool) -> Iterator[Case]:
-    """Real questions: the almanac's own examination, over names that nobody trained on."""
+    """Real questions: the almanac's own examination, over names that nobody trained on; the card
+    says which of its phrasings were."""
     for question in almanac_questions(count):
         asked = question.colloquial if colloquial else question.plain
         yield Case(asked, None, lambda answer, q=question: says(answer, q.answer))
@@ -137,7 +138,7 @@ def families(count: int) -> dict[str, tuple[float, Callable[[], Iterator[Case]]]
         "unanswerable": (0.85, lambda: world_cases("unanswerable", count)),
         "empty hits, tool errors": (0.85, lambda: faulty_cases(count)),
         "real almanac questions": (0.85, lambda: almanac_cases(min(count, 200), colloquial=False)),
-        "... in phrasings never trained on": (
+        "... in colloquial phrasings": (
             0.70, lambda: almanac_cases(min(count, 200), colloquial=True),
         ),
         "lookup, reserved phrasings": (
