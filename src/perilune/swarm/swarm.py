@@ -16,7 +16,7 @@ import asyncio
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 
@@ -25,10 +25,11 @@ from perilune.agent.chat_model import ChatModel
 from perilune.agent.home import find_run
 from perilune.agent.journal import read_journal
 from perilune.agent.limiter import limiter_for
-from perilune.agent.tool import Tool
+from perilune.agent.tool import Tool, ToolRegistry
 from perilune.errors import UsageError
 from perilune.events import Content
 from perilune.swarm.backend import Backend, LocalBackend
+from perilune.swarm.compact import compact_swarm_tools
 from perilune.swarm.limits import SwarmLimits
 from perilune.swarm.meter import Meter, MeteredTool, shared
 from perilune.swarm.result import SwarmResult, result_of
@@ -48,7 +49,11 @@ class Swarm:
     sub-agent is: model, tools, permissions, sampling and budget (default: those of `agent`, with a
     prompt for sub-agents). limits: of the whole. workspaces: "copy" gives each sub-agent a copy of
     the orchestrator's workspace, "empty" an empty folder. helpers: also offer `collect_reports` and
-    `merge_tables`. make_backend: where sub-agents work; default: in this process.
+    `merge_tables`. compact: for a small model, which knows the prompts that it was trained with:
+    both agents' prompts are taken as they are (no rules added; what the orchestrator says in
+    `create_subagent` is kept, but not told to the sub-agent), tools are declared in a few words
+    after the agent's own, and a report is shown without its sources, which are kept all the same.
+    make_backend: where sub-agents work; default: in this process.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class Swarm:
         limits: SwarmLimits | None = None,
         workspaces: WorkspaceKind = "copy",
         helpers: bool = True,
+        compact: bool = False,
         make_backend: MakeBackend = LocalBackend,
     ) -> None:
         self.agent = agent
@@ -66,6 +72,7 @@ class Swarm:
         self.limits = limits or SwarmLimits()
         self.workspaces = workspaces
         self.helpers = helpers
+        self.compact = compact
         self.make_backend = make_backend
 
     def run(self, task: Content | None = None, *, resume: str | None = None) -> SwarmResult:
@@ -87,6 +94,10 @@ class Swarm:
     def session(self, *, resume: str | None = None) -> SwarmSession:
         """An open run, for `async with`; `resume` names an earlier one to go on with."""
         return SwarmSession(self, resume)
+
+    def declarations(self) -> list[dict[str, Any]]:
+        """The tools as the orchestrator's model is told of them."""
+        return ToolRegistry(SwarmSession(self, None).orchestrator.tools).declarations()
 
     async def _run_and_close(self, task: Content | None, resume: str | None) -> SwarmResult:
         try:
@@ -118,8 +129,9 @@ class SwarmSession:
             self._meter,
             swarm.agent.on_record,
             helpers=swarm.helpers,
+            compact=swarm.compact,
         )
-        self._orchestrator = _orchestrator(swarm, self._team, self._meter)
+        self.orchestrator = _orchestrator(swarm, self._team, self._meter)
         self._opened: Session | None = None
 
     async def __aenter__(self) -> Self:
@@ -130,7 +142,7 @@ class SwarmSession:
         known = []
         if self._resume is not None:
             known = read_journal(find_run(self._resume, agent.home)).records
-        session = self._orchestrator.session(resume=self._resume)
+        session = self.orchestrator.session(resume=self._resume)
         self._opened = await session.__aenter__()
         self._worker.parent_run = session.id
         # What opening wrote (that the run was resumed) was heard already.
@@ -201,9 +213,13 @@ def _worker(swarm: Swarm, meter: Meter) -> Agent:
 def _orchestrator(swarm: Swarm, team: Team, meter: Meter) -> Agent:
     agent, limits = swarm.agent, swarm.limits
     rules = (Path(__file__).parent / "orchestrator.md").read_text("utf-8").strip()
+    prompt = f"{agent.system_prompt}\n\n{rules}".strip()
+    own = _metered(agent.tools, meter, limits)
     return agent.copy_with(
-        system_prompt=f"{agent.system_prompt}\n\n{rules}".strip(),
-        tools=[*_swarm_tools(team, swarm.helpers), *_metered(agent.tools, meter, limits)],
+        system_prompt=agent.system_prompt if swarm.compact else prompt,
+        tools=[*own, *compact_swarm_tools(team)]
+        if swarm.compact
+        else [*_swarm_tools(team, swarm.helpers), *own],
         budget=shared(
             agent.budget,
             meter,

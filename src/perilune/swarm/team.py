@@ -55,9 +55,11 @@ class Team:
         listener: Callable[[Record], None] | None,
         *,
         helpers: bool = True,
+        compact: bool = False,
     ) -> None:
-        """`helpers`: whether the orchestrator has `collect_reports`."""
+        """`helpers`: whether the orchestrator has `collect_reports`; `compact` as in `Swarm`."""
         self._helpers = helpers
+        self._compact = compact
         self.state = SwarmState()
         self._backend = backend
         self._limits = limits
@@ -199,7 +201,7 @@ class Team:
         return Assignment(
             call_id=call_id,
             agent=agent,
-            system_prompt=self.state.agents[agent],
+            system_prompt="" if self._compact else self.state.agents[agent],
             prompt=prompt,
             folder=folder,
             earlier_steps=sum(each.steps for each in earlier),
@@ -246,7 +248,10 @@ class Team:
         if context.evidence is not None and outcome.evidence:
             for known, (source, title, text) in evidence_in(folder).items():
                 if known in outcome.evidence:
-                    evidence.append(context.evidence.keep(source, text, title=title).id)
+                    # As short as the sub-agent's own ids, so that its citations hold here too.
+                    digits = len(known.removeprefix("ev:"))
+                    kept = context.evidence.keep(source, text, title=title, digits=digits)
+                    evidence.append(kept.id)
         report = self._keep_report(assignment, outcome)
         shown = self._shares(context).show(outcome.report)
         context.emit(
@@ -278,6 +283,10 @@ class Team:
         report: Path,
         evidence: list[str],
     ) -> str:
+        if self._compact and not outcome.ok:
+            return f"Error: the sub-agent {WORDS[outcome.status]}."
+        if self._compact and shown:
+            return shown
         lines: list[str] = []
         if outcome.status != "done":
             why = f": {outcome.detail}" if outcome.detail else ""
