@@ -11,13 +11,13 @@ from perilune.agent.tool import ToolRegistry
 from perilune.agent.tools.compact import compact_tools
 from perilune.agent.tools.lookup.facts import Fact, Facts
 from perilune.swarm.nano import ORCHESTRATOR_PROMPT, nano_swarm
-from tests.swarm.conftest import last_results, prompt_of, split, turn_of
+from tests.swarm.conftest import last_results, prompt_of, turn_of
 
 STORE = Facts([Fact("Tavor", "area", "12 km2"), Fact("Kilu", "area", "7 km2")])
 
 
 class Worker:
-    """Looks its prompt up and repeats what it was told; remembers what it was shown."""
+    """Looks up what it was asked and repeats what it was told; remembers what it was shown."""
 
     def __init__(self, broken: str = "") -> None:
         self.seen: list[tuple[str, Any]] = []
@@ -28,13 +28,20 @@ class Worker:
         if prompt_of(messages) == self._broken:
             return Refused()
         if turn_of(messages) == 0:
-            return Reply(calls=[Call("lookup", {"query": prompt_of(messages)})])
+            label, name = prompt_of(messages).split("\n")
+            return Reply(calls=[Call("lookup", {"query": f"{name} {label}"})])
         return Reply(last_results(messages)[0])
+
+
+def split_area(*names: str) -> Reply:
+    make = Call("create_subagent", {"name": "row", "system_prompt": "area"})
+    give = [Call("assign_task", {"agent": "row", "prompt": name}) for name in names]
+    return Reply(calls=[make, *give])
 
 
 async def test_prompts_and_declarations_are_those_of_training(workspace, home):
     worker = Worker()
-    main = ScriptedModel([split("Tavor area", "Kilu area", agent="row"), Reply("12 and 7")])
+    main = ScriptedModel([split_area("Tavor", "Kilu"), Reply("12 and 7")])
     swarm = nano_swarm(main, ScriptedModel(worker), STORE, workspace=workspace, home=home)
     result = await swarm.arun("Which is larger?")
     assert result.ok and result.sub_agents == 2
@@ -48,7 +55,7 @@ async def test_prompts_and_declarations_are_those_of_training(workspace, home):
 async def test_a_report_is_shown_as_it_is_and_its_sources_can_be_cited(workspace, home):
     def conclude(messages: Sequence[Any], declared: Sequence[Any]) -> Reply:
         if turn_of(messages) == 0:
-            return split("Tavor area", agent="row")
+            return split_area("Tavor")
         return Reply(last_results(messages)[-1])
 
     main = ScriptedModel(conclude)
@@ -61,8 +68,8 @@ async def test_a_report_is_shown_as_it_is_and_its_sources_can_be_cited(workspace
 
 
 async def test_a_failure_is_a_short_error(workspace, home):
-    main = ScriptedModel([split("Tavor area", "Kilu area", agent="row"), Reply("12")])
-    worker = ScriptedModel(Worker(broken="Kilu area"))
+    main = ScriptedModel([split_area("Tavor", "Kilu"), Reply("12")])
+    worker = ScriptedModel(Worker(broken="area\nKilu"))
     swarm = nano_swarm(main, worker, STORE, workspace=workspace, home=home)
     result = await swarm.arun("t")
     assert last_results(main.prompts[-1])[-1] == "Error: the sub-agent died."

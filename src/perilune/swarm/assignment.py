@@ -34,6 +34,11 @@ class Assignment(msgspec.Struct, frozen=True, kw_only=True):
     earlier_tool_calls: int = 0
     earlier_usage: Usage = Usage()
 
+    def in_one_message(self) -> Assignment:
+        """The same work, with the orchestrator's part of the system prompt before the prompt."""
+        whole = f"{self.system_prompt}\n{self.prompt}".strip()
+        return msgspec.structs.replace(self, system_prompt="", prompt=whole)
+
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an assignment ended. `report` is the answer, or what there is of one.

@@ -51,8 +51,8 @@ class Swarm:
     the orchestrator's workspace, "empty" an empty folder. helpers: also offer `collect_reports` and
     `merge_tables`. compact: for a small model, which knows the prompts that it was trained with:
     both agents' prompts are taken as they are (no rules added; what the orchestrator says in
-    `create_subagent` is kept, but not told to the sub-agent), tools are declared in a few words
-    after the agent's own, and a report is shown without its sources, which are kept all the same.
+    `create_subagent` begins the sub-agent's first message), tools are declared in a few words after
+    the agent's own, and a report is shown without its sources, which are kept all the same.
     make_backend: where sub-agents work; default: in this process.
     """
 

@@ -179,7 +179,9 @@ class Team:
         outcome = Outcome(status="stopped", report="", detail="the swarm was stopped")
         try:
             outcome = await self._backend.work(
-                assignment, self._folder / "swarm" / assignment.folder, mine.observe
+                assignment.in_one_message() if self._compact else assignment,
+                self._folder / "swarm" / assignment.folder,
+                mine.observe,
             )
         except asyncio.CancelledError:
             # The loop writes what was emitted until now, with the call's result.
@@ -201,7 +203,7 @@ class Team:
         return Assignment(
             call_id=call_id,
             agent=agent,
-            system_prompt="" if self._compact else self.state.agents[agent],
+            system_prompt=self.state.agents[agent],
             prompt=prompt,
             folder=folder,
             earlier_steps=sum(each.steps for each in earlier),

@@ -12,13 +12,15 @@ from perilune.agent.models.scripted import Call
 from perilune.agent.tools.lookup.facts import FactStore
 from perilune.agent.tools.lookup.tool import EVIDENCE_DIGITS, shown
 from perilune.errors import UsageError
+from perilune.swarm.state import ASSIGN, CREATE
 from perilune.train.nano.calculator import shown_value
 from perilune.train.nano.policy import Policy, UnsolvableError
+from perilune.train.nano.tables import row
 
 Message = dict[str, Any]
 Faults = Mapping[int, str]
 """Results that a call gets instead of its own, by the call's number in the episode."""
-MOST_TURNS = 12
+MOST_TURNS = 50
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ def play(question: str, policy: Policy, store: FactStore, faults: Faults | None 
     faults = faults or {}
     messages: list[Message] = [{"role": "user", "content": question}]
     calls = 0
+    roles: dict[str, str] = {}
     results: list[str] | None = None
     for _ in range(MOST_TURNS):
         try:
@@ -63,7 +66,7 @@ def play(question: str, policy: Policy, store: FactStore, faults: Faults | None 
             function = {"name": call.name, "arguments": arguments}
             message["tool_calls"].append({"id": id_, "type": "function", "function": function})
             try:
-                results.append(faults[calls] if calls in faults else run(call, store))
+                results.append(faults[calls] if calls in faults else run(call, store, roles))
             except UsageError as error:
                 raise UnsolvableError(str(error)) from None
             calls += 1
@@ -74,9 +77,16 @@ def play(question: str, policy: Policy, store: FactStore, faults: Faults | None 
     raise UnsolvableError("too many turns")
 
 
-def run(call: Call, store: FactStore) -> str:
-    """What the model reads of a call: `lookup` by its own code, `python` by the calculator."""
+def run(call: Call, store: FactStore, roles: dict[str, str]) -> str:
+    """What the model reads of a call: `lookup` by its own code, `python` by the calculator, a
+    sub-agent's report by its playing the policy of rows. `roles`: the sub-agents made so far."""
     assert isinstance(call.arguments, dict)
+    if call.name == CREATE:
+        roles[str(call.arguments["name"])] = str(call.arguments["system_prompt"])
+        return f"created {call.arguments['name']}"
+    if call.name == ASSIGN:
+        prompt = f"{roles[str(call.arguments['agent'])]}\n{call.arguments['prompt']}"
+        return play(prompt, row(prompt), store).answer
     if call.name == "python":
         return shown_value(str(call.arguments["code"]))
     found = store.find(str(call.arguments["query"]))

@@ -52,7 +52,7 @@ def episode(index: int, weights: Mapping[str, int] = KIND_WEIGHTS) -> Episode:
             if kind == "world":
                 return _world_episode(index, stream)
             question = _QUESTIONS[kind](stream)
-            faults = _faults(stream) if kind in ("almanac", "pair") else {}
+            faults = lookup_faults(stream) if kind in ("almanac", "pair") else {}
             played = play(question.text, question.policy, question.facts, faults)
             return replace(played, kind=kind)
         except UnsolvableError:
@@ -64,11 +64,11 @@ def _world_episode(index: int, stream: Stream) -> Episode:
     family = weighted(stream, FAMILY_WEIGHTS)
     size = stream.pick(SIZES[family]) if family in SIZES else None
     task = generate_task(seed, family, size=size)
-    played = play(task.prompt, POLICIES[family](task), facts_of_seed(seed), _faults(stream))
+    played = play(task.prompt, POLICIES[family](task), facts_of_seed(seed), lookup_faults(stream))
     return replace(played, kind=family)
 
 
-def _faults(stream: Stream) -> Faults:
+def lookup_faults(stream: Stream) -> Faults:
     """Rarely a call fails, or the first one finds nothing; sometimes the next call does, too."""
     if not stream.chance(_FAULTY):
         return {}

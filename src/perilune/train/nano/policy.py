@@ -8,7 +8,7 @@ solution) but takes every value from the results, so that what it does can be le
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 
 from perilune.agent.models.scripted import Call, Reply
@@ -61,6 +61,10 @@ def seen(result: str) -> list[Seen]:
             entity, _, attribute = match[1].rpartition(".")
             facts.append(Seen(entity, attribute, match[2], int(match[3] or 0), match[4] or ""))
     return facts
+
+
+Several = Callable[[Task], Generator[Reply, list[str], tuple[list[Seen], str] | None]]
+"""Gathers one fact of each entity of a task, and their label; None after giving up."""
 
 
 # --- looking up -------------------------------------------------------------------------------
@@ -260,8 +264,9 @@ def arithmetic(task: Task) -> Policy:
     yield Reply(reasoning="Done.", content=amount + citations(facts))
 
 
-def comparison(task: Task) -> Policy:
-    got = yield from _several(task)
+def comparison(task: Task, several: Several | None = None) -> Policy:
+    """`several` gathers the facts; left out, they are looked up side by side."""
+    got = yield from (several or _several)(task)
     if got is None:
         return
     facts, _ = got

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from perilune.agent.models.scripted import ScriptedModel
 from perilune.agent.nano import SYSTEM_PROMPT
 from perilune.agent.tool import ToolRegistry
 from perilune.agent.tools.compact import compact_tools
 from perilune.chat.format import ChatFormat
 from perilune.chat.tokenizer import Tokenizer
 from perilune.config import Family
+from perilune.swarm.nano import ORCHESTRATOR_PROMPT, nano_swarm
 from perilune.train.nano.mixture import episode
 from perilune.train.tokenizer import train_bpe, write_tokenizer
 
@@ -22,13 +24,19 @@ Message = dict[str, Any]
 class Renderer:
     """Messages -> ids, with what is to be learnt marked.
 
-    `header` holds the ids of tool declarations and system prompt, the beginning of every prompt.
+    `header` holds the ids of tool declarations and system prompt, the beginning of every prompt;
+    both are those of nano by itself where they are left out.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        system_prompt: str = SYSTEM_PROMPT,
+        declarations: list[dict[str, Any]] | None = None,
+    ) -> None:
         self._chat = ChatFormat(tokenizer, Family.K25)
-        self._tools = ToolRegistry(compact_tools()).declarations()
-        self._system: list[Message] = [{"role": "system", "content": SYSTEM_PROMPT}]
+        self._tools = declarations or ToolRegistry(compact_tools()).declarations()
+        self._system: list[Message] = [{"role": "system", "content": system_prompt}]
         self.header = self._chat.encode(self._system, self._tools, add_generation_prompt=False)
 
     def render(self, messages: list[Message]) -> tuple[list[int], list[bool]]:
@@ -54,6 +62,12 @@ class Renderer:
             elif id_ == special.im_end:
                 inside = False
         return ids, trained
+
+
+def orchestrator_renderer(tokenizer: Tokenizer) -> Renderer:
+    """Renders behind the header of nano as the orchestrator of a swarm."""
+    swarm = nano_swarm(ScriptedModel([]))
+    return Renderer(tokenizer, ORCHESTRATOR_PROMPT, swarm.declarations())
 
 
 def train_vocabulary(folder: Path, vocab_size: int, episodes: int) -> None:
