@@ -26,22 +26,12 @@ from perilune.events import (
 )
 from perilune.swarm.assignment import CONTINUED, FAILED, Assignment, Outcome, folder_name
 from perilune.swarm.backend import Backend
-from perilune.swarm.deliveries import Deliveries, room_for_reports, shorten
+from perilune.swarm.deliveries import Deliveries, room_for_reports
 from perilune.swarm.limits import SwarmLimits
 from perilune.swarm.meter import Meter
+from perilune.swarm.report import compact_report, worded_report
 from perilune.swarm.state import ASSIGN, AssignmentState, SwarmState
 from perilune.swarm.sub_agent import evidence_in
-
-WORDS = {
-    "unverified": "answered, but a check objects",
-    "nonsense": "returned nonsense",
-    "looped": "kept repeating itself and was stopped",
-    "budget": "ran out of its budget",
-    "hung": "hung and was stopped",
-    "died": "died",
-    "stopped": "was stopped",
-}
-SHOWN_SOURCES = 20
 
 
 class Team:
@@ -274,45 +264,12 @@ class Team:
                 waiting=shown is None,
             )
         )
-        text = self._words(assignment, outcome, shown, report, evidence)
+        if self._compact:
+            text = compact_report(outcome, shown)
+        else:
+            place = "waits for collect_reports" if self._helpers else f"is in {report}"
+            text = worded_report(assignment, outcome, shown, report, place, evidence)
         return ToolResult(text, is_error=not outcome.ok, evidence=evidence)
-
-    def _words(
-        self,
-        assignment: Assignment,
-        outcome: Outcome,
-        shown: str | None,
-        report: Path,
-        evidence: list[str],
-    ) -> str:
-        if self._compact and not outcome.ok:
-            return f"Error: the sub-agent {WORDS[outcome.status]}."
-        if self._compact and shown:
-            return shown
-        lines: list[str] = []
-        if outcome.status != "done":
-            why = f": {outcome.detail}" if outcome.detail else ""
-            lines.append(
-                f"[{assignment.folder} {WORDS[outcome.status]}{why}. "
-                f"{outcome.steps} steps, {outcome.tool_calls} tool calls.]"
-            )
-            if not outcome.ok and outcome.report:
-                lines.append("What it had:")
-        if shown is None:
-            where = "waits for collect_reports" if self._helpers else f"is in {report}"
-            lines.append(f"[{assignment.folder}: {len(outcome.report)} characters, {where}]")
-        elif shown:
-            lines.append(shown)
-            if shown != outcome.report:
-                lines.append(f"[The whole report, {len(outcome.report)} characters: {report}]")
-        if evidence:
-            more = f" and {len(evidence) - SHOWN_SOURCES} more" * (len(evidence) > SHOWN_SOURCES)
-            cited = ", ".join(f"[{each}]" for each in evidence[:SHOWN_SOURCES])
-            lines.append(f"Sources: {cited}{more}")
-        if outcome.files:
-            place = self._folder / "outputs" / assignment.folder
-            lines.append(f"Files, in {place}: {shorten(', '.join(outcome.files), 1000)}")
-        return "\n".join(lines) or f"[{assignment.folder} ended without a word]"
 
     def _keep_report(self, assignment: Assignment, outcome: Outcome) -> Path:
         outputs = self._folder / "outputs"
