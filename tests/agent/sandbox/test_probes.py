@@ -172,6 +172,33 @@ def test_growth_of_the_workspace_is_bounded(sandbox: Sandbox, workspace: Path) -
     assert "16 MiB" in result.explanation
 
 
+def test_no_file_becomes_set_user_id(python: Run, workspace: Path) -> None:
+    """In the workspace it belongs to the workspace's owner, and would run as that one outside."""
+    refused(
+        python("""
+import os, sys
+os.close(os.open("file", os.O_CREAT | os.O_WRONLY, 0o755))
+inside = os.open(".", os.O_RDONLY)
+for mode in (0o4755, 0o2755, 0o6711):
+    for attempt in (
+        lambda: os.chmod("file", mode),
+        lambda: os.chmod("file", mode, dir_fd=inside),
+        lambda: os.fchmod(os.open("file", os.O_RDONLY), mode),
+        lambda: os.open("made", os.O_CREAT | os.O_WRONLY, mode),
+        lambda: os.open(".", os.O_TMPFILE | os.O_WRONLY, mode),
+        lambda: os.mknod("made", mode),
+    ):
+        try:
+            attempt()
+            sys.exit("allowed")
+        except PermissionError:
+            pass
+os.chmod("file", 0o1777)
+""")
+    )
+    assert [oct(path.stat().st_mode) for path in workspace.iterdir()] == ["0o101777"]
+
+
 # --- network ---
 
 

@@ -92,6 +92,29 @@ def test_calls_that_are_looked_at(machine: str) -> None:
     assert of("personality", 0x0040000) == EPERM
 
 
+@pytest.mark.parametrize("machine", MACHINES)
+def test_no_file_gets_a_mode_that_runs_it_as_its_owner(machine: str) -> None:
+    program, architecture = filter_program(machine), ARCHITECTURES[machine]
+    number = checked_names(machine)
+    assert ("open" in number) == (machine == "x86_64")
+
+    def of(name: str, *arguments: int) -> int | None:
+        return decide(program, architecture, number[name], *arguments) if name in number else None
+
+    for bits, expected in ((0o1777, ALLOW), (0o4755, EPERM), (0o2755, EPERM), (0o100644, ALLOW)):
+        for name in ("chmod", "fchmod", "creat", "mknod"):
+            assert of(name, 0o6000, bits, 0o6000) in (expected, None), name
+        for name in ("fchmodat", "fchmodat2", "mknodat"):
+            assert of(name, 0o6000, 0o6000, bits, 0o6000) == expected, name
+        assert of("open", 0o6000, 0x41, bits) in (expected, None)
+        assert of("openat", 0o6000, 0o6000, 0x41, bits) == expected
+        assert of("openat", 0o6000, 0o6000, 0x410002, bits) == expected  # O_TMPFILE
+        # Without O_CREAT the mode is whatever lay in the register.
+        assert of("openat", 0o6000, 0o6000, 0x80000, bits) == ALLOW
+        assert of("open", 0o6000, 0x80000, bits) in (ALLOW, None)
+    assert of("openat2", 0, 0, 0, 24) == ENOSYS
+
+
 def test_other_architectures_are_killed() -> None:
     x86_32 = 0x40000003
     for machine in MACHINES:

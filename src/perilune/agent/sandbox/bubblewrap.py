@@ -2,8 +2,8 @@
 
 New user, pid, network, ipc, uts and cgroup namespaces; a root of its own that shows /usr, the
 interpreter and the workspace and nothing else; an empty environment; no capabilities, no further
-user namespaces. Root goes through `setpriv` to an id of its own first (see `identity`), and shows
-folders that id cannot reach (an interpreter in root's home) through a private mount namespace.
+user namespaces. Root goes through `setpriv` to an id of its own first (see `identity.py`), and
+shows it the workspace, and folders that it cannot reach, in a private view (see `view.py`).
 """
 
 # ruff: noqa: S108 (the /tmp here is the sandbox's own)
@@ -22,13 +22,13 @@ from perilune.agent.sandbox.identity import Identity
 from perilune.agent.sandbox.interpreter import SandboxPython
 from perilune.agent.sandbox.limits import Limits
 from perilune.agent.sandbox.orphans import mark
+from perilune.agent.sandbox.view import STAGE, Shown, enter, open_view
 from perilune.errors import SandboxError
 
 INSIDE = "/workspace"
 HOME = "/tmp/home"
 INSTALL = "sudo apt-get install -y bubblewrap"
 
-_STAGE = "/mnt"  # only in the private mount namespace
 _UID = "1000"
 _PASSWD = (
     b"root:x:0:0:root:/root:/usr/sbin/nologin\n"
@@ -96,12 +96,11 @@ def bubblewrap_command(
     prepared: Prepared, *, mounts: Sequence[Mount], environment: Mapping[str, str]
 ) -> Command:
     """The command line that runs a command in its workspace behind the boundary."""
-    identity, limits = prepared.identity, prepared.limits
+    limits = prepared.limits
     passwd_fd, group_fd = memory_file("passwd", _PASSWD), memory_file("group", _GROUP)
     prepared.fds.extend((passwd_fd, group_fd))
     shown = [Mount(prepared.workspace, INSIDE, writable=True), *mounts]
-    staged = [each for each in shown if identity.dropped and not reachable(each.source, identity)]
-    place = {each: Path(_STAGE, str(number)) for number, each in enumerate(staged)}
+    place = _stage(prepared, shown)
 
     line = [find_bubblewrap(), "--seccomp", str(prepared.filter_fd)]
     line += ["--json-status-fd", str(prepared.status_fd)]
@@ -127,37 +126,57 @@ def bubblewrap_command(
     line += ["--perms", "1777", "--size", str(limits.scratch), "--tmpfs", "/dev/shm"]
     line += ["--remount-ro", "/dev", "--dir", HOME, "--dir", "/run"]
     for each in shown:
-        source = place.get(each, each.source)
+        source = _seen_at(each.source, place)
         line += ["--bind" if each.writable else "--ro-bind", str(source), each.target]
     line += ["--chdir", INSIDE, "--remount-ro", "/", "--"]
     line += [*resource_limits(limits), *prepared.argv]
 
-    line = _supervised(line, identity, place, prepared.join_files)
+    line = _supervised(line, prepared)
     own = (prepared.filter_fd, prepared.status_fd, passwd_fd, group_fd)
     return Command(line, (*own, *prepared.pass_fds))
 
 
-def _supervised(
-    line: list[str], identity: Identity, place: Mapping[Mount, Path], join_files: Sequence[Path]
-) -> list[str]:
-    """Tie the command to us, join the control group, mount what the dropped id could not reach,
-    drop, then go on.
+def _stage(prepared: Prepared, shown: Sequence[Mount]) -> dict[Path, Path]:
+    """Open the view that root's commands need; host folder -> its place in the view."""
+    identity, workspace = prepared.identity, prepared.workspace
+    place: dict[Path, Path] = {}
+    if not identity.dropped:
+        return place
+    for each in shown:
+        mapped = prepared.mapped and each.source == workspace
+        if _seen_at(each.source, place) != each.source:
+            continue
+        if mapped or not reachable(each.source, identity):
+            place[each.source] = STAGE / str(len(place))
+    if place:
+        views = [Shown(at, to, prepared.mapped and at == workspace) for at, to in place.items()]
+        prepared.held.append(open_view(views))
+    return place
+
+
+def _seen_at(source: Path, place: Mapping[Path, Path]) -> Path:
+    """Where a host folder is found in the view."""
+    for staged, where in place.items():
+        if source.is_relative_to(staged):
+            return where / source.relative_to(staged)
+    return source
+
+
+def _supervised(line: list[str], prepared: Prepared) -> list[str]:
+    """Tie the command to us, enter root's view, join the control group, drop, then go on.
 
     bubblewrap asks the kernel to die with its parent, but a parent that died before is not
     noticed. So the same is asked for first of all, and again after the drop, which undoes it; each
     time it is then checked that we are still there.
     """
+    identity = prepared.identity
     die_with_us = ["--pdeathsig", "SIGKILL", "--"]
     check = f'[ "$PPID" -eq {os.getpid()} ] || exit 1'
-    script = ["set -e", check, *(f"echo $$ > {shlex.quote(str(path))}" for path in join_files)]
-    if place:
-        script.append(f"mount -t tmpfs -o mode=755,size=64k tmpfs {_STAGE}")
-    for mount, where in place.items():
-        script.append(f"mkdir {where}" if mount.source.is_dir() else f": > {where}")
-        script.append(f"mount --bind {shlex.quote(str(mount.source))} {where}")
-    script.append('exec "$@"')
-    first = ["setpriv", *die_with_us, *(["unshare", "--mount", "--"] if place else [])]
-    first += ["/bin/sh", "-c", "\n".join(script), "sh"]
+    joins = [f"echo $$ > {shlex.quote(str(path))}" for path in prepared.join_files]
+    first = ["setpriv", *die_with_us]
+    for view in prepared.held:
+        first += enter(view)
+    first += ["/bin/sh", "-c", "\n".join(["set -e", check, *joins, 'exec "$@"']), "sh"]
     drop: list[str] = []
     if identity.dropped:
         drop = ["setpriv", f"--reuid={identity.uid}", f"--regid={identity.gid}"]

@@ -18,7 +18,8 @@ class Prepared:
     `environment` comes on top of the boundary's own. `fds` are open here until the command has
     its copies: the status pipe and the filter, and what a boundary adds; `pass_fds` are the
     caller's, for the command itself; writing its pid to `join_files` puts a process into the
-    control group.
+    control group. `mapped`: the workspace must be shown id-mapped. `held` stay open here until the
+    command has ended.
     """
 
     argv: Sequence[str]
@@ -31,6 +32,8 @@ class Prepared:
     fds: list[int]
     pass_fds: Sequence[int]
     join_files: Sequence[Path]
+    mapped: bool
+    held: list[int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perilune.agent.sandbox.cgroup import cgroup_kind
+from perilune.agent.sandbox.identity import DROPPED_UID
 from perilune.agent.sandbox.landlock import SIGNAL_SCOPE_SINCE, landlock_version
 from perilune.agent.sandbox.limits import MIB, Limits
 from perilune.agent.sandbox.opening import open_sandbox
 from perilune.agent.sandbox.sandbox import Sandbox, SandboxKind
+from perilune.agent.sandbox.view import why_not_mapped
 from perilune.errors import SandboxError
 
 
@@ -121,6 +123,11 @@ def _checks(kind: SandboxKind) -> Iterator[Check]:
     groups = cgroup_kind()
     bound = "kernel" if groups.bounds_memory else "a watch ten times a second"
     yield Check("total memory", True, f"bounded by the {bound}; control group: {groups}")
+    if os.geteuid() == 0:
+        refused = why_not_mapped(Path(tempfile.gettempdir()))
+        lent = f"lent to user id {DROPPED_UID} while a run lasts, then given back ({refused})"
+        kept = "kept: commands see it through an id-mapped mount"
+        yield Check("owner of root's workspace", True, lent if refused else kept)
     if kind == "landlock":
         version = landlock_version()
         yield Check(

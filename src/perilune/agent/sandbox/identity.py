@@ -7,8 +7,6 @@ processes are not enforced for kernel uid 0, not even inside a user namespace.
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,21 +22,26 @@ _NO_WORKSPACE = {"/", "/usr/local", "/var/lib", *(f"/{name}" for name in _SYSTEM
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The host's user and group id of sandboxed processes; `dropped` when root gave way to them."""
+    """The host's user and group id of sandboxed processes.
+
+    `dropped`: root gave way to them. `for_root`: the workspace is root's own, and so must be what
+    commands do in it; see `view.py` and `lending.py` for how.
+    """
 
     uid: int
     gid: int
     dropped: bool
+    for_root: bool = False
 
 
 def identity_for(workspace: Path) -> Identity:
-    """Whose id commands in `workspace` run under."""
+    """Whose id commands in `workspace` run under: as root in another's folder, that other's."""
     if os.geteuid() != 0:
         return Identity(os.geteuid(), os.getegid(), dropped=False)
     owner = workspace.stat()
-    if owner.st_uid != 0:
+    if owner.st_uid not in (0, DROPPED_UID):
         return Identity(owner.st_uid, owner.st_gid or owner.st_uid, dropped=True)
-    return Identity(DROPPED_UID, DROPPED_UID, dropped=True)
+    return Identity(DROPPED_UID, DROPPED_UID, dropped=True, for_root=True)
 
 
 def check_workspace(workspace: Path) -> Path:
@@ -56,28 +59,3 @@ def check_workspace(workspace: Path) -> Path:
             remedy="Make a folder of its own for the task and name it with --workspace.",
         )
     return real
-
-
-def hand_over(workspace: Path, identity: Identity, *, keep: Sequence[Path] = ()) -> None:
-    """Give root's own entries of the workspace to the dropped id, so that commands can write.
-
-    Entries of other users stay theirs; symbolic links are not followed, nor hard links given away
-    (one could name a file outside); other file systems and the folders to `keep` are not entered.
-    """
-    if not identity.dropped:
-        return
-    top = workspace.stat()
-    kept = {(status.st_dev, status.st_ino) for status in (folder.stat() for folder in keep)}
-    if top.st_uid == 0:
-        os.chown(workspace, identity.uid, identity.gid)
-    for _, folders, files, here in os.fwalk(workspace, follow_symlinks=False):
-        entered = []
-        for name in (*folders, *files):
-            status = os.stat(name, dir_fd=here, follow_symlinks=False)
-            if (status.st_dev, status.st_ino) in kept:
-                continue
-            if stat.S_ISDIR(status.st_mode) and status.st_dev == top.st_dev:
-                entered.append(name)
-            if status.st_uid == 0 and (stat.S_ISDIR(status.st_mode) or status.st_nlink == 1):
-                os.chown(name, identity.uid, identity.gid, dir_fd=here, follow_symlinks=False)
-        folders[:] = entered

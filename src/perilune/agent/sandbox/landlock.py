@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from perilune.agent.sandbox.command import Command, Prepared
+from perilune.agent.sandbox.view import Shown, enter, open_view
 
 _CREATE_RULESET = 444
 _VERSION_FLAG = 1
@@ -90,4 +91,8 @@ def landlock_command(
     if prepared.join_files:
         joins = "".join(f"echo $$ > '{path}'\n" for path in prepared.join_files)
         line = ["/bin/sh", "-c", f'set -e\n{joins}exec "$@"', "sh", *line]
+    if prepared.mapped:
+        workspace = prepared.workspace
+        prepared.held.append(open_view([Shown(workspace, workspace, mapped=True)]))
+        line = [*enter(prepared.held[-1]), *line]
     return Command(line, (prepared.filter_fd, prepared.status_fd, *prepared.pass_fds))

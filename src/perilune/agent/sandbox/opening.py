@@ -10,6 +10,7 @@ from pathlib import Path
 from perilune.agent.sandbox.bubblewrap import Mount, find_bubblewrap
 from perilune.agent.sandbox.kinds import BubblewrapSandbox, LandlockSandbox
 from perilune.agent.sandbox.landlock import landlock_version
+from perilune.agent.sandbox.lending import collect_loans
 from perilune.agent.sandbox.limits import Limits
 from perilune.agent.sandbox.orphans import kill_orphans
 from perilune.agent.sandbox.sandbox import Sandbox, SandboxKind
@@ -33,6 +34,8 @@ def open_sandbox(
             remedy="On another system, run Perilune inside a Linux virtual machine.",
         )
     kill_orphans()
+    if os.geteuid() == 0:
+        collect_loans()
     if kind == "bubblewrap":
         find_bubblewrap()
         sandbox: Sandbox = BubblewrapSandbox(limits=limits, mounts=mounts, use_cgroup=use_cgroup)

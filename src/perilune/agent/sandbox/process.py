@@ -36,12 +36,14 @@ Stream = Literal["stdout", "stderr"]
 
 @dataclass
 class Launch:
-    """All that starts one command. `fds` are closed here once the command has its copies."""
+    """All that starts one command. `fds` are closed here once the command has its copies, `held`
+    when it has ended."""
 
     argv: Sequence[str]
     pass_fds: Sequence[int]
     fds: Sequence[int]
     status_fd: int
+    held: Sequence[int]
     limits: Limits
     stdin: bytes | None = None
     merge_stderr: bool = False
@@ -279,7 +281,8 @@ class SandboxProcess:
         with contextlib.suppress(OSError):
             while self._read_status():
                 pass
-        for descriptor in (self._launch.status_fd, self._wake_read, self._wake_write):
+        own = (self._launch.status_fd, self._wake_read, self._wake_write)
+        for descriptor in (*own, *self._launch.held):
             os.close(descriptor)
         if self._launch.cgroup is not None:
             self._launch.cgroup.remove()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import tempfile
+import threading
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -15,8 +16,9 @@ from typing import Literal
 from perilune.agent.sandbox.bubblewrap import Mount
 from perilune.agent.sandbox.cgroup import Cgroup, cgroup_kind
 from perilune.agent.sandbox.command import Command, Prepared, memory_file
-from perilune.agent.sandbox.identity import Identity, check_workspace, hand_over, identity_for
+from perilune.agent.sandbox.identity import Identity, check_workspace, identity_for
 from perilune.agent.sandbox.interpreter import SandboxPython, sandbox_python, trees_within
+from perilune.agent.sandbox.lending import lend, why_lent
 from perilune.agent.sandbox.limits import Limits, SandboxResult
 from perilune.agent.sandbox.process import Launch, SandboxProcess
 from perilune.agent.sandbox.seccomp import filter_program
@@ -48,7 +50,9 @@ class Sandbox(ABC):
         self.python = python or sandbox_python()
         self.mounts = tuple(mounts)
         self._cgroups = cgroup_kind() if use_cgroup else None
+        self._preparing = threading.Lock()
         self._sizes: dict[Path, int] = {}
+        self._mapped: dict[Path, bool] = {}
         folder = tempfile.TemporaryDirectory(prefix="perilune-sandbox-")
         self._folder = Path(folder.name)
         self._finalizer = weakref.finalize(self, folder.cleanup)
@@ -136,7 +140,7 @@ class Sandbox(ABC):
                 raise SandboxError("a command line cannot hold a zero byte")
             workspace = check_workspace(workspace)
             identity = identity_for(workspace)
-            self._prepare(workspace, identity)
+            mapped = self._prepare(workspace, identity)
             cgroup = None
             if self._cgroups is not None and self._cgroups.version != "none":
                 cgroup = Cgroup(self._cgroups, limits)
@@ -144,7 +148,9 @@ class Sandbox(ABC):
             status_read, status_write = os.pipe()
             on_failure.callback(os.close, status_read)
             fds = [status_write, memory_file("seccomp", filter_program())]
+            held: list[int] = []
             on_failure.callback(_close_all, fds)
+            on_failure.callback(_close_all, held)
             command = self._command(
                 Prepared(
                     argv=argv,
@@ -157,6 +163,8 @@ class Sandbox(ABC):
                     fds=fds,
                     pass_fds=pass_fds,
                     join_files=cgroup.join_files if cgroup else [],
+                    mapped=mapped,
+                    held=held,
                 )
             )
             on_failure.pop_all()
@@ -166,6 +174,7 @@ class Sandbox(ABC):
                 pass_fds=command.pass_fds,
                 fds=[*fds, *close_fds],
                 status_fd=status_read,
+                held=held,
                 limits=limits,
                 stdin=stdin.encode() if isinstance(stdin, str) else stdin,
                 merge_stderr=merge_stderr,
@@ -181,12 +190,20 @@ class Sandbox(ABC):
     def _command(self, prepared: Prepared) -> Command:
         """The command line of one command; descriptors of its own go into `prepared.fds`."""
 
-    def _prepare(self, workspace: Path, identity: Identity) -> None:
-        """Once for a workspace: give it to the id that commands run under, and measure it."""
-        if workspace not in self._sizes:
-            keep = trees_within(workspace, self.python)
-            hand_over(workspace, identity, keep=keep)
-            self._sizes[workspace] = folder_size(workspace)
+    def _prepare(self, workspace: Path, identity: Identity) -> bool:
+        """Once for a workspace: see to it that the id can write there, and measure it.
+
+        Gives whether the workspace must be shown id-mapped.
+        """
+        with self._preparing:
+            if workspace not in self._sizes:
+                keep = trees_within(workspace, self.python)
+                if identity.for_root:
+                    self._mapped[workspace] = not why_lent(workspace, keep)
+                    if not self._mapped[workspace]:
+                        weakref.finalize(self, lend(workspace, keep).give_back)
+                self._sizes[workspace] = folder_size(workspace)
+        return self._mapped.get(workspace, False)
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

@@ -2,8 +2,10 @@
 
 A deny list: what reaches past the sandbox (kernel modules, mounts, namespaces, other processes'
 memory, clocks, io_uring, which could open sockets behind the filter's back) fails with EPERM, and a
-socket of any family but AF_UNIX with EAFNOSUPPORT. Threads, subprocesses, pipes and file work are
-untouched. Syscall numbers: `asm/unistd_64.h` (x86-64) and `asm-generic/unistd.h` (aarch64).
+socket of any family but AF_UNIX with EAFNOSUPPORT. No file becomes set-user-ID or set-group-ID: in
+the workspace it would run as the workspace's owner, whoever starts it outside. Threads,
+subprocesses, pipes and other file work are untouched. Syscall numbers: `asm/unistd_64.h` (x86-64)
+and `asm-generic/unistd.h` (aarch64).
 """
 
 from __future__ import annotations
@@ -110,6 +112,20 @@ _CHECKED: dict[str, tuple[int, int]] = {
     "clone3": (435, 435),
     "ioctl": (16, 29),
     "personality": (135, 92),
+    "openat2": (437, 437),
+}
+# Calls that give a file its mode: (x86-64, aarch64), which argument is the mode, and which, if
+# any, are the flags that say whether a file is made at all.
+_MODES: dict[str, tuple[int | None, int | None, int, int | None]] = {
+    "chmod": (90, None, 1, None),
+    "fchmod": (91, 52, 1, None),
+    "fchmodat": (268, 53, 2, None),
+    "fchmodat2": (452, 452, 2, None),
+    "creat": (85, None, 1, None),
+    "mknod": (133, None, 1, None),
+    "mknodat": (259, 33, 2, None),
+    "open": (2, None, 2, 1),
+    "openat": (257, 56, 3, 2),
 }
 
 _AF_UNIX = 1
@@ -117,10 +133,12 @@ _CLONE_NEW_ANY = 0x7E020000  # CLONE_NEWNS | NEWCGROUP | NEWUTS | NEWIPC | NEWUS
 _TERMINAL_INJECTION = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 _HARMLESS_PERSONALITIES = (0x0, 0xFFFFFFFF)  # Linux itself; a question
 _X32_BIT = 0x40000000
+_SET_ID = 0o6000  # S_ISUID | S_ISGID
+_CREATES = 0x40 | 0x400000  # O_CREAT | __O_TMPFILE
 
 # struct seccomp_data { int nr; u32 arch; u64 instruction_pointer; u64 args[6]; }, little-endian
 _NUMBER, _ARCHITECTURE = 0, 4
-_ARGUMENT_0, _ARGUMENT_1 = 16, 24
+_ARGUMENTS = (16, 24, 32, 40)
 
 
 def denied_names(machine: str) -> dict[str, int]:
@@ -132,7 +150,9 @@ def denied_names(machine: str) -> dict[str, int]:
 def checked_names(machine: str) -> dict[str, int]:
     """Name -> number of every syscall that is refused for some arguments."""
     column = list(ARCHITECTURES).index(machine)
-    return {name: both[column] for name, both in _CHECKED.items()}
+    return {name: both[column] for name, both in _CHECKED.items()} | {
+        name: n for name, each in _MODES.items() if (n := each[column]) is not None
+    }
 
 
 @cache
@@ -161,29 +181,41 @@ def filter_program(machine: str = "") -> bytes:
     program.jump(JUMP_EQUAL, checked["socket"], true="socket")
     program.jump(JUMP_EQUAL, checked["socketpair"], true="socket")
     program.jump(JUMP_EQUAL, checked["clone"], true="clone")
-    # Its flags lie behind a pointer; libc falls back to clone.
+    # Their flags lie behind a pointer; libc falls back to clone, and programs to openat.
     program.jump(JUMP_EQUAL, checked["clone3"], true="no such call")
+    program.jump(JUMP_EQUAL, checked["openat2"], true="no such call")
     program.jump(JUMP_EQUAL, checked["ioctl"], true="ioctl")
     program.jump(JUMP_EQUAL, checked["personality"], true="personality")
+    for name, (_, _, mode, flags) in _MODES.items():
+        if name in checked:
+            program.jump(JUMP_EQUAL, checked[name], true=f"mode {mode} flags {flags}")
     program.ret(ALLOW)
 
+    for mode, flags in dict.fromkeys(each[2:] for name, each in _MODES.items() if name in checked):
+        program.label(f"mode {mode} flags {flags}")
+        if flags is not None:
+            program.load(_ARGUMENTS[flags])
+            program.jump(JUMP_ANY_BIT, _CREATES, false="allowed")
+        program.load(_ARGUMENTS[mode])
+        program.jump(JUMP_ANY_BIT, _SET_ID, true="refused", false="allowed")
+
     program.label("socket")
-    program.load(_ARGUMENT_0)
+    program.load(_ARGUMENTS[0])
     program.jump(JUMP_EQUAL, _AF_UNIX, true="allowed")
     program.ret(_ERRNO | errno.EAFNOSUPPORT)
 
     program.label("clone")
-    program.load(_ARGUMENT_0)
+    program.load(_ARGUMENTS[0])
     program.jump(JUMP_ANY_BIT, _CLONE_NEW_ANY, true="refused", false="allowed")
 
     program.label("ioctl")
-    program.load(_ARGUMENT_1)
+    program.load(_ARGUMENTS[1])
     for request in _TERMINAL_INJECTION:
         program.jump(JUMP_EQUAL, request, true="refused")
     program.ret(ALLOW)
 
     program.label("personality")
-    program.load(_ARGUMENT_0)
+    program.load(_ARGUMENTS[0])
     for persona in _HARMLESS_PERSONALITIES:
         program.jump(JUMP_EQUAL, persona, true="allowed")
 
