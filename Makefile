@@ -12,8 +12,7 @@ BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/per
 .PHONY: run test test-all lint help clean
 
 run: $(VENV)/.run  ## ask nano, the model inside the package, a question that needs its tools
-	@# A folder of its own: run as root, the sandbox hands the workspace to its unprivileged user.
-	$(BIN)/perilune run --workspace "$$(mktemp -d)" "Which is larger by area, Chad or Niger, and by what share?"
+	$(BIN)/perilune run "Which is larger by area, Chad or Niger, and by what share?"
 
 test: $(VENV)/.dev lint  ## checks and the test suite, without the long tests
 	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadgroup -q
