@@ -11,7 +11,9 @@ them; nothing else runs beside. Everything is greedy.
 
 Wide tables are scored by item F1, single facts by right or wrong. Critical steps are the sum over
 the orchestrator's turns of one and the most steps of any sub-agent of that turn; a single agent's
-are its completions. With `name=folder` given several times, the plot has a curve for each.
+are its completions. Critical tokens are generated tokens, summed likewise: unlike wall time they do
+not depend on what else the machine does. With --model given several times, the plot has a curve for
+each.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class Played:
     exact: bool
     critical_steps: int
     serial_steps: int
+    critical_tokens: int
     seconds: float
     spawned: int
     tokens: int
@@ -78,8 +81,9 @@ async def play_alone(model: EngineModel, task: Task, home: Path) -> Played:
     seconds = time.perf_counter() - began
     verdict = task.verify(result.answer)
     return Played(
-        task_width(task), verdict.score, verdict.passed, result.steps, result.steps, seconds, 0,
-        result.usage.completion_tokens, result.usage.prompt_tokens,
+        task_width(task), verdict.score, verdict.passed, result.steps, result.steps,
+        result.usage.completion_tokens, seconds, 0, result.usage.completion_tokens,
+        result.usage.prompt_tokens,
     )  # fmt: skip
 
 
@@ -88,12 +92,17 @@ async def play_swarm(model: EngineModel, worker: EngineModel, task: Task, home: 
         model, worker, facts_of_seed(task.seed), workspace=home, home=home, verifiers=()
     )
     began = time.perf_counter()
-    result = await swarm.arun(task.prompt)
+    async with swarm.session() as session:
+        result = await session.run(task.prompt)
+        state = session.state
     seconds = time.perf_counter() - began
     verdict = task.verify(result.answer)
+    critical = state.main_usage.completion_tokens + sum(
+        max(each.usage.completion_tokens for each in stage) for stage in state.stages().values()
+    )
     return Played(
         task_width(task), verdict.score, verdict.passed, result.critical_steps,
-        result.serial_steps, seconds, result.sub_agents, result.usage.completion_tokens,
+        result.serial_steps, critical, seconds, result.sub_agents, result.usage.completion_tokens,
         result.usage.prompt_tokens,
     )  # fmt: skip
 
@@ -113,6 +122,7 @@ def row_of(played: Sequence[Played]) -> dict[str, float]:
         "exact": mean(each.exact for each in played),
         "critical_steps": mean(each.critical_steps for each in played),
         "serial_steps": mean(each.serial_steps for each in played),
+        "critical_tokens": mean(each.critical_tokens for each in played),
         "seconds": mean(each.seconds for each in played),
         "spawned": mean(each.spawned for each in played),
         "splits": mean(each.spawned > 0 for each in played),
@@ -123,12 +133,13 @@ def row_of(played: Sequence[Played]) -> dict[str, float]:
 
 def print_table(name: str, rows: dict[int, dict[str, float]]) -> None:
     print(f"\n{name}")
-    print("width  item F1          exact  critical  serial  seconds  spawned  splits  tokens")
+    print("width  item F1          exact  critical  serial  crit. tokens  seconds  spawned  splits")
     for width, row in rows.items():
         print(
             f"{width:5}  {row['f1']:6.1%} +- {row['f1_spread']:5.1%} {row['exact']:6.1%}"
-            f"  {row['critical_steps']:8.1f}  {row['serial_steps']:6.1f}  {row['seconds']:7.2f}"
-            f"  {row['spawned']:7.1f}  {row['splits']:6.0%}  {row['tokens']:6.0f}"
+            f"  {row['critical_steps']:8.1f}  {row['serial_steps']:6.1f}"
+            f"  {row['critical_tokens']:12.0f}  {row['seconds']:7.2f}"
+            f"  {row['spawned']:7.1f}  {row['splits']:6.0%}"
         )
 
 
@@ -141,10 +152,12 @@ def print_goals(name: str, single: Sequence[Played], swarm: Sequence[Played]) ->
         points = 100 * (mean(e.score for e in split) - mean(e.score for e in alone))
         steps = mean(e.critical_steps for e in alone) / mean(e.critical_steps for e in split)
         wall = mean(e.seconds for e in alone) / mean(e.seconds for e in split)
+        tokens = mean(e.critical_tokens for e in alone) / mean(e.critical_tokens for e in split)
         print(f"  item F1 above the single agent, points  {points:6.1f} ({ASKED['F1 points']:g})")
         print(
             f"  critical steps fewer, times             {steps:6.1f} ({ASKED['critical steps']:g})"
         )
+        print(f"  critical tokens fewer, times            {tokens:6.1f}")
         print(f"  wall time less, times                   {wall:6.1f} ({ASKED['wall time']:g})")
     ones = [each.spawned > 0 for each in swarm if each.width == 1]
     if ones:
