@@ -9,11 +9,12 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import pytest_asyncio
 
 from perilune.chat.deltas import ContentDelta, ReasoningDelta, ToolCallEnd, ToolCallStart
-from perilune.engine.async_engine import AsyncEngine
+from perilune.engine.async_engine import AsyncEngine, EngineState
 from perilune.engine.batch import StepInput
 from perilune.engine.driver import Add
 from perilune.engine.hosts import ProcessHost, ThreadHost
@@ -141,6 +142,44 @@ async def test_a_killed_process_fails_its_requests_by_name_and_comes_back(
         with pytest.raises(EngineDeadError, match=r"mine.*-9"):
             await collect(stream)
         assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
+
+
+async def test_a_standby_takes_over_and_is_not_needed(bf16_folder: Path) -> None:
+    async with AsyncEngine(bf16_folder, isolation="process", **OPTIONS) as engine:
+        host = engine._host
+        assert isinstance(host, ProcessHost) and host._standby is not None
+        assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
+        first = _bandwidth(engine)
+        standby = host._standby.pid
+        _kill(host.process_id)
+        await _back(engine)
+        assert host.process_id == standby
+        assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
+        assert _bandwidth(engine) == first  # measured by the first alone
+        _kill(host._standby.pid)
+        _kill(host.process_id)
+        await _back(engine)
+        assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
+        left = [host.process_id, host._standby.pid]
+    assert not any(psutil.pid_exists(pid) for pid in left if pid is not None)
+
+
+def _kill(process_id: int | None) -> None:
+    assert process_id is not None
+    os.kill(process_id, signal.SIGKILL)
+
+
+async def _back(engine: AsyncEngine) -> None:
+    """Wait until the engine has noticed its death, and lives again."""
+    while engine.state is EngineState.READY:
+        await asyncio.sleep(0.01)
+    await engine.start()
+
+
+def _bandwidth(engine: AsyncEngine) -> float:
+    assert engine.status is not None and engine.status.latest_step is not None
+    assert engine.status.latest_step.bandwidth is not None
+    return engine.status.latest_step.bandwidth
 
 
 async def test_a_crash_in_a_thread_fails_its_requests_by_name_and_comes_back(

@@ -284,8 +284,7 @@ class AsyncEngine:
                 remedy="Run `perilune doctor`; start the engine anew when the cause is gone",
             )
         self._restarts.append(now)
-        await self._host.stop()
-        await self._host.start(self._on_event)
+        await self._host.restart(self._on_event)
 
     def _put(self, request_id: str, item: _Item) -> None:
         queue = self._streams.get(request_id)

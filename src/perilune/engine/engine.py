@@ -70,7 +70,7 @@ class Engine:
         # A head may be wider than the tokenizer; what has no text is never picked.
         self._known_tokens = chat.tokenizer.vocab_size if chat else config.vocab_size
         self._read_cost = read_cost
-        self._bandwidth = bandwidth
+        self.bandwidth = bandwidth
         self._clock = clock
         self._row_cost = RowCost()
         self._random = random.Random(config.seed)  # noqa: S311 - seeds of sampling, no secret
@@ -175,7 +175,7 @@ class Engine:
             self.config,
             chat=self.chat,
             read_cost=self._read_cost,
-            bandwidth=self._bandwidth,
+            bandwidth=self.bandwidth,
             clock=self._clock,
         )
 
@@ -424,7 +424,7 @@ class Engine:
             draft_rows=drafts,
             forward_seconds=forward_seconds,
             bytes_read=None if cost is None else cost.step(batch.num_rows, context),
-            bandwidth=self._bandwidth,
+            bandwidth=self.bandwidth,
         )
 
 

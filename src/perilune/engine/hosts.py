@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
@@ -31,7 +32,10 @@ class Host(Protocol):
     """A place where an engine runs. Used from one event loop."""
 
     async def start(self, on_event: OnEvent) -> None:
-        """Load (the first time) and run; returns when requests are taken. Raises PeriluneError."""
+        """Load and run; returns when requests are taken. Raises PeriluneError."""
+
+    async def restart(self, on_event: OnEvent) -> None:
+        """Run again after the engine died. Raises PeriluneError."""
 
     def send(self, command: Command) -> None: ...
 
@@ -65,8 +69,6 @@ class ThreadHost:
                     load_engine, self._model, self._options, chat=self._chat
                 )
             self._model = None
-        else:
-            self._engine = self._engine.restarted()
         loop = asyncio.get_running_loop()
 
         def emit(event: Event) -> None:
@@ -79,6 +81,12 @@ class ThreadHost:
             daemon=True,
         )  # fmt: skip
         self._thread.start()
+
+    async def restart(self, on_event: OnEvent) -> None:
+        await self.stop()
+        if self._engine is not None:
+            self._engine = self._engine.restarted()
+        await self.start(on_event)
 
     def send(self, command: Command) -> None:
         self._commands.put(command)
@@ -98,12 +106,17 @@ def _drive(engine: Engine, commands: SimpleQueue[Command], emit: OnEvent) -> Non
 
 
 class ProcessHost:
-    """The engine in a process of its own; a restart loads the weights again."""
+    """The engine in a process of its own; a restart loads the weights again.
+
+    Beside it waits a second process that has done its imports, which take longer than loading a
+    small model: it holds no weights, and takes over when the first dies.
+    """
 
     def __init__(self, model: str | Path, options: EngineOptions) -> None:
         self._model = str(model)
         self._options = options
         self._process: asyncio.subprocess.Process | None = None
+        self._standby: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
 
     @property
@@ -111,12 +124,26 @@ class ProcessHost:
         return None if self._process is None else self._process.pid
 
     async def start(self, on_event: OnEvent) -> None:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "perilune.engine.worker",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-        )  # fmt: skip
+        self._process = await _spawn()
+        await self._load(await self._first_message(), on_event)
+
+    async def restart(self, on_event: OnEvent) -> None:
+        await self._end_process()
+        self._process, self._standby = self._standby or await _spawn(), None
+        message = await self._first_message()
+        if message is None:  # the standby was gone as well
+            await self._end_process()
+            self._process = await _spawn()
+            message = await self._first_message()
+        await self._load(message, on_event)
+
+    async def _first_message(self) -> tuple[str, Any] | None:
+        """What the process says to being told to load; None: it has ended."""
         self._write(load_frame(self._model, self._options))
-        message = await self._read()
+        return await self._read()
+
+    async def _load(self, message: tuple[str, Any] | None, on_event: OnEvent) -> None:
+        assert self._process is not None
         if message is None:
             code = await self._process.wait()
             raise EngineDeadError(f"the engine's process ended while loading (exit status {code})")
@@ -124,12 +151,23 @@ class ProcessHost:
         if kind == "failed":
             await self._process.wait()
             raise EngineError(body[0], remedy=body[1])
+        self._options = replace(self._options, bandwidth=body)  # measured once
         self._reader = asyncio.create_task(self._read_events(self._process, on_event))
+        self._standby = await _spawn()
 
     def send(self, command: Command) -> None:
         self._write(command_frame(command))
 
     async def stop(self) -> None:
+        standby, self._standby = self._standby, None
+        if standby is not None:
+            with contextlib.suppress(ProcessLookupError):
+                standby.kill()
+        await self._end_process()
+        if standby is not None:
+            await standby.wait()
+
+    async def _end_process(self) -> None:
         process, self._process = self._process, None
         if process is None:
             return
@@ -140,8 +178,9 @@ class ProcessHost:
         except TimeoutError:
             process.kill()
             await process.wait()
-        if self._reader is not None:
-            await self._reader
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader
 
     def _write(self, data: bytes) -> None:
         if self._process is not None and self._process.stdin is not None:
@@ -166,6 +205,14 @@ class ProcessHost:
         if self._process is process:  # it was not told to stop
             code = await process.wait()
             on_event(Died(f"its process ended with status {code}"))
+
+
+async def _spawn() -> asyncio.subprocess.Process:
+    """A worker that waits to be told what to load, out of reach of the terminal's Ctrl-C."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "perilune.engine.worker",
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, process_group=0,
+    )  # fmt: skip
 
 
 def make_host(

@@ -44,6 +44,7 @@ class EngineOptions:
     native: True: the C kernels or an error; False: torch; None: the C kernels where they can.
     cache_tokens: tokens that the latent cache holds; None: as many as are sensible.
     speculative_tokens: guessed behind one token; 0 turns speculation off.
+    bandwidth: bytes a second that this machine reads from memory; None: measured at the start.
     """
 
     exact: bool = False
@@ -55,6 +56,7 @@ class EngineOptions:
     max_sequences: int = 64
     speculative_tokens: int = 6
     seed: int | None = None
+    bandwidth: float | None = None
 
     @property
     def cache_dtype(self) -> torch.dtype:
@@ -171,7 +173,7 @@ def load_engine(
         ),
         chat=chat,
         read_cost=read_cost,
-        bandwidth=machine_bandwidth(),
+        bandwidth=options.bandwidth or machine_bandwidth(),
     )
 
 

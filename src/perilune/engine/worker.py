@@ -20,7 +20,7 @@ from perilune.errors import PeriluneError
 
 
 def main() -> int:
-    # Ctrl-C in a terminal reaches the whole group; the owner decides when this process ends.
+    # The owner decides when this process ends, also where it was started in a terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     commands_in = sys.stdin.buffer
     with os.fdopen(os.dup(1), "wb") as events_out:
@@ -47,7 +47,7 @@ def serve(commands_in: BinaryIO, events_out: BinaryIO) -> int:
     except PeriluneError as error:
         write(frame("failed", [error.message, error.remedy]))
         return 1
-    write(frame("ready", None))
+    write(frame("ready", engine.bandwidth))
     commands: SimpleQueue[Command] = SimpleQueue()
     Thread(target=_read_commands, args=(commands_in, commands), daemon=True).start()
     try:
