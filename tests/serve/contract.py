@@ -79,6 +79,8 @@ def check_whole(whole: dict[str, Any]) -> None:
     for number, choice in enumerate(whole["choices"]):
         assert choice["index"] == number
         assert choice["finish_reason"] in ("stop", "length", "tool_calls")
+        if choice["logprobs"]:
+            check_logprobs(choice["logprobs"])
         message = choice["message"]
         assert message["role"] == "assistant" and "content" in message
         assert "tool_calls" not in message or message["tool_calls"]
@@ -92,6 +94,15 @@ def check_calls(calls: list[dict[str, Any]]) -> None:
         assert set(call["function"]) == {"name", "arguments"}
         assert re.fullmatch(re.escape(call["function"]["name"]) + r"_[0-9]+", call["id"])
     assert len({call["id"] for call in calls}) == len(calls)
+
+
+def check_logprobs(logprobs: dict[str, Any]) -> None:
+    assert set(logprobs) == {"content", "refusal"} and logprobs["refusal"] is None
+    for score in logprobs["content"]:
+        assert set(score) == {"token", "logprob", "bytes", "top_logprobs"}
+        for one in (score, *score["top_logprobs"]):
+            assert isinstance(one["token"], str) and one["logprob"] <= 0
+            assert all(isinstance(byte, int) for byte in one["bytes"])
 
 
 def check_usage(usage: dict[str, Any]) -> None:
@@ -190,6 +201,7 @@ class _Turn:
             self._content_began = True
         self.content += delta.get("content", "")
         if choice.get("logprobs"):
+            check_logprobs(choice["logprobs"])  # P1
             self.logprobs += choice["logprobs"]["content"]
         for call in delta.get("tool_calls", ()):
             self._call(call)

@@ -1,4 +1,4 @@
-"""The tables of docs/api.md are current, its Python runs, and it names tests that exist."""
+"""The tables of docs/api.md are current, its Python runs, and the pages name tests that exist."""
 
 from __future__ import annotations
 
@@ -40,3 +40,22 @@ def test_the_snippet_runs(chat_format: ChatFormat, capsys: pytest.CaptureFixture
 def test_the_named_tests_exist() -> None:
     for name in re.findall(r"`((?:tests/cli/)?(?:test_\w+|contract)\.py)`", PAGE):
         assert (ROOT / "tests" / "serve" / name).exists() or (ROOT / name).exists(), name
+
+
+def test_every_rule_is_held_by_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "api-tests.md").read_text("utf-8")
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    assert len(rows) > 50
+    for row in rows:
+        if "| held by |" in row or row.startswith("| ---"):
+            continue
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", row)
+        assert named, row
+        sources = []
+        for file, test in named:
+            text = (ROOT / file).read_text("utf-8")
+            found = re.search(rf"^(async )?def {test}\(", text, re.MULTILINE)
+            assert found, (file, test)
+            sources.append(text[found.start() :].split("\n\n\n")[0])
+        if "| S W |" in row:
+            assert any("stream" in source for source in sources), row

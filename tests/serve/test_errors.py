@@ -180,11 +180,12 @@ async def test_a_full_queue_is_429_with_retry_after(scripted: Any, stream: bool)
         assert (await ask(client, {"max_tokens": 2}, stream=stream)).status == 200
 
 
-async def test_loading_draining_and_dead_engines_are_503(chat_format: Any) -> None:
+@STREAM
+async def test_loading_draining_and_dead_engines_are_503(chat_format: Any, stream: bool) -> None:
     engine = AsyncEngine(scripted_engine(Scripted([Turn("Hi")]), chat_format))
     service = make_service(engine)
     async with asgi_client(service) as client:
-        said = await ask(client, {}, stream=False)  # not started yet
+        said = await ask(client, {}, stream=stream)  # not started yet
         assert said.status == 503 and said.error["code"] == "loading"
         assert said.error["type"] == "server_error" and said.headers["retry-after"]
         assert (await client.get("/health")).status_code == 503
@@ -192,13 +193,12 @@ async def test_loading_draining_and_dead_engines_are_503(chat_format: Any) -> No
         assert (await client.get("/health")).status_code == 200
         assert (await client.get("/health")).content == b""
         service.draining = True
-        for stream in (False, True):
-            said = await ask(client, {}, stream=stream)
-            assert said.status == 503 and said.error["code"] == "shutting_down"
+        said = await ask(client, {}, stream=stream)
+        assert said.status == 503 and said.error["code"] == "shutting_down"
         assert (await client.get("/health")).status_code == 503
         service.draining = False
         await engine.close()
-        said = await ask(client, {}, stream=True)
+        said = await ask(client, {}, stream=stream)
         assert said.status == 503 and said.error["code"] == "engine_dead"
 
 
@@ -268,14 +268,15 @@ async def test_a_model_that_fails_is_500_by_name(chat_format: Any, stream: bool)
 # --- quotas ------------------------------------------------------------------------------------
 
 
-async def test_quotas_of_a_key(scripted: Any) -> None:
+@STREAM
+async def test_quotas_of_a_key(scripted: Any, stream: bool) -> None:
     settings = Settings(key_requests_per_minute=2)
     keys = Keys([("a", "key-of-a-1"), ("b", "key-of-b-1")])
     async with scripted(Turn("Hi"), settings=settings, keys=keys) as client:
         statuses = []
         for key in ("a", "a", "a", "b"):
             client.headers["x-api-key"] = f"key-of-{key}-1"
-            said = await ask(client, {}, stream=False)
+            said = await ask(client, {}, stream=stream)
             statuses.append(said.status)
             if said.status == 429:
                 assert said.error["code"] == "rate_limit_exceeded"

@@ -153,7 +153,7 @@ def program(*flags: str, **environment: str) -> Iterator[tuple[subprocess.Popen[
 
 
 def test_a_signal_lets_requests_finish_and_then_fails_the_rest_by_name(tiny_folder: Path) -> None:
-    flags = (str(tiny_folder), "--isolation", "thread", "--drain-seconds", "3")
+    flags = (str(tiny_folder), "--isolation", "thread", "--drain-seconds", f"{patience(3):.0f}")
     with program(*flags) as (process, url):
         body = {**ENDLESS, "ignore_eos": True}
 

@@ -24,6 +24,7 @@ TOGETHER = 16
 
 @pytest.mark.parametrize("first", [0])
 async def test_two_hundred_schemas(random_client: httpx.AsyncClient, first: int) -> None:
+    """Those of odd seeds are streamed."""
     await _check(random_client, range(first, first + 200))
 
 

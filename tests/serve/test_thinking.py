@@ -106,7 +106,8 @@ async def test_reasoning_can_be_left_out_and_has_an_alias(scripted: Any, stream:
         assert '"reasoning":"' in text
 
 
-async def test_reasoning_of_the_history_goes_in(scripted: Any) -> None:
+@STREAM
+async def test_reasoning_of_the_history_goes_in(scripted: Any, stream: bool) -> None:
     """As `reasoning_content` or `reasoning`; of a finished turn only with keep: all."""
     seen = Scripted(lambda prompt: THINKS)
     history = [
@@ -121,16 +122,33 @@ async def test_reasoning_of_the_history_goes_in(scripted: Any) -> None:
             (history, {"thinking": {"type": "enabled", "keep": "all"}}, True),
             (other, {"chat_template_kwargs": {"preserve_thinking": True}}, True),
         ):
-            said = await ask(client, {"messages": messages, **fields}, stream=False)
+            said = await ask(client, {"messages": messages, **fields}, stream=stream)
             assert said.status == 200
             assert ("SECRET" in seen.prompts[-1]) is kept
 
 
-async def test_thinking_can_be_ended_from_outside(scripted: Any) -> None:
+@STREAM
+async def test_a_partial_message_is_continued(scripted: Any, stream: bool) -> None:
+    """Moonshot's `partial`, or `continue_final_message`: only what comes behind it is said."""
+    last = {"role": "assistant", "content": "So far"}
+    user = {"role": "user", "content": "Hi"}
+    async with scripted(Turn("So far and on.", reasoning="Hm.")) as client:
+        for fields in (
+            {"messages": [user, {**last, "partial": True}]},
+            {"messages": [user, last], "continue_final_message": True,
+             "add_generation_prompt": False},
+        ):  # fmt: skip
+            said = await ask(client, fields, stream=stream)
+            assert said.message["content"] == " and on." and said.reason == "stop"
+        wrong = {"messages": [{**user, "partial": True}]}
+        assert (await ask(client, wrong, stream=stream)).status == 400
+
+
+@STREAM
+async def test_thinking_can_be_ended_from_outside(scripted: Any, stream: bool) -> None:
     script = Scripted([Turn("x", endless=True)], step_seconds=0.005)
     async with scripted(script) as client:
-        body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 400}
-        asked = asyncio.create_task(client.post(URL, json=body))
+        asked = asyncio.create_task(ask(client, {"max_tokens": 400}, stream=stream))
         while not client.service.open_requests:
             await asyncio.sleep(0.01)
         (request_id,) = client.service.open_requests
@@ -138,7 +156,7 @@ async def test_thinking_can_be_ended_from_outside(scripted: Any) -> None:
         control = {"id": request_id, "action": "reasoning_end"}
         reply = await client.post(f"{URL}/control", json=control)
         assert reply.status_code == 200 and reply.json()["success"] is True
-        message = (await asked).json()["choices"][0]["message"]
+        message = (await asked).message
         assert message["reasoning_content"] and message["content"]
         assert (await client.post(f"{URL}/control", json=control)).status_code == 404
         wrong = await client.post(f"{URL}/control", json={"id": request_id, "action": "stop"})

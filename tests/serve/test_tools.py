@@ -105,7 +105,8 @@ async def test_a_call_that_is_cut_is_no_call(scripted: Any, stream: bool) -> Non
             assert "tool_calls" not in said.message
 
 
-async def test_calls_in_thinking_end_it(scripted: Any, chat_format: Any) -> None:
+@STREAM
+async def test_calls_in_thinking_end_it(scripted: Any, chat_format: Any, stream: bool) -> None:
     """The implicit end of thinking: a section begins inside of it."""
     ids = chat_format.special_ids
     encode = chat_format.tokenizer.encode
@@ -115,7 +116,7 @@ async def test_calls_in_thinking_end_it(scripted: Any, chat_format: Any) -> None
         *encode('{"city":"Oslo"}'), ids.tool_call_end, ids.tool_calls_section_end, ids.im_end,
     ]  # fmt: skip
     async with scripted(Turn(raw=raw)) as client:
-        said = await ask(client, {"tools": TOOLS}, stream=True)
+        said = await ask(client, {"tools": TOOLS}, stream=stream)
         assert said.message["reasoning_content"] == "Hm" and len(said.message["tool_calls"]) == 1
 
 
@@ -252,11 +253,12 @@ async def test_formats_hold_the_answer_and_leave_thinking_free(
 
 
 @pytestmark_noise
-async def test_json_objects(random_client: httpx.AsyncClient) -> None:
+@STREAM
+async def test_json_objects(random_client: httpx.AsyncClient, stream: bool) -> None:
     tokens = {"max_tokens": 4000, "thinking_token_budget": 2, "seed": 2}
     body = {"response_format": {"type": "json_object"}, **tokens, "logit_bias": await _enders(
         random_client)}  # fmt: skip
-    said = await ask(random_client, body, stream=False)
+    said = await ask(random_client, body, stream=stream)
     assert isinstance(json.loads(said.message["content"]), dict)
 
 
