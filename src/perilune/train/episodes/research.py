@@ -23,6 +23,7 @@ from perilune.world.task import Task
 Mistake = Literal["", "empty_hit", "wrong_key", "wrong_address", "exception"]
 FEW = 3
 """Articles that one search found and that are read in one turn, also by who goes one by one."""
+_LIMIT = re.compile(r"(?:above|than|exceeds?) (\d+)")
 
 
 def mistakes_of(task: Task) -> list[Mistake]:
@@ -45,6 +46,7 @@ class Researcher:
         self._together = together and task.width > 1
         self._thoughts: list[str] = []
         self._read: list[Read] = []
+        self._printed: dict[str, str] = {}
         self._mistake = mistake
         searches = sum(isinstance(step, Search) for step in task.solution.serial)
         self._right_before = 0 if self._together or not mistake else stream.below(searches)
@@ -57,8 +59,9 @@ class Researcher:
             if isinstance(first, Calculate):
                 yield from self._calculate(first)
             elif isinstance(first, Answer):
+                yield from self._count(first)
                 self._conclude(first)
-                yield self._turn(answer=first.text)
+                yield self._turn(answer=self._as_printed(first.text))
             else:
                 searches = [step for step in steps if isinstance(step, Search)]
                 if searches[0].reads:
@@ -221,7 +224,25 @@ class Researcher:
             wrong = True
         if wrong:
             raise LostError(f"{step.expression} gave {text!r}, not {step.value}")
-        self._thoughts.append(f"The result is {step.value}.")
+        # Python rounds halves to even; the answer is what it printed.
+        self._printed[step.value] = text.strip()
+        self._thoughts.append(f"The result is {text.strip()}.")
+
+    def _count(self, answer: Answer) -> Policy:
+        """Count with Python what is above a limit: a number of an answer must stand somewhere."""
+        if self._task.variant != "count":
+            return
+        limit = _LIMIT.search(self._task.prompt)
+        if limit is None:
+            raise LostError("the limit of the count is not in the question")
+        listed = ", ".join(read.value.split()[0] for read in self._read)
+        code = f"sum(x > {limit[1]} for x in ({listed}))"
+        yield from self._calculate(Calculate(code, answer.text))
+
+    def _as_printed(self, text: str) -> str:
+        for value, printed in self._printed.items():
+            text = re.sub(rf"(?<![\d.]){re.escape(value)}(?![\d.]*\d)", printed, text)
+        return text
 
     def _conclude(self, answer: Answer) -> None:
         if self._task.family in ("comparison", "selection"):
