@@ -8,7 +8,7 @@ method whose sequence Python promises to keep.
 
 from __future__ import annotations
 
-from collections.abc import MutableSequence, Sequence
+from collections.abc import Mapping, MutableSequence, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -96,3 +96,13 @@ class Seed:
         """The stream of this seed for one purpose; every call starts it anew."""
         text = f"{self.split.value}/{self.index}/{purpose}".encode()
         return Stream(int.from_bytes(blake2b(text, digest_size=16, key=_KEY).digest(), "big"))
+
+
+def weighted(stream: Stream, weights: Mapping[str, int]) -> str:
+    """One of the keys, as often as its weight says."""
+    at = stream.below(sum(weights.values()))
+    for name, weight in weights.items():
+        at -= weight
+        if at < 0:
+            return name
+    raise AssertionError

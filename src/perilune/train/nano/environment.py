@@ -24,11 +24,11 @@ from perilune.chat.tokenizer import Tokenizer
 from perilune.config import Family
 from perilune.errors import UsageError
 from perilune.train.nano.facts import facts_of_seed
-from perilune.train.nano.mixture import FAMILY_WEIGHTS, SIZES, weighted
+from perilune.train.nano.mixture import FAMILY_WEIGHTS, SIZES
 from perilune.train.nano.render import Renderer
 from perilune.train.rl.rollout import Policy, Trajectory
 from perilune.world.families import generate_task
-from perilune.world.seed import Seed, Split
+from perilune.world.seed import Seed, Split, weighted
 from perilune.world.task import Task
 
 MOST_STEPS = 8

@@ -1,7 +1,8 @@
 """Episodes over an invented almanac: the attributes of real ones, invented names and values.
 
-The words of a question that the query takes over are marked in its phrasing (`gazetteer.toml`), so
-that what is learnt is to pass on what was asked, in whichever words; the tool knows the aliases.
+A question for one fact is handed to the tool as it was asked, because the tool knows more words for
+an attribute than a small model can learn. Where two entities are compared, each gets a query of its
+own: its name, and the words that are marked in the phrasing (`gazetteer.toml`).
 """
 
 from __future__ import annotations
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent.models.scripted import Reply
-from perilune.agent.tools.lookup.facts import Fact, Facts
+from perilune.agent.tools.lookup.almanac import almanac_facts
+from perilune.agent.tools.lookup.facts import Fact, Facts, FactStore, normalised
+from perilune.agent.tools.search.almanac import open_almanac
 from perilune.agent.tools.search.almanac.attributes import Attribute, read_attributes
-from perilune.agent.tools.search.almanac.questions import phrasings_by_kind
+from perilune.agent.tools.search.almanac.questions import COLLOQUIAL, phrasings_by_kind, pool
 from perilune.train.nano.names import invented_code, invented_name, invented_word
 from perilune.train.nano.policy import (
     Policy,
@@ -28,13 +31,15 @@ from perilune.train.nano.policy import (
     look_up,
     seen,
 )
-from perilune.world.seed import Stream
+from perilune.world.seed import Stream, weighted
 
 ENTITIES = (3, 6)
 """How many entities an invented almanac has."""
 ATTRIBUTES = (4, 9)
 """How many attributes each of them has, those of a kind in common but for one or two."""
 _DATED = 0.7
+_KINDS = {"country": 38, "word": 24, "city": 14, "element": 14, "airport": 10}
+"""How often each kind of the almanac's articles is asked about."""
 _ASKING = frozenset(("how", "what", "which", "where", "when", "who", "in"))
 
 
@@ -44,7 +49,7 @@ class Question:
 
     text: str
     policy: Policy
-    facts: Facts
+    facts: FactStore
 
 
 def lookup_question(stream: Stream) -> Question:
@@ -57,8 +62,22 @@ def lookup_question(stream: Stream) -> Question:
         attribute = stream.pick(_ATTRIBUTES)
     own = _PHRASINGS.get(attribute.name, ())
     phrasing = stream.pick(own if own and stream.chance(0.6) else _GENERAL["lookup"])
-    text, words, (said,) = _worded(stream, phrasing, _label(stream, attribute), [name])
-    return Question(text, _lookup(said, words, attribute.name), facts)
+    text, _, _ = _worded(stream, phrasing, _label(stream, attribute), [name])
+    text = _chatty(stream, text)
+    return Question(text, _lookup(text, attribute.name), facts)
+
+
+def real_question(stream: Stream) -> Question:
+    """One fact of the almanac itself, of an entity that no examination asks about."""
+    store = almanac_facts()
+    kind = weighted(stream, _KINDS)
+    fact = stream.pick(open_almanac().facts_of(stream.pick(pool(kind, "train"))))
+    attribute = _BY_NAME[fact.attribute]
+    own = _PHRASINGS.get(attribute.name, ())
+    phrasing = stream.pick(own if own and stream.chance(0.6) else _GENERAL["lookup"])
+    text, _, _ = _worded(stream, phrasing, _label(stream, attribute), [fact.entity])
+    text = _chatty(stream, text)
+    return Question(text, _lookup(text, attribute.name, fact.entity), store)
 
 
 def pair_question(stream: Stream) -> Question:
@@ -75,17 +94,19 @@ def pair_question(stream: Stream) -> Question:
 # --- policies -----------------------------------------------------------------------------------
 
 
-def _lookup(name: str, words: str, attribute: str) -> Policy:
-    results = yield from look_up([f"{name} {words}"], f"Look up {name}: {words}.")
+def _lookup(question: str, attribute: str, entity: str = "") -> Policy:
+    results = yield from look_up([question.rstrip("?.! ")], "Look it up.")
     missing = give_up(results)
-    yield missing or Reply(reasoning="Found it.", content=_meant(results[0], attribute).cited)
+    if missing is None:
+        missing = Reply(reasoning="Found it.", content=_meant(results[0], attribute, entity).cited)
+    yield missing
 
 
-def _meant(result: str, attribute: str) -> Seen:
-    """The first fact, where it is of the attribute that was meant."""
+def _meant(result: str, attribute: str, entity: str = "") -> Seen:
+    """The first fact, where it is the one that was meant."""
     fact = seen(result)[0]
-    if fact.attribute != attribute:
-        raise UnsolvableError(f"the words fit {fact.attribute} as well")
+    if fact.attribute != attribute or (entity and fact.entity != entity):
+        raise UnsolvableError(f"the words fit {fact.entity}.{fact.attribute} as well")
     return fact
 
 
@@ -142,7 +163,7 @@ def _worded(
     """-> the question, the words for the query, the names as they stand in the question."""
     template = phrasing.replace("{l}", label)
     template = template.replace("{x}", "\0").replace("{y}", "\1")
-    if stream.chance(0.25):
+    if stream.chance(0.35):
         template, names = template.lower(), [name.lower() for name in names]
     if stream.chance(0.25):
         template = template.rstrip("?.")
@@ -150,10 +171,21 @@ def _worded(
         template = _with_typo(stream, template)
     words = " ".join(dict.fromkeys(re.findall(r"\[([^\]]*)\]", template)))
     text = template.replace("[", "").replace("]", "")
+    if normalised(text.replace("\0", " e ")) in _KEPT:
+        raise UnsolvableError("this phrasing is kept for examinations")
     text = text.replace("\0", names[0])
     if len(names) > 1:
         text = text.replace("\1", names[1])
     return text, words, names
+
+
+def _chatty(stream: Stream, text: str) -> str:
+    """Sometimes with words around the question that ask for nothing."""
+    if stream.chance(0.12):
+        text = f"{stream.pick(_GENERAL['before'])} {text}"
+    if stream.chance(0.12):
+        text = f"{text.rstrip('?. ')} {stream.pick(_GENERAL['behind'])}"
+    return text
 
 
 def _with_typo(stream: Stream, template: str) -> str:
@@ -257,8 +289,17 @@ def _marked(phrasing: str, name: str, aliases: tuple[str, ...]) -> str:
 
 
 _PHRASINGS, _GENERAL = _load()
+_KEPT = frozenset(
+    normalised(phrasing.replace("{e}", " e "))
+    for attributes in phrasings_by_kind().values()
+    for ways in attributes.values()
+    for key_ in COLLOQUIAL
+    for phrasing in ways.get(key_, ())
+)
+"""The colloquial phrasings of examinations, which no training question has."""
 _ATTRIBUTES = [
     replace(each, aliases=tuple(filter(_usable, each.aliases)) or (each.name,))
     for each in read_attributes()
 ]
+_BY_NAME = {each.name: each for each in _ATTRIBUTES}
 _POPULATION = next(each for each in _ATTRIBUTES if each.name == "population")

@@ -11,24 +11,26 @@ from dataclasses import replace
 from perilune.train.nano.dialogue import dialogue, drill, sum_question
 from perilune.train.nano.episode import Episode, Faults, play
 from perilune.train.nano.facts import facts_of_seed
-from perilune.train.nano.gazetteer import lookup_question, pair_question
+from perilune.train.nano.gazetteer import lookup_question, pair_question, real_question
 from perilune.train.nano.policy import POLICIES, UnsolvableError
 from perilune.world.families import generate_task
-from perilune.world.seed import Seed, Split, Stream
+from perilune.world.seed import Seed, Split, Stream, weighted
 
 _BLOCK = 2
 """Episodes in a row that share a world, for making one takes as long as using it."""
 FAMILY_WEIGHTS = {
-    "lookup": 14,
+    "lookup": 10,
     "unanswerable": 6,
-    "reverse_lookup": 10,
-    "hops": 18,
-    "arithmetic": 12,
-    "comparison": 14,
+    "reverse_lookup": 8,
+    "hops": 14,
+    "arithmetic": 18,
+    "comparison": 26,
     "selection": 4,
     "conflict": 3,
 }
-KIND_WEIGHTS = {"world": 46, "almanac": 24, "pair": 10, "dialogue": 4, "sum": 3, "drill": 13}
+KIND_WEIGHTS = {
+    "world": 46, "almanac": 14, "real": 12, "pair": 10, "dialogue": 4, "sum": 3, "drill": 11,
+}  # fmt: skip
 SIZES = {"arithmetic": (2, 2, 3, 3, 4), "comparison": (2, 2, 3, 3, 4), "selection": (3, 4)}
 _FAULTS = (
     "Not found.",
@@ -52,7 +54,7 @@ def episode(index: int, weights: Mapping[str, int] = KIND_WEIGHTS) -> Episode:
             if kind == "world":
                 return _world_episode(index, stream)
             question = _QUESTIONS[kind](stream)
-            faults = lookup_faults(stream) if kind in ("almanac", "pair") else {}
+            faults = lookup_faults(stream) if kind in ("almanac", "real", "pair") else {}
             played = play(question.text, question.policy, question.facts, faults)
             return replace(played, kind=kind)
         except UnsolvableError:
@@ -77,18 +79,9 @@ def lookup_faults(stream: Stream) -> Faults:
     return {at: fault, at + 1: fault} if stream.chance(_FAULTY_TWICE) else {at: fault}
 
 
-def weighted(stream: Stream, weights: Mapping[str, int]) -> str:
-    """One of the keys, as often as its weight says."""
-    at = stream.below(sum(weights.values()))
-    for name, weight in weights.items():
-        at -= weight
-        if at < 0:
-            return name
-    raise AssertionError
-
-
 _QUESTIONS = {
     "almanac": lookup_question,
+    "real": real_question,
     "pair": pair_question,
     "dialogue": dialogue,
     "sum": sum_question,
