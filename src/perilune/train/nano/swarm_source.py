@@ -17,7 +17,7 @@ from perilune.train.data.document import Document
 from perilune.train.data.sources import Source
 from perilune.train.nano.episode import Episode, Faults, play
 from perilune.train.nano.facts import facts_of_seed
-from perilune.train.nano.mixture import lookup_faults, weighted
+from perilune.train.nano.mixture import lookup_faults
 from perilune.train.nano.policy import POLICIES, Policy, UnsolvableError
 from perilune.train.nano.render import Renderer, orchestrator_renderer
 from perilune.train.nano.tables import (
@@ -28,7 +28,7 @@ from perilune.train.nano.tables import (
     split_lookup,
 )
 from perilune.world.families import generate_task
-from perilune.world.seed import Seed, Split, Stream
+from perilune.world.seed import Seed, Split, Stream, weighted
 from perilune.world.task import Task
 from perilune.world.world import generate_world
 
