@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from perilune.agent.agent import Agent
 from perilune.agent.models.scripted import Call, Refused, Reply, ScriptedModel
-from perilune.agent.nano import SYSTEM_PROMPT
+from perilune.agent.nano import SYSTEM_PROMPT, nano_agent
 from perilune.agent.tool import ToolRegistry
 from perilune.agent.tools.compact import compact_tools
 from perilune.agent.tools.lookup.facts import Fact, Facts
+from perilune.cli.swarm_run import build_swarm
 from perilune.swarm.nano import ORCHESTRATOR_PROMPT, nano_swarm
 from tests.swarm.conftest import last_results, prompt_of, turn_of
 
@@ -65,6 +67,17 @@ async def test_a_report_is_shown_as_it_is_and_its_sources_can_be_cited(workspace
     assert (result.ok, result.reason) == (True, "done")
     (line,) = result.answer.splitlines()
     assert line.startswith("Tavor.area = 12 km2 [ev:") and len(line) == len("[ev:1a2b]") + 20
+
+
+def test_the_command_makes_nanos_swarm_of_nano_and_no_other(workspace, home):
+    model = ScriptedModel([Reply("x")])
+    agent = nano_agent(model, STORE, workspace=workspace, home=home)
+    swarm = build_swarm(agent, "parallel=3", None, max_steps=None)
+    assert (swarm.compact, swarm.limits.main_steps, swarm.limits.parallel) == (True, 50, 3)
+    assert swarm.agent.system_prompt == ORCHESTRATOR_PROMPT
+    assert swarm.worker.system_prompt == SYSTEM_PROMPT
+    other = build_swarm(Agent(model, workspace=workspace), None, None, max_steps=None)
+    assert (other.compact, other.limits.main_steps) == (False, 15)
 
 
 async def test_a_failure_is_a_short_error(workspace, home):

@@ -64,11 +64,14 @@ def build_swarm(
 ) -> Swarm:
     """The swarm that the flags describe: what bounds the agent bounds the whole.
 
-    With a `database`, its sub-agents work where `perilune worker` does.
+    With a `database`, its sub-agents work where `perilune worker` does. The embedded model
+    orchestrates with a prompt and limits of its own.
     """
     from dataclasses import replace
 
+    from perilune.agent.nano import SYSTEM_PROMPT
     from perilune.swarm.backend import LocalBackend
+    from perilune.swarm.nano import LIMITS, swarm_of
     from perilune.swarm.swarm import MakeBackend, Swarm
 
     make_backend: MakeBackend = LocalBackend
@@ -77,7 +80,9 @@ def build_swarm(
 
         make_backend = cluster_backend(database)
     kept = kept or {}
-    limits = parse_limits(limits_text, dict(kept.get("limits") or {}))
+    nano = agent.system_prompt == SYSTEM_PROMPT
+    usual = msgspec.to_builtins(LIMITS) if nano else {}
+    limits = parse_limits(limits_text, dict(kept.get("limits") or usual))
     budget = agent.budget
     limits = msgspec.structs.replace(
         limits,
@@ -86,8 +91,11 @@ def build_swarm(
         seconds=limits.seconds if limits.seconds is not None else budget.seconds,
     )
     unbounded = replace(budget, steps=None, tokens=None, seconds=None)
+    agent = agent.copy_with(budget=unbounded)
+    if nano:
+        return swarm_of(agent, limits=limits, make_backend=make_backend)
     return Swarm(
-        agent.copy_with(budget=unbounded),
+        agent,
         limits=limits,
         workspaces=kept.get("workspaces") or "copy",
         make_backend=make_backend,

@@ -12,10 +12,10 @@ from typing import Any
 from perilune.agent.agent import Agent
 from perilune.agent.chat_model import ChatModel, Sampling
 from perilune.agent.nano import nano_agent
-from perilune.agent.tools.compact import compact_tools
 from perilune.agent.tools.lookup.facts import FactStore
+from perilune.swarm.backend import LocalBackend
 from perilune.swarm.limits import SwarmLimits
-from perilune.swarm.swarm import Swarm
+from perilune.swarm.swarm import MakeBackend, Swarm
 from perilune.swarm.workspaces import WorkspaceKind
 
 ORCHESTRATOR_PROMPT = "You are nano. Look up facts, calculate with python, or split a table."
@@ -42,20 +42,32 @@ def nano_swarm(
     `worker`: the sub-agents' model, left out: the orchestrator's. `sampling` is the orchestrator's;
     sub-agents are greedy. `options` are those of `Agent`, for both.
     """
-    agent = Agent(
-        orchestrator,
-        compact_tools(store),
-        system_prompt=ORCHESTRATOR_PROMPT,
-        sampling=sampling,
-        context="keep",
-        snapshot=False,
-        **options,
-    )
-    return Swarm(
+    agent = nano_agent(orchestrator, store, **options)
+    return swarm_of(
         agent,
-        worker=nano_agent(worker or agent.model, store, **options),
+        nano_agent(worker, store, **options) if worker is not None else agent,
+        sampling=sampling,
+        limits=limits,
+        workspaces=workspaces,
+    )
+
+
+def swarm_of(
+    agent: Agent,
+    worker: Agent | None = None,
+    *,
+    sampling: Sampling = SAMPLING,
+    limits: SwarmLimits = LIMITS,
+    workspaces: WorkspaceKind = "empty",
+    make_backend: MakeBackend = LocalBackend,
+) -> Swarm:
+    """The swarm of one that `nano_agent` made, and of sub-agents like it or like `worker`."""
+    return Swarm(
+        agent.copy_with(system_prompt=ORCHESTRATOR_PROMPT, sampling=sampling),
+        worker=worker or agent,
         limits=limits,
         workspaces=workspaces,
         helpers=False,
         compact=True,
+        make_backend=make_backend,
     )
