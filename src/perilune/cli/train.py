@@ -70,6 +70,18 @@ def rl(
     _run(config, "rl", device, minutes, resume, as_json)
 
 
+@app.command()
+def parl(
+    config: Config,
+    device: Device = "cpu",
+    minutes: Minutes = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Learn when to split a task among frozen sub-agents: [stages.parl]."""
+    _run(config, "parl", device, minutes, resume, as_json)
+
+
 @app.command("all")
 def all_stages(
     config: Config,

@@ -10,15 +10,19 @@ own width (`Task.width`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from perilune.swarm.assignment import FAILED
-from perilune.swarm.state import SwarmState
+
+if TYPE_CHECKING:
+    from perilune.swarm.state import AssignmentState, SwarmState
 
 
-class RewardWeights(msgspec.Struct, frozen=True, kw_only=True):
+class RewardWeights(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The weights. `parallel` and `finish` fade over the first `anneal` of training.
 
     `cost` must stay below what speed pays: 0.2 * (n + 1 - 4) / (2 n + 6) / n per sub-agent for a
@@ -36,8 +40,9 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     """What the reward looks at.
 
     `performance` is 0 to 1 (1: the whole answer is right), `width` the task's independent
-    sub-questions. `stages` counts the sub-agents of each stage, `finished` those of all stages that
-    delivered, `critical_steps` as in `SwarmState`.
+    sub-questions. `stages` counts the sub-agents of each stage that were given work of their own,
+    `finished` those of all stages that delivered, `wasted` those that were given nothing or what
+    another one had been given: they cost, and earn nothing. `critical_steps` as in `SwarmState`.
     """
 
     performance: float
@@ -45,10 +50,11 @@ class Episode(msgspec.Struct, frozen=True, kw_only=True):
     stages: list[int]
     finished: int
     critical_steps: int
+    wasted: int = 0
 
     @property
     def spawned(self) -> int:
-        return sum(self.stages)
+        return sum(self.stages) + self.wasted
 
 
 class Reward(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,15 +117,48 @@ def advantages(rewards: Sequence[float]) -> list[float]:
     return [each - mean for each in rewards]
 
 
-def episode_of(state: SwarmState, performance: float, width: int) -> Episode:
-    """An episode as the reward sees it, from the swarm's own record."""
-    assignments = state.assignments.values()
+def episode_of(
+    state: SwarmState,
+    performance: float,
+    width: int,
+    *,
+    names: Collection[str] | None = None,
+    cut_off: bool = False,
+) -> Episode:
+    """An episode as the reward sees it, from the swarm's own record.
+
+    Work that was given before, and did not fail, is wasted; so is work that mentions none of the
+    `names` that the task is about. Of an episode that was cut off, what its last stage had under
+    way did not finish, however far it was.
+    """
+    own: dict[int, list[AssignmentState]] = {}
+    given: set[str] = set()
+    wasted = 0
+    for each in state.assignments.values():
+        prompt = " ".join(each.prompt.casefold().split())
+        if prompt in given or not _mentions(prompt, names):
+            wasted += 1
+            continue
+        if each.status not in FAILED:
+            given.add(prompt)
+        own.setdefault(each.stage, []).append(each)
     return Episode(
         performance=performance,
         width=width,
-        stages=[len(stage) for stage in state.stages().values()],
+        stages=[len(stage) for stage in own.values()],
         finished=sum(
-            each.status not in FAILED and each.status != "running" for each in assignments
+            each.status not in FAILED and each.status != "running"
+            for number, stage in own.items()
+            if not (cut_off and number == state.main_steps)
+            for each in stage
         ),
         critical_steps=state.critical_steps,
+        wasted=wasted,
+    )
+
+
+def _mentions(prompt: str, names: Collection[str] | None) -> bool:
+    return bool(prompt) and (
+        names is None
+        or any(re.search(rf"\b{re.escape(name.casefold())}\b", prompt) for name in names)
     )

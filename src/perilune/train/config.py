@@ -15,6 +15,7 @@ import msgspec
 
 from perilune.config import ModelConfig, RopeConfig
 from perilune.errors import UsageError
+from perilune.swarm.reward import RewardWeights
 
 
 class Method(StrEnum):
@@ -114,16 +115,14 @@ class QatConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     group_size: int = 32
 
 
-class RlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Reinforcement learning with verifiable rewards; [data] is what PTX keeps the policy near.
+class RolloutConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Learning from attempts that are rewarded; [data] is what PTX keeps the policy near.
 
     `clip_low` and `clip_high` bound the log ratio, `tau` weighs its square (see rl/objective.py).
     `temperatures` are those of the first and last step. A trajectory that generates more than
     `token_budget` loses `budget_penalty`.
     """
 
-    environment: str
-    options: dict[str, Any] = {}
     seed: int = 0
     groups_per_step: int = 16
     samples: int = 8
@@ -138,6 +137,39 @@ class RlConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     ptx_tokens: int = 2048
 
 
+class RlConfig(RolloutConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Reinforcement learning with verifiable rewards: of which environment."""
+
+    environment: str
+    options: dict[str, Any] = {}
+
+
+class ParlConfig(RolloutConfig, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Parallel-agent reinforcement learning: an orchestrator is trained, its sub-agents are frozen.
+
+    `tasks` names where tasks come from (`parl/tasks.py`); they go round `widths` (1 to 12 parts
+    that do not need each other) and `deep` (that many steps that do), so a number that stands twice
+    comes twice as often. `worker` is the checkpoint folder of the sub-agents; left out, they are
+    the weights that the stage starts from. An assignment ends after `worker_steps`, an episode has
+    at most `sub_agents`. `reward` are the weights of `perilune.swarm.reward`; `performance`
+    "item_f1" gives part of the reward for part of a table (speed is paid for a whole one only).
+    Without `budget`, episodes over their critical steps are not cut off.
+    """
+
+    groups_per_step: int = 8
+    max_tokens: int = 1536
+    temperatures: tuple[float, float] = (1.0, 1.0)
+    tasks: str = "nano"
+    widths: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 10, 12)
+    deep: tuple[int, ...] = (2, 3, 4)
+    worker: str | None = None
+    worker_steps: int = 6
+    sub_agents: int = 16
+    performance: Literal["exact", "item_f1"] = "exact"
+    budget: bool = True
+    reward: RewardWeights = RewardWeights()
+
+
 class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One stage: it starts from the weights of the stage `start_from`, or from random ones."""
 
@@ -148,6 +180,7 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     balance: BalanceConfig = BalanceConfig()
     qat: QatConfig | None = None
     rl: RlConfig | None = None
+    parl: ParlConfig | None = None
     tokens_per_step: int = 16_384
     micro_tokens: int = 2048
     checkpoint_minutes: float = 5.0
@@ -157,7 +190,7 @@ class StageConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A whole run. `folder` and `tokenizer` are relative to the configuration file."""
+    """A whole run. `folder`, `tokenizer` and `worker` are relative to the file."""
 
     stages: dict[str, StageConfig]
     folder: str = "run"
@@ -179,8 +212,18 @@ def read_run_config(file: str | Path) -> RunConfig:
         raise UsageError(f"{path} cannot be read: {error.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, msgspec.ValidationError) as error:
         raise UsageError(f"{path}: {error}", remedy="docs/training.md explains the file") from None
+    stages = {name: _placed(stage, path.parent) for name, stage in config.stages.items()}
     return msgspec.structs.replace(
         config,
+        stages=stages,
         folder=str(path.parent / config.folder),
         tokenizer=None if config.tokenizer is None else str(path.parent / config.tokenizer),
     )
+
+
+def _placed(stage: StageConfig, folder: Path) -> StageConfig:
+    """The stage with its worker's folder as seen from here."""
+    if stage.parl is None or stage.parl.worker is None:
+        return stage
+    parl = msgspec.structs.replace(stage.parl, worker=str(folder / stage.parl.worker))
+    return msgspec.structs.replace(stage, parl=parl)

@@ -8,7 +8,7 @@ counted. A share of curated documents (PTX) keeps what was learnt before.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from perilune.errors import UsageError
 from perilune.train.batch import RaggedBatch
 from perilune.train.checkpoint import Progress
-from perilune.train.config import RlConfig, StageConfig
+from perilune.train.config import RlConfig, RolloutConfig, StageConfig
 from perilune.train.data.hashing import hash64
 from perilune.train.data.stream import DocumentStream
 from perilune.train.loop import Step
@@ -42,28 +42,47 @@ def rl_step(
 ) -> Iterator[Step]:
     """Steps over the tasks of the stage's environment, from where `progress` is."""
     rl = stage.rl
-    if rl is None or rl.samples < 2 or rl.groups_per_step < 1:
-        raise UsageError("reinforcement learning needs [rl] with at least 1 group of 2 samples")
+    if rl is None:
+        raise UsageError("reinforcement learning needs [rl]")
     place = None if tokenizer is None else Path(tokenizer)
     environment = make_environment(rl.environment, rl.seed, place, rl.options)
     policy = ModelPolicy(optimizer.model)
+
+    def roll(tasks: Sequence[int], temperature: float) -> Rolled:
+        return Rolled([roll_out(environment, policy, rl, i, temperature) for i in tasks], {})
+
+    with policy_step(stage, rl, optimizer, replicas, tokenizer, progress, roll) as step:
+        yield step
+
+
+@contextmanager
+def policy_step(
+    stage: StageConfig,
+    rl: RolloutConfig,
+    optimizer: MuonClip,
+    replicas: Replicas,
+    tokenizer: str | Path | None,
+    progress: Progress,
+    roll: Roll,
+) -> Iterator[Step]:
+    """Steps over what `roll` brings. Raises UsageError where there is nothing to compare."""
+    if rl.samples < 2 or rl.groups_per_step < 1:
+        raise UsageError("reinforcement learning needs at least 1 group of 2 samples")
     spec = mixture_spec(stage.data, tokenizer)
     with DocumentStream(spec, start=progress.position, workers=stage.data.workers) as stream:
 
         def step() -> dict[str, Any]:
             begin = time.monotonic()
-            temperature = _temperature(stage, progress.step)
-            groups = [
-                roll_out(environment, policy, rl, progress.task + i, temperature)
-                for i in range(rl.groups_per_step)
-            ]
-            rolled = time.monotonic()
-            progress.task += rl.groups_per_step
-            learnt = [pair for group in groups for pair in group.learnt]
+            temperature = _temperature(stage, rl, progress.step)
+            tasks = range(progress.task, progress.task + rl.groups_per_step)
+            rolled = roll(tasks, temperature)
+            seconds = time.monotonic() - begin
+            progress.task = tasks.stop
+            learnt = [pair for group in rolled.groups for pair in group.learnt]
             batches, losses = policy_batches(learnt, rl, stage.micro_tokens, replicas.workers)
             ptx_batches, ptx_losses = _ptx(stream, stage, rl, replicas.workers)
             progress.position = stream.position
-            values = _told(groups) | {"temperature": temperature, "sources": {}}
+            values = _told(rolled.groups) | {"temperature": temperature, "sources": {}}
             if batches or ptx_batches:
                 result = replicas.gradients(
                     [*batches, *ptx_batches], stage.balance.loss_factor, [*losses, *ptx_losses]
@@ -73,11 +92,12 @@ def rl_step(
                 progress.step += 1
                 values["step"] = progress.step
             values |= count([*batches, *ptx_batches], progress, begin)
-            return values | {
+            values |= {
                 "masked_tokens": sum(loss.masked for loss in losses),
                 "largest_log_ratio": max((loss.largest for loss in losses), default=0.0),
-                "seconds_rollouts": rolled - begin,
+                "seconds_rollouts": seconds,
             }
+            return values | rolled.values
 
         yield step
 
@@ -93,6 +113,18 @@ class Group:
     """Attempts with their advantages; empty where all were equally good."""
 
 
+@dataclass(frozen=True, slots=True)
+class Rolled:
+    """The groups of a step, and what else there is to tell of it."""
+
+    groups: list[Group]
+    values: dict[str, Any]
+
+
+Roll = Callable[[Sequence[int], float], Rolled]
+"""Attempts these tasks at this temperature with the weights as they are."""
+
+
 def roll_out(
     environment: Environment, policy: Policy, rl: RlConfig, index: int, temperature: float
 ) -> Group:
@@ -102,6 +134,11 @@ def roll_out(
         seed=hash64(rl.seed, index),
     )  # fmt: skip
     rewards = [environment.reward(index, one) for one in trajectories]
+    return compared(trajectories, rewards, rl)
+
+
+def compared(trajectories: list[Trajectory], rewards: list[float], rl: RolloutConfig) -> Group:
+    """The group of these attempts, with what each was better or worse than their mean."""
     kept = rewards
     if rl.token_budget is not None:
         kept = [
@@ -110,6 +147,7 @@ def roll_out(
         ]
     gains = advantages(kept)
     learnt = [] if gains is None else list(zip(trajectories, gains, strict=True))
+    learnt = [(one, gain) for one, gain in learnt if one.tokens]
     return Group(trajectories, rewards, learnt)
 
 
@@ -135,7 +173,7 @@ class PolicyLoss:
 
 
 def policy_batches(
-    learnt: Sequence[tuple[Trajectory, float]], rl: RlConfig, micro_tokens: int, workers: int
+    learnt: Sequence[tuple[Trajectory, float]], rl: RolloutConfig, micro_tokens: int, workers: int
 ) -> tuple[list[RaggedBatch], list[PolicyLoss]]:
     """Micro-batches of the attempts, and the loss of each, normalised by all generated tokens."""
     if not learnt:
@@ -158,7 +196,7 @@ def policy_batches(
 
 
 def _ptx(
-    stream: DocumentStream, stage: StageConfig, rl: RlConfig, workers: int
+    stream: DocumentStream, stage: StageConfig, rl: RolloutConfig, workers: int
 ) -> tuple[list[RaggedBatch], list[TokenLoss]]:
     if not rl.ptx_weight:
         return [], []
@@ -168,10 +206,9 @@ def _ptx(
     return batches, [lambda nll_M: factor * nll_M.sum()] * len(batches)
 
 
-def _temperature(stage: StageConfig, step: int) -> float:
+def _temperature(stage: StageConfig, rl: RolloutConfig, step: int) -> float:
     """From the first to the last, linearly over the stage's steps."""
-    assert stage.rl is not None
-    first, last = stage.rl.temperatures
+    first, last = rl.temperatures
     return first + (last - first) * min(step / max(stage.schedule.total_steps - 1, 1), 1.0)
 
 

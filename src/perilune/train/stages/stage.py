@@ -1,4 +1,4 @@
-"""Pre-training, fine-tuning, INT4 training and reinforcement learning: one loop, other steps.
+"""Pre-training, fine-tuning, INT4 training, reinforcement learning: one loop, other steps.
 
 A stage starts from the weights of an earlier one (with a fresh optimiser) or from random ones, and
 leaves checkpoints and metrics in RUN/NAME.
@@ -6,6 +6,8 @@ leaves checkpoints and metrics in RUN/NAME.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from perilune.model.model import KimiK2Model
 from perilune.train.checkpoint import checkpoints, load_weights, read_state
 from perilune.train.config import RunConfig, StageConfig
 from perilune.train.initialise import initialise
-from perilune.train.loop import Observer, Outcome, run_stage
+from perilune.train.loop import Observer, Outcome, Step, run_stage
 from perilune.train.optim.muon_clip import MuonClip
 from perilune.train.parallel import join_world, shard_model
 from perilune.train.qat import start_qat
@@ -42,8 +44,10 @@ def train_stage(
         raise UsageError("there is no CUDA device here", remedy="Use --device cpu")
     folder = Path(config.folder) / name
     world = join_world(device, sharded=config.sharded)
-    if world.sharded and stage.rl is not None:
-        raise UsageError("rollouts need whole weights", remedy="Set sharded = false for [rl]")
+    if stage.rl is not None and stage.parl is not None:
+        raise UsageError(f"stage {name!r} has [rl] and [parl]", remedy="Make two stages of it")
+    if world.sharded and (stage.rl is not None or stage.parl is not None):
+        raise UsageError("rollouts need whole weights", remedy="Set sharded = false")
     model = starting_model(config, stage, resumes=resume and bool(checkpoints(folder)))
     model.to(device)
     if stage.qat is not None:
@@ -58,14 +62,32 @@ def train_stage(
         world=world,
     )  # fmt: skip
     try:
-        open_step = rl_step if stage.rl is not None else supervised_step
         return run_stage(
             stage, folder, optimizer,
-            partial(open_step, stage, optimizer, replicas, config.tokenizer),
+            partial(_open_step(config, stage, folder), stage, optimizer, replicas,
+                    config.tokenizer),
             minutes=minutes, resume=resume, observe=observe, world=world,
         )  # fmt: skip
     finally:
         replicas.close()
+
+
+def _open_step(
+    config: RunConfig, stage: StageConfig, folder: Path
+) -> Callable[..., AbstractContextManager[Step]]:
+    """What makes the steps of a stage of this kind."""
+    if stage.rl is not None:
+        return rl_step
+    if stage.parl is None:
+        return supervised_step
+    # Late: the other stages need no agents.
+    from perilune.train.parl.frozen import frozen_worker
+    from perilune.train.parl.step import parl_step
+
+    worker = frozen_worker(
+        stage.parl, folder, lambda: starting_model(config, stage, resumes=False), config.tokenizer
+    )
+    return partial(parl_step, worker=worker)
 
 
 def stage_config(config: RunConfig, name: str) -> StageConfig:
