@@ -127,20 +127,21 @@ def episode_of(
 ) -> Episode:
     """An episode as the reward sees it, from the swarm's own record.
 
-    Work that was given before, and did not fail, is wasted; so is work that mentions none of the
-    `names` that the task is about. Of an episode that was cut off, what its last stage had under
-    way did not finish, however far it was.
+    Work that was given to the same kind of agent before, and did not fail, is wasted; so is work
+    that mentions none of the `names` that the task is about. Of an episode that was cut off, what
+    its last stage had under way did not finish, however far it was.
     """
     own: dict[int, list[AssignmentState]] = {}
-    given: set[str] = set()
+    given: set[tuple[str, str]] = set()
     wasted = 0
     for each in state.assignments.values():
         prompt = " ".join(each.prompt.casefold().split())
-        if prompt in given or not _mentions(prompt, names):
+        work = (state.agents.get(each.agent, ""), prompt)
+        if work in given or not _mentions(prompt, names):
             wasted += 1
             continue
         if each.status not in FAILED:
-            given.add(prompt)
+            given.add(work)
         own.setdefault(each.stage, []).append(each)
     return Episode(
         performance=performance,

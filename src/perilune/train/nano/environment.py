@@ -73,7 +73,7 @@ class NanoTasks:
                 max_tokens=max_tokens,
                 temperature=temperature,
                 seed=seed + number,
-            )  # fmt: skip
+            )
             for number in range(samples)
         ]
         answers = asyncio.run(self._play(task, models))

@@ -1,7 +1,7 @@
 """The frozen sub-agents: weights that no step changes, and a model that is asked everything once.
 
-A greedy model with fixed weights is a function of its prompt. Attempts at one task give out the same
-pieces of work again and again, so what was said to a prompt is remembered for the step.
+A greedy model with fixed weights is a function of its prompt. Attempts at one task give out the
+same pieces of work again and again, so what was said to a prompt is remembered for the step.
 """
 
 from __future__ import annotations

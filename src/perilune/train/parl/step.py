@@ -79,9 +79,12 @@ def parl_step(
             values,
         )  # fmt: skip
 
-    with asyncio.Runner() as runner, _open(runner, frozen):
-        with policy_step(stage, config, optimizer, replicas, tokenizer, progress, roll) as step:
-            yield step
+    with (
+        asyncio.Runner() as runner,
+        _open(runner, frozen),
+        policy_step(stage, config, optimizer, replicas, tokenizer, progress, roll) as step,
+    ):
+        yield step
 
 
 @contextmanager

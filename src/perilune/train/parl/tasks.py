@@ -118,7 +118,7 @@ def make_tasks(config: ParlConfig, tokenizer: Path | None, longest: int) -> Swar
 
 
 def stratum_of(config: ParlConfig, index: int) -> Stratum:
-    """Of which stratum task `index` is: all in turn, in an order that changes from round to round."""
+    """Of which stratum task `index` is: all in turn, in another order each round."""
     strata = [Stratum(width) for width in config.widths]
     strata += [Stratum(depth, deep=True) for depth in config.deep]
     turn, place = divmod(index, len(strata))

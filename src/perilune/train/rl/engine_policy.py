@@ -2,7 +2,7 @@
 
 The engine computes with a copy of the network as it stands (rounded experts in INT4 training) in
 float32, so its log-probabilities are the trainer's to rounding. A token depends on prompt, weights
-and seed alone, whatever is sampled beside it, so a step that is done again brings the same attempts.
+and seed alone, whatever is sampled beside it: a step that is done again brings the same attempts.
 """
 
 from __future__ import annotations
