@@ -19,6 +19,7 @@ from perilune.errors import UsageError
 from perilune.events import (
     AssistantMessage,
     PermissionDecided,
+    Record,
     RepeatNoticed,
     RunFinished,
     ToolFinished,
@@ -391,6 +392,22 @@ async def test_interrupt_ends_at_once_and_can_be_resumed(make_agent: MakeAgent, 
     assert (again.answer, again.run) == ("finished", run)
     roles = [message["role"] for message in agent.model.prompts[-1]]
     assert roles.count("tool") == (0 if where == "model" else 2)
+
+
+async def test_a_run_that_was_interrupted_before_its_calls_asks_no_model_again(
+    make_agent: MakeAgent,
+):
+    agent = make_agent([Reply(calls=[Call("wait", {"seconds": 0})]), Reply("late")], [tools.wait])
+    async with agent.session() as session:
+
+        def stop(record: Record) -> None:
+            if isinstance(record.event, AssistantMessage):
+                session.interrupt()
+
+        session.listeners.append(stop)
+        result = await session.run("t")
+    assert result.reason == "interrupted"
+    assert len(agent.model.prompts) == 1
 
 
 # --- permissions ----------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from perilune.swarm.deliveries import LINE, Deliveries, room_for_reports, shorte
 from perilune.swarm.merge import merge, read_cells
 from perilune.swarm.reward import (
     Episode,
-    RewardWeights,
     advantages,
     critical_step_budget,
     fade,
@@ -199,10 +198,14 @@ def test_splitting_what_needs_none_never_pays():
     for progress in (0.0, 0.5, 1.0):
         alone = episode(width=1, stages=[], finished=0, critical_steps=2)
         split = episode(width=1, stages=[1], finished=1, critical_steps=4)
-        weights = RewardWeights(finish=0.0)
-        assert reward(split, progress, weights).total < reward(alone, progress, weights).total
-    late = 1.0
-    assert reward(split, late).total < reward(alone, late).total
+        assert reward(split, progress).total < reward(alone, progress).total
+
+
+def test_wasted_work_costs_and_earns_nothing():
+    plain = reward(episode(stages=[4], finished=4), 0.0)
+    padded = reward(episode(stages=[4], finished=4, wasted=4), 0.0)
+    assert padded.parallel == plain.parallel
+    assert padded.finish == plain.finish / 2 and padded.cost == 2 * plain.cost
 
 
 def test_more_sub_agents_than_the_task_is_wide_never_pay():

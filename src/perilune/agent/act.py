@@ -66,6 +66,8 @@ async def act(run: Run) -> None:
         ready.append(prepared)
     if ready:
         await _run_together(run, ready)
+    elif run.cancel.cancelled:
+        raise Interrupted(f"the run was stopped: {run.cancel.reason}")
 
 
 async def _prepare(run: Run, call: ToolCall) -> _Ready | None:

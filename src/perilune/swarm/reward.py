@@ -84,9 +84,10 @@ def reward(episode: Episode, progress: float, weights: RewardWeights | None = No
     weights = weights or RewardWeights()
     shaping = fade(progress, weights.anneal)
     width, spawned = episode.width, episode.spawned
-    # A task of width 1 has nothing to split, so no split of it is rewarded.
-    breadth = min(max(episode.stages, default=0), width) / width if width > 1 else 0.0
-    share = episode.finished / spawned if spawned else 0.0
+    # A task of width 1 has nothing to split, so no split of it is rewarded, finished or not.
+    splits = width > 1 and spawned > 0
+    breadth = min(max(episode.stages, default=0), width) / width if splits else 0.0
+    share = episode.finished / spawned if splits else 0.0
     slack = 1.0 - episode.critical_steps / (2 * width + 6)
     solved = episode.performance >= 1.0
     return Reward(

@@ -17,7 +17,10 @@ Curve = tuple[str, Callable[[dict[str, Any]], float | None]]
 
 POINTS = 400  # a curve is averaged down to so many
 
-PANELS: tuple[tuple[str, bool, tuple[Curve, ...]], ...] = (
+Panel = tuple[str, bool, tuple[Curve, ...]]
+"""Title, whether the axis is logarithmic, curves."""
+
+PANELS: tuple[Panel, ...] = (
     ("loss (nats a token)", True, (("trained", lambda m: m.get("loss")),)),
     (
         "share right",
@@ -56,6 +59,34 @@ PANELS: tuple[tuple[str, bool, tuple[Curve, ...]], ...] = (
 )
 
 
+def _of_parl(width: str, name: str) -> Callable[[dict[str, Any]], float | None]:
+    return lambda m: m.get("parl", {}).get(width, {}).get(name)
+
+
+PARL_PANELS: tuple[Panel, ...] = (
+    (
+        "sub-agents an episode",
+        False,
+        tuple((f"width {width}", _of_parl(width, "spawned")) for width in ("1", "4", "8", "12")),
+    ),
+    (
+        "share solved",
+        False,
+        tuple((f"width {w}", _of_parl(w, "performance")) for w in ("1", "4", "8", "12")),
+    ),
+    (
+        "speed-up and budget",
+        False,
+        (
+            ("serial over critical steps", _of_parl("all", "speed_up")),
+            ("share cut off", _of_parl("all", "cut_off")),
+            ("spawn entropy (bits)", _of_parl("all", "spawn_entropy")),
+        ),
+    ),
+)
+"""Drawn below the others where a stage has them."""
+
+
 def plot_run(config: RunConfig, folder: Path | None = None) -> list[Path]:
     """Draw all stages of a run one after the other; returns `training.png` and `training.svg`.
 
@@ -71,9 +102,13 @@ def plot_run(config: RunConfig, folder: Path | None = None) -> list[Path]:
     stages = {name: metrics for name, metrics in stages.items() if metrics}
     if not stages:
         raise UsageError(f"{config.folder} has no metrics yet", remedy="Train a stage first")
-    figure = Figure(figsize=(12, 7), layout="constrained")
-    axes: Sequence[Axes] = figure.subplots(2, 3).flatten().tolist()
-    for axis, (title, logarithmic, curves) in zip(axes, PANELS, strict=True):
+    panels = PANELS
+    if any("parl" in values for metrics in stages.values() for values in metrics):
+        panels += PARL_PANELS
+    rows = len(panels) // 3
+    figure = Figure(figsize=(12, 3.5 * rows), layout="constrained")
+    axes: Sequence[Axes] = figure.subplots(rows, 3).flatten().tolist()
+    for axis, (title, logarithmic, curves) in zip(axes, panels, strict=True):
         _panel(axis, title, logarithmic, curves, stages)
     out = Path(config.folder) if folder is None else folder
     out.mkdir(parents=True, exist_ok=True)

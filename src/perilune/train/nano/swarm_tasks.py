@@ -89,13 +89,17 @@ class NanoSwarm:
 
 
 def _swarm_task(task: Task, stratum: Stratum) -> SwarmTask:
-    rows = task.verifier.rows if isinstance(task.verifier, Table) else task.world.entities
+    names, serial, optimum = task.world.entities.keys(), task.solution.serial_steps, None
+    if isinstance(task.verifier, Table):
+        # nano looks a cell up a turn, alone or as a sub-agent with one row.
+        names, columns = task.verifier.rows.keys(), len(task.verifier.columns)
+        serial, optimum = stratum.size * columns + 1, columns + 3
     return SwarmTask(
         prompt=task.prompt,
         stratum=stratum,
-        serial_steps=task.solution.serial_steps,
-        optimum=task.solution.critical_steps,
-        names=frozenset(rows),
+        serial_steps=serial,
+        optimum=serial if optimum is None else min(serial, optimum),
+        names=frozenset(names),
         verify=lambda answer: _score(task, answer),
         source=task,
     )
