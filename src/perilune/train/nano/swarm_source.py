@@ -36,7 +36,8 @@ Form = Literal["mixed", "serial", "parallel"]
 """Whether the orchestrator splits: as often as `SPLIT_SHARE` says, never, or wherever it can."""
 FORMS: tuple[Form, ...] = ("mixed", "serial", "parallel")
 
-KIND_WEIGHTS = {"swarm": 6, "row": 3, "table": 1}
+KIND_WEIGHTS = {"swarm": 5, "row": 8, "table": 1}
+"""Rows come often: a table that is split is as good as its rows."""
 FAMILY_WEIGHTS = {"wide_table": 64, "lookup": 9, "hops": 10, "unanswerable": 5, "comparison": 12}
 """What the orchestrator is asked."""
 ROWS = tuple(range(2, 13))
