@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from perilune.agent.nano import nano_folder
 from perilune.chat import ChatFormat
 from perilune.cli import convert, models
 from perilune.cli.new_tokenizer import tokenizer_files
@@ -20,6 +22,7 @@ from perilune.errors import UsageError
 from perilune.model import generate
 from perilune.weights.load import load_model
 from perilune.weights.published_config import config_json, full_size
+from perilune.weights.tensor_table import is_vision
 from perilune.weights.verify import verify_checkpoint
 from tests.shared import shared_path
 
@@ -128,6 +131,40 @@ def test_show_counts_what_is_on_disk(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "m" / "model.safetensors.index.json").read_text())
     assert values["stored"] == index["metadata"]["total_size"]
     assert sum(p["tensors"] for p in values["parts"]) == len(index["weight_map"])
+
+
+def test_show_lists_no_tower_that_is_not_there(tmp_path: Path) -> None:
+    """The layout of K2.5 names one in config.json, for text-only copies too."""
+    folder = tmp_path / "m"
+    call(models.app, "new", folder, "--like", "k2.5")
+    index_file = folder / "model.safetensors.index.json"
+    index = json.loads(index_file.read_text())
+    weight_map = {n: f for n, f in index["weight_map"].items() if not is_vision(n)}
+    assert "vision" in call(models.app, "show", folder).split("sum")[0]
+    index_file.write_text(json.dumps({**index, "weight_map": weight_map}))
+    shown = call(models.app, "show", folder)
+    assert "vision" not in shown.split("sum")[0]
+    assert "the files do not hold" in shown
+    values = json.loads(call(models.app, "show", folder, "--json"))
+    assert values["memory"] == values["stored"]
+    assert sum(p["tensors"] for p in values["parts"]) == len(weight_map)
+
+
+def test_show_of_a_text_only_configuration(tmp_path: Path) -> None:
+    config = replace(full_size(Family.K25, StorageFormat.INT4), vision=None)
+    (tmp_path / "config.json").write_text(json.dumps(config_json(config)))
+    shown = call(models.app, "show", tmp_path)
+    assert "vision" not in shown
+    assert "k2.5" in shown
+
+
+def test_show_of_the_model_inside_the_package() -> None:
+    values = json.loads(call(models.app, "show", nano_folder(), "--json"))
+    headers = values["bytes_in_files"] - values["stored"]
+    assert 0 < headers < 300_000
+    assert values["memory"] == values["stored"]
+    tensors = sum(part["tensors"] for part in values["parts"])
+    assert f" {tensors:,} tensors in" in call(models.app, "verify", nano_folder())
 
 
 def test_verify_good_and_bad(tmp_path: Path) -> None:

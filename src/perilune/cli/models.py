@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perilune.config import Family, StorageFormat, read_config
+from perilune.config import Family, StorageFormat
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,10 +36,11 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
 
     A folder that holds only config.json is enough.
     """
+    from perilune.weights.checkpoint import stored_config
     from perilune.weights.describe import describe
     from perilune.weights.format_bytes import gigabytes
 
-    config = read_config(folder)
+    config = stored_config(folder)
     what = describe(config)
     files = sorted(folder.glob("*.safetensors"))
     on_disk = sum(file.stat().st_size for file in files)
@@ -90,6 +91,8 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     )
     found = f"{len(files)} files, {gigabytes(on_disk)}" if files else "none here"
     print(f"  safetensors: {found}")
+    if config.vision is None and config.raw.get("vision_config"):
+        print("  no vision: config.json describes a tower that the files do not hold")
 
 
 @app.command()

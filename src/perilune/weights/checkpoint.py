@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -106,6 +106,24 @@ def open_checkpoint(
                 )
             )
     return Checkpoint(folder, config, tensors, tuple(files), unsafe)
+
+
+def stored_config(folder: str | Path) -> CheckpointConfig:
+    """`read_config`, without a vision tower that no file of the folder holds.
+
+    The layout of K2.5 names one for text-only copies too. With no weights there, or with ones that
+    cannot be read (`models verify` says why), it is what config.json says.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    if config.vision is None:
+        return config
+    try:
+        index = _read_index(folder, ())
+        names = read_header(folder / SINGLE_NAME).tensors if index is None else index
+    except CheckpointError:
+        return config
+    return config if any(map(is_vision, names)) else replace(config, vision=None)
 
 
 def mismatches(checkpoint: Checkpoint) -> Iterator[TensorMismatchError]:

@@ -90,6 +90,7 @@ def config_json(config: CheckpointConfig) -> dict[str, Any]:
     text["dtype"] = "bfloat16"
     if quantization is not None:
         text["quantization_config"] = quantization
+    vision = {} if config.vision is None else {"vision_config": dict(config.vision)}
     return {
         "architectures": ["KimiK25ForConditionalGeneration"],
         **ids,
@@ -101,7 +102,7 @@ def config_json(config: CheckpointConfig) -> dict[str, Any]:
         "tie_word_embeddings": config.text.tie_word_embeddings,
         "use_unified_vision_chunk": True,
         "video_placeholder": "<|kimi_k25_video_placeholder|>",
-        "vision_config": dict(config.vision or VISION_CONFIG),
+        **vision,
     }
 
 
