@@ -21,7 +21,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
-import perilune.agent.agent as agent_module
+import perilune.agent.session as session_module
 from perilune.agent.agent import Agent
 from perilune.agent.budgets import Budget
 from perilune.agent.chat_model import Delta, Message, Sampling
@@ -62,7 +62,7 @@ class TimedRun(Run):
         DISK.add(began)
 
 
-agent_module.Run = TimedRun  # type: ignore[misc]
+session_module.Run = TimedRun  # type: ignore[misc]
 
 
 class TimedModel(ScriptedModel):

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from perilune.agent.agent import DAMAGED, Agent
+from perilune.agent.agent import Agent
 from perilune.agent.endings import JournalFailed
 from perilune.agent.home import find_run
 from perilune.agent.journal import FILE_NAME, Journal, read_journal, repair
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
+from perilune.agent.session import DAMAGED
 from perilune.agent.state import fold
 from perilune.errors import AgentError, UsageError
 from perilune.events import NoteTaken, RunResumed, ToolFinished, ToolStarted, Unknown, UserMessage

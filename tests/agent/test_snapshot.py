@@ -283,7 +283,7 @@ def test_a_workspace_too_large_for_undo_stops_before_the_write(
         def __init__(self, home: Path) -> None:
             super().__init__(home, most_bytes=1000)
 
-    monkeypatch.setattr("perilune.agent.agent.SnapshotStore", Small)
+    monkeypatch.setattr("perilune.agent.session.SnapshotStore", Small)
     result = agent.run("t")
     assert result.reason == "snapshot"
     assert "--no-snapshot" in result.detail
