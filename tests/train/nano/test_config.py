@@ -12,10 +12,17 @@ FILE = Path(__file__).parents[3] / "configs" / "nano.toml"
 
 def test_it_is_read_and_its_stages_follow_each_other():
     run = read_run_config(FILE)
-    assert list(run.stages) == ["pretrain", "sft", "qat"]
-    assert [stage.start_from for stage in run.stages.values()] == [None, "pretrain", "sft"]
+    assert list(run.stages) == ["pretrain", "sft", "qat", "parl"]
+    assert [stage.start_from for stage in run.stages.values()] == [
+        None,
+        "pretrain",
+        "sft",
+        "qat",
+    ]
     assert run.stages["qat"].qat is not None
     for stage in run.stages.values():
         for source in stage.data.sources:
-            assert source.name == "nano-episodes"
+            assert source.name in ("nano-episodes", "nano-swarm")
             assert set(source.options.get("kinds", {})) <= set(KIND_WEIGHTS)
+    parl = run.stages["parl"]
+    assert parl.parl is not None and parl.qat is not None and parl.rl is None

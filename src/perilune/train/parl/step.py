@@ -52,6 +52,7 @@ def parl_step(
 
         async def play() -> tuple[list[list[Attempt]], int]:
             async with EnginePolicy(model, tasks.chat) as policy:
+                await policy.warm(tasks.header)
                 groups = await rollouts.groups(
                     policy, indices, temperature=temperature, progress=done
                 )

@@ -52,6 +52,11 @@ class EnginePolicy:
     ) -> None:
         await self._engine.close()
 
+    async def warm(self, header: Sequence[int]) -> None:
+        """Compute what all prompts begin with, so that each of them finds it in the cache."""
+        if header:
+            await self.sample(header, max_tokens=1, temperature=0.0, stop_ids=(), seed=0)
+
     async def sample(
         self,
         prompt: Sequence[int],
