@@ -1,8 +1,9 @@
 """A scripted run of 300 steps as a process of its own, to be killed and resumed by its tests.
 
-    python -m tests.agent.long_run HOME WORKSPACE [--resume] [--die-after SECONDS] [--real]
+    python -m tests.agent.long_run HOME WORKSPACE [--resume] [--die-after RECORDS] [--real]
 
-The seconds begin with the first event, so that they fall into the work and not into the imports.
+It dies a few milliseconds after so many records of this process: anywhere in the work, and no less
+often on a fast machine.
 
 Its side effects show when they happen twice. The tape is a function of the conversation alone, as a
 model is. `--real` uses the built-in tools: files, the sandboxed Python, search over a corpus.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import signal
 import threading
 import time
@@ -25,6 +27,7 @@ from perilune.agent.agent import Agent
 from perilune.agent.budgets import Budget
 from perilune.agent.chat_model import Message
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
+from perilune.events import Record
 from tests.agent import simple_tools as tools
 
 TOOLS = [tools.append_line, tools.read_log, tools.look_up, tools.note]
@@ -129,20 +132,25 @@ def main() -> None:
     parser.add_argument("home", type=Path)
     parser.add_argument("workspace", type=Path)
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--die-after", type=float)
+    parser.add_argument("--die-after", type=int)
     parser.add_argument("--real", action="store_true")
     options = parser.parse_args()
-    working = threading.Event()
+    agent = make_agent(options.home, options.workspace, 300, real=options.real)
     if options.die_after is not None:
+        left = iter(range(options.die_after - 1))
+        due = threading.Event()
 
         def die() -> None:
-            working.wait()
-            time.sleep(options.die_after)
+            due.wait()
+            time.sleep(random.uniform(0.0, 0.005))
             os.kill(os.getpid(), signal.SIGKILL)
 
+        def count(record: Record) -> None:
+            if record.seq and next(left, None) is None:
+                due.set()
+
         threading.Thread(target=die, daemon=True).start()
-    agent = make_agent(options.home, options.workspace, 300, real=options.real)
-    agent.on_record = lambda record: working.set()
+        agent.on_record = count
     task = None if options.resume else "Write the lines."
     result = agent.run(task, resume="last" if options.resume else None)
     print(json.dumps({"answer": result.answer, "reason": result.reason}))

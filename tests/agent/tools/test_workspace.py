@@ -175,6 +175,29 @@ def test_a_failed_write_leaves_the_old_file(folder: Workspace) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("has_nameless_files", [True, False])
+def test_a_file_is_replaced_in_one_move(
+    folder: Workspace, monkeypatch: pytest.MonkeyPatch, has_nameless_files: bool
+) -> None:
+    """Killed while it writes, it leaves no draft, where the file system has nameless files."""
+    seen: list[list[str]] = []
+    change_mode = os.fchmod
+
+    def look(descriptor: int, mode: int) -> None:
+        seen.append(sorted(path.name for path in (folder.root / "inner").iterdir()))
+        assert (folder.root / "inner" / "file.txt").read_text() == "inner"
+        change_mode(descriptor, mode)
+
+    monkeypatch.setattr(os, "fchmod", look)
+    if not has_nameless_files:
+        monkeypatch.setattr("perilune.agent.tools.workspace._nameless", lambda folder: None)
+    folder.write_bytes("inner/file.txt", b"new")
+    assert (folder.root / "inner" / "file.txt").read_bytes() == b"new"
+    assert [path.name for path in (folder.root / "inner").iterdir()] == ["file.txt"]
+    drafts = len(seen[0]) - 1
+    assert drafts == (0 if has_nameless_files else 1)
+
+
 def test_as_root_new_files_belong_to_the_folders_owner(folder: Workspace) -> None:
     os.chown(folder.root, 12345, 12345)
     folder.write_bytes("new/file.txt", b"x")

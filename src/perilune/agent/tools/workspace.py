@@ -93,19 +93,9 @@ class Workspace:
         sandboxed commands can change it too.
         """
         with self._parent(path, make=True) as (folder, name):
-            draft = f".{secrets.token_hex(8)}.draft"
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
             try:
-                mode = _file_mode(name, folder, path)
-                file = os.open(draft, flags, 0o600, dir_fd=folder)
-                with os.fdopen(file, "wb") as stream:
-                    stream.write(data)
-                    os.fchmod(file, mode)
-                    _give_to_owner(file, folder)
-                os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+                _replace(name, folder, data, _file_mode(name, folder, path))
             except OSError as error:
-                with contextlib.suppress(OSError):
-                    os.unlink(draft, dir_fd=folder)
                 raise _readable(error, path) from None
         return self.relative(path)
 
@@ -293,6 +283,43 @@ def _enter(name: str, folder: int, path: str, *, make: bool) -> int:
         raise _readable(error, path) from None
     _give_to_owner(opened, folder)
     return opened
+
+
+def _replace(name: str, folder: int, data: bytes, mode: int) -> None:
+    """Put a file of these bytes in the place of `name`.
+
+    It is written without a name, where the file system can do that: a process that is killed
+    meanwhile leaves no draft behind.
+    """
+    draft = f".{secrets.token_hex(8)}.draft"
+    nameless = _nameless(folder)
+    try:
+        with os.fdopen(_draft(draft, folder) if nameless is None else nameless, "wb") as stream:
+            stream.write(data)
+            stream.flush()
+            os.fchmod(stream.fileno(), mode)
+            _give_to_owner(stream.fileno(), folder)
+            if nameless is not None:
+                os.link(f"/proc/self/fd/{nameless}", draft, dst_dir_fd=folder)
+        os.rename(draft, name, src_dir_fd=folder, dst_dir_fd=folder)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(draft, dir_fd=folder)
+        raise
+
+
+def _nameless(folder: int) -> int | None:
+    """A new file without a name, to be linked through /proc; None where there is no such thing."""
+    if not hasattr(os, "O_TMPFILE") or not Path("/proc/self/fd").is_dir():
+        return None
+    with contextlib.suppress(OSError):
+        return os.open(".", os.O_WRONLY | os.O_TMPFILE | os.O_CLOEXEC, 0o600, dir_fd=folder)
+    return None
+
+
+def _draft(name: str, folder: int) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, 0o600, dir_fd=folder)
 
 
 def _give_to_owner(descriptor: int, folder: int) -> None:
