@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -212,6 +213,19 @@ def test_the_last_of_two_sandboxes_gives_back(filled: Path) -> None:
     del second
     gc.collect()
     assert owners(filled) == before
+
+
+@pytest.mark.usefixtures("no_maps")
+def test_workspaces_that_are_gone_hold_nothing_open(outside: Path) -> None:
+    mine = opened("bubblewrap")
+    held = []
+    for number in range(3):
+        folder = outside / str(number)
+        folder.mkdir()
+        assert mine.run(["touch", "made"], workspace=folder).ok
+        held.append(len(list(Path("/proc/self/fd").iterdir())))
+        shutil.rmtree(folder)
+    assert held[0] == held[1] == held[2]
 
 
 KILLED = """

@@ -73,7 +73,7 @@ def lend(workspace: Path, keep: Sequence[Path] = ()) -> Loan:
         descriptor = _locked(record)
         status = workspace.stat()
         content = {"workspace": str(workspace), "device": status.st_dev, "inode": status.st_ino}
-        os.pwrite(descriptor, json.dumps(content).encode("ascii"), 0)
+        os.truncate(descriptor, os.pwrite(descriptor, json.dumps(content).encode("ascii"), 0))
         os.fsync(descriptor)
     except OSError as error:
         raise SandboxError(

@@ -8,7 +8,7 @@ import tempfile
 import threading
 import weakref
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Literal
@@ -18,7 +18,7 @@ from perilune.agent.sandbox.cgroup import Cgroup, cgroup_kind
 from perilune.agent.sandbox.command import Command, Prepared, memory_file
 from perilune.agent.sandbox.identity import Identity, check_workspace, identity_for
 from perilune.agent.sandbox.interpreter import SandboxPython, sandbox_python, trees_within
-from perilune.agent.sandbox.lending import lend, why_lent
+from perilune.agent.sandbox.lending import Loan, lend, why_lent
 from perilune.agent.sandbox.limits import Limits, SandboxResult
 from perilune.agent.sandbox.process import Launch, SandboxProcess
 from perilune.agent.sandbox.seccomp import filter_program
@@ -53,6 +53,8 @@ class Sandbox(ABC):
         self._preparing = threading.Lock()
         self._sizes: dict[Path, int] = {}
         self._mapped: dict[Path, bool] = {}
+        self._loans: dict[Path, Loan] = {}
+        weakref.finalize(self, _give_back, self._loans, self._loans)
         folder = tempfile.TemporaryDirectory(prefix="perilune-sandbox-")
         self._folder = Path(folder.name)
         self._finalizer = weakref.finalize(self, folder.cleanup)
@@ -201,9 +203,16 @@ class Sandbox(ABC):
                 if identity.for_root:
                     self._mapped[workspace] = not why_lent(workspace, keep)
                     if not self._mapped[workspace]:
-                        weakref.finalize(self, lend(workspace, keep).give_back)
+                        # One sandbox may see thousands of workspaces that come and go.
+                        _give_back(self._loans, [each for each in self._loans if not each.exists()])
+                        self._loans[workspace] = lend(workspace, keep)
                 self._sizes[workspace] = folder_size(workspace)
         return self._mapped.get(workspace, False)
+
+
+def _give_back(loans: dict[Path, Loan], which: Iterable[Path]) -> None:
+    for workspace in list(which):
+        loans.pop(workspace).give_back()
 
 
 def _close_all(descriptors: Sequence[int]) -> None:
