@@ -67,13 +67,13 @@ def cache_tokens(streams: int) -> int:
     return (streams + LEAVERS) * 512
 
 
-def body(number: int, tokens: int, **more: Any) -> dict[str, Any]:
+def body(number: int, tokens: int, *, stream: bool = True) -> dict[str, Any]:
     words = " ".join(random.Random(number).choices(["tide", "moon", "rock", "dust", "orbit"], k=12))
     return {
         "messages": [{"role": "user", "content": f"{number}: {words}"}],
         "max_tokens": tokens, "min_tokens": tokens, "ignore_eos": True, "temperature": 0,
-        "thinking": {"type": "disabled"}, "stream": True,
-        "stream_options": {"include_usage": True}, **more,
+        "thinking": {"type": "disabled"}, "stream": stream,
+        **({"stream_options": {"include_usage": True}} if stream else {}),
     }  # fmt: skip
 
 
@@ -118,6 +118,9 @@ async def load(client: httpx.AsyncClient, server: int, options: Any) -> dict[str
             try:
                 async with asyncio.timeout(pick.uniform(0.01, 1.0)):
                     async with client.stream("POST", CHAT, json=asked) as response:
+                        if response.status_code != 200:
+                            cause = f"one that would leave: {response.status_code}"
+                            lost[cause] = lost.get(cause, 0) + 1
                         async for _ in response.aiter_raw():
                             pass
             except TimeoutError:
@@ -214,7 +217,7 @@ async def overhead(
 
 async def kill(client: httpx.AsyncClient, server: int, options: Any) -> dict[str, Any]:
     """SIGKILL to the engine's process under streams: seconds until all are told, and served."""
-    started = asyncio.Event()
+    started: set[int] = set()
 
     async def stream(number: int) -> bool:
         """Whether the client was told of the failure."""
@@ -222,17 +225,20 @@ async def kill(client: httpx.AsyncClient, server: int, options: Any) -> dict[str
         async with client.stream("POST", CHAT, json=body(number, 400)) as response:
             async for line in response.aiter_lines():
                 said += line
-                started.set()
+                started.add(number)
         return '"error"' in said or response.status_code == 503
 
     streams = [asyncio.create_task(stream(n)) for n in range(options.streams)]
-    await started.wait()
+    while len(started) < options.streams and not all(task.done() for task in streams):
+        await asyncio.sleep(0.01)
     # The elder of the children is the engine, the younger waits to take over.
     min(psutil.Process(server).children(), key=psutil.Process.create_time).kill()
     moment = time.monotonic()
     told = await asyncio.gather(*streams)
     told_seconds = time.monotonic() - moment
-    while (await client.post(CHAT, json=body(1, 2, stream=False))).status_code != 200:
+    while (answer := await client.post(CHAT, json=body(1, 2, stream=False))).status_code != 200:
+        if answer.status_code != 503:
+            raise SystemExit(f"refused after the kill: {answer.text}")
         await asyncio.sleep(0.1)
         if time.monotonic() - moment > 120:
             return {"told": sum(told), "told_seconds": told_seconds, "recovered_seconds": None}
