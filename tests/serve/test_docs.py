@@ -44,7 +44,8 @@ def test_the_named_tests_exist() -> None:
 
 def test_every_rule_is_held_by_tests_that_exist() -> None:
     page = (ROOT / "docs" / "api-tests.md").read_text("utf-8")
-    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    rules = page.partition("## The long runs")[0]
+    rows = [line for line in rules.splitlines() if line.startswith("| ")]
     assert len(rows) > 50
     for row in rows:
         if "| held by |" in row or row.startswith("| ---"):

@@ -79,6 +79,22 @@ def test_a_stream_that_arrives_in_one_piece_is_caught() -> None:
     assert run_check(target, check).status is Status.FAILED
 
 
+def test_white_space_between_the_parts_of_json_breaks_no_rule() -> None:
+    spaced: list[str] = []
+
+    def answer(path: str, good: Any) -> Any:
+        message = good["choices"][0]["message"] if path == CHAT else {}
+        if str(message.get("content")).startswith("{"):
+            message["content"] = message["content"].replace(":", " \t\n:")
+            spaced.append(message["content"])
+        return good
+
+    target = connect(GoodServer(Break(answer=answer)))
+    result = run_check(target, CHECKS["thinking.not-held-by-format"])
+    assert result.status is Status.PASSED, result.message
+    assert spaced
+
+
 def test_levels_decide_what_counts() -> None:
     def broken(check_id: str) -> list[Result]:
         breaks = dict(all_breaks())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from perilune.exam.contract.chat_plain import first_choice
@@ -131,8 +132,11 @@ def not_held_by_format(target: Target) -> None:
     expect(reasoning(found), "thinking is on and there is none")
     if choice["finish_reason"] == "length":
         raise Skip("the answer was cut off while thinking")
-    content = (found.get("content") or "").replace(" ", "").replace("\n", "")
-    expect(content == '{"a":1}', f"the content is {found.get('content')!r}")
+    try:  # JSON may have any white space between its parts
+        content = json.dumps(json.loads(found.get("content") or ""))
+    except ValueError:
+        content = ""
+    expect(content == '{"a": 1}', f"the content is {found.get('content')!r}")
 
 
 # --- what Moonshot's own API pins -----------------------------------------------------------
