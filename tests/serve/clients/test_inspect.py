@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 pytestmark = pytest.mark.skipif(
-    find_spec("inspect_ai") is None, reason="pip install 'perilune[clients]'"
+    find_spec("inspect_ai") is None, reason="make test-clients runs it"
 )
 TASK = '''
 import json, sys

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 
 from .conftest import GREETING
 
-langchain_openai = pytest.importorskip("langchain_openai", reason="pip install 'perilune[clients]'")
+langchain_openai = pytest.importorskip("langchain_openai", reason="make test-clients runs it")
 
 
 class Person(BaseModel):
