@@ -131,7 +131,7 @@ def _combined(facts: list[Seen], what: str) -> Generator[Reply, list[str], Reply
         first = yield from calculate(f"{'min' if least else 'max'}({pairs})", "Compare them.")
         chosen = [fact for fact in facts if f", {fact.entity!r})" in first]
         if what != "share":
-            return Reply(reasoning="Done.", content=f"{chosen[0].entity}{citations(chosen[:1])}")
+            return Reply(reasoning="Done.", content=f"{chosen[0].entity}{citations(facts)}")
         share = yield from calculate(
             f"round((max({a}, {b}) / min({a}, {b}) - 1) * 100, 1)", "Now the share in percent."
         )

@@ -287,8 +287,9 @@ def comparison(task: Task, several: Several | None = None) -> Policy:
         code = f"sorted([{pairs}]{', reverse=True' if downward else ''})"
     value = yield from calculate(code, "Compare them.")
     names = re.findall(r"'([^']*)'", value)
-    chosen = [fact for name in names for fact in facts if fact.entity == name]
-    yield Reply(reasoning="Done.", content=", ".join(names) + citations(chosen))
+    # All that were compared are cited, in their order: to copy them so is learnt long before
+    # finding the id that belongs to the one that was chosen.
+    yield Reply(reasoning="Done.", content=", ".join(names) + citations(facts))
 
 
 def _limit(task: Task) -> str:
@@ -335,8 +336,7 @@ def selection(task: Task) -> Policy:
         names_ = re.findall(r"'([^']*)'", value)
     else:
         names_ = task.answer.split(", ")
-    chosen = [fact for name in names_ for fact in facts if fact.entity == name]
-    yield Reply(reasoning="Done.", content=", ".join(names_) + citations(chosen))
+    yield Reply(reasoning="Done.", content=", ".join(names_) + citations(facts))
 
 
 def conflict(task: Task) -> Policy:
