@@ -12,14 +12,10 @@ FILE = Path(__file__).parents[3] / "configs" / "nano.toml"
 
 def test_it_is_read_and_its_stages_follow_each_other():
     run = read_run_config(FILE)
-    assert list(run.stages) == ["pretrain", "sft", "qat", "parl"]
-    assert [stage.start_from for stage in run.stages.values()] == [
-        None,
-        "pretrain",
-        "sft",
-        "qat",
-    ]
-    assert run.stages["qat"].qat is not None
+    names = list(run.stages)
+    assert names == ["pretrain", "sft", "qat", "longer", "last", "parl"]
+    assert [stage.start_from for stage in run.stages.values()] == [None, *names[:-1]]
+    assert all(run.stages[name].qat is not None for name in names[2:])
     for stage in run.stages.values():
         for source in stage.data.sources:
             assert source.name in ("nano-episodes", "nano-swarm")
