@@ -6,6 +6,7 @@ from pathlib import Path
 
 from perilune.train.config import read_run_config
 from perilune.train.nano.mixture import KIND_WEIGHTS
+from perilune.train.nano.swarm_source import KIND_WEIGHTS as SWARM_KINDS
 
 FILE = Path(__file__).parents[3] / "configs" / "nano.toml"
 
@@ -19,6 +20,7 @@ def test_it_is_read_and_its_stages_follow_each_other():
     for stage in run.stages.values():
         for source in stage.data.sources:
             assert source.name in ("nano-episodes", "nano-swarm")
-            assert set(source.options.get("kinds", {})) <= set(KIND_WEIGHTS)
+            known = KIND_WEIGHTS if source.name == "nano-episodes" else SWARM_KINDS
+            assert set(source.options.get("kinds", {})) <= set(known)
     parl = run.stages["parl"]
     assert parl.parl is not None and parl.qat is not None and parl.rl is None
