@@ -14,9 +14,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    find_spec("inspect_ai") is None, reason="make test-clients runs it"
-)
+pytestmark = pytest.mark.skipif(find_spec("inspect_ai") is None, reason="make test-clients runs it")
 TASK = '''
 import json, sys
 from inspect_ai import Task, eval
