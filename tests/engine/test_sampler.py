@@ -153,6 +153,24 @@ def test_a_broken_row_fails_alone(bad: float, temperature: float) -> None:
     assert isinstance(results[0], Sampled) and isinstance(results[2], Sampled)
 
 
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"temperature": 5e-324}, {"temperature": 1e-40, "top_p": 5e-324},
+        {"temperature": 0, "repetition_penalty": 0.01},
+        {"temperature": 1e-320, "repetition_penalty": 10.0, "min_p": 5e-324},
+    ],
+)  # fmt: skip
+def test_the_smallest_numbers_still_pick_a_token(params: dict[str, float]) -> None:
+    logits = logits_of(3)
+    logits[0, :5] = -torch.inf
+    row = SampleRow(SamplingParams(**params), 1, 0, {1: 2}, frozenset({2, 9}))
+    (sampled,) = sample(logits.clone(), [row])
+    assert isinstance(sampled, Sampled)
+    if "repetition_penalty" not in params:
+        assert sampled.token == int(logits[0].argmax())
+
+
 def test_no_rows() -> None:
     assert sample(torch.zeros(0, V), []) == []
 
@@ -162,6 +180,7 @@ def test_no_rows() -> None:
     [
         ("temperature", -0.1), ("temperature", "hot"), ("top_p", 0), ("top_p", 1.1), ("top_k", -1),
         ("min_p", 2), ("presence_penalty", 3), ("frequency_penalty", -3), ("repetition_penalty", 0),
+        ("repetition_penalty", 5e-324),
         ("max_tokens", 0), ("min_tokens", -1), ("n", 0), ("n", True), ("stop", [""]),
         ("logit_bias", {1: math.nan}), ("logprobs", -1), ("thinking_budget", -1),
         ("temperature", math.nan),

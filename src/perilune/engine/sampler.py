@@ -128,7 +128,8 @@ def _draw(logits_RV: Tensor, rows: Sequence[SampleRow], drawn: Sequence[int]) ->
     """Sample the rows `drawn` by their random numbers."""
     if not drawn:
         return []
-    temperature = torch.tensor([rows[r].params.temperature for r in drawn])
+    # Smaller ones are greedy anyway, and 1e-46 is 0 in float32.
+    temperature = torch.tensor([max(rows[r].params.temperature, 1e-30) for r in drawn])
     chosen_RV = logits_RV[list(drawn)]
     # Shifted first, so that a temperature near 0 divides nothing but 0 at the likeliest token.
     chosen_RV -= chosen_RV.amax(dim=-1, keepdim=True)

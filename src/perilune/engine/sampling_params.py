@@ -91,16 +91,15 @@ class SamplingParams:
                 )
         ranges = {"temperature": (0.0, 10.0), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
                   "presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0),
-                  "repetition_penalty": (0.0, 10.0)}  # fmt: skip
+                  "repetition_penalty": (0.01, 10.0)}  # fmt: skip
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not isinstance(value, int | float) or not low <= value <= high:
                 raise RequestError(
                     f"{name} must be between {low:g} and {high:g}, not {value!r}", param=name
                 )
-        for name in ("top_p", "repetition_penalty"):
-            if not getattr(self, name):
-                raise RequestError(f"{name} must be above 0", param=name)
+        if not self.top_p:
+            raise RequestError("top_p must be above 0", param="top_p")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise RequestError(
                 f"min_tokens {self.min_tokens} is above max_tokens {self.max_tokens}",

@@ -59,7 +59,7 @@ class SamplingFields(BaseModel):
     min_p: Annotated[Finite, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[Finite, Field(ge=-2, le=2)] | None = None
-    repetition_penalty: Annotated[Finite, Field(gt=0, le=10)] | None = None
+    repetition_penalty: Annotated[Finite, Field(ge=0.01, le=10)] | None = None
     logit_bias: Annotated[dict[str, Finite], Field(max_length=1024)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     n: Annotated[int, Field(ge=1, le=128)] | None = None
