@@ -20,7 +20,7 @@ from perilune.agent.tools.search.almanac.almanac import Almanac, Fact, open_alma
 Split = Literal["exam", "train"]
 COLLOQUIAL = ("colloquial", "unseen")
 """How people type questions; the second set was written without knowledge of the first, of the
-aliases and of any training data, and nothing was tuned on it."""
+aliases and of any training data; how nano's card came to its figure is told there."""
 
 _PHRASINGS = Path(__file__).with_name("questions.toml")
 _EXAM_SHARE = 5  # one entity of so many is for examinations
