@@ -237,3 +237,13 @@ async def test_tapes_reach_the_corpus_by_address() -> None:
             await session.run("Read it.")
             page = session.state.messages[-2]["content"]
     assert article.text in page and json.dumps(article.title)[1:-1] in page
+
+
+@pytest.mark.parametrize(
+    ("family", "index"), [("arithmetic", 332), ("arithmetic", 372), ("comparison", 60)]
+)
+async def test_halves_and_counts_stand_in_what_python_printed(family: str, index: int) -> None:
+    """A half that Python rounds to even; a count of ten, which no source tells."""
+    messages = (await play(index, family, None)).messages
+    printed = [str(each["content"]).strip() for each in messages if each.get("name") == "python"]
+    assert printed and printed[-1] in str(messages[-1]["content"])
