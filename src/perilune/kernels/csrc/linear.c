@@ -130,6 +130,54 @@ static float tail_output(const plk_matrix *m, int form, const char *x, int64_t r
   return sum;
 }
 
+/* ---- The same by the tiles: the narrow block widened to a full one, its spare lanes zero ---- */
+#define TAIL_ROWS 64
+#define WIDENED_BYTES (64 * 1024) /* of the stack */
+#define WIDENED_GROUPS (WIDENED_BYTES / (PLK_BLOCK * PLK_GROUP / 2)) /* of int4, the smallest */
+
+/* Spare lanes are zero whatever the format: 0 as a scale, or as all bits of a weight. */
+static void widen(const void *narrow, int64_t height, int64_t n_words, int word_bytes, void *wide) {
+  memset(wide, 0, (size_t)(n_words * PLK_BLOCK * word_bytes));
+  for (int64_t w = 0; w < n_words; w++)
+    memcpy((char *)wide + w * PLK_BLOCK * word_bytes, (const char *)narrow + w * height * word_bytes,
+           (size_t)(height * word_bytes));
+}
+
+/* Outputs [first, out_features) of all rows; 0 where the block is too large to be widened here. */
+static int widened_tail(const plk_matrix *m, int form, int64_t first, const char *prepared,
+                        int64_t prepared_stride, int64_t rows, float *y, int64_t y_stride) {
+  const int64_t height = m->out_features - first, groups = m->in_features / PLK_GROUP;
+  const int per_group = plk_words_per_group(m->format);
+  if (plk_block_bytes(m->format, m->in_features) > WIDENED_BYTES) return 0;
+  _Alignas(64) char weight[WIDENED_BYTES];
+  _Alignas(64) uint16_t scale[WIDENED_GROUPS * PLK_BLOCK];
+  widen((const uint32_t *)m->weight + first * groups * per_group, height, groups * per_group, 4,
+        weight);
+  const int grouped = m->format == PLK_INT4 || m->format == PLK_INT8;
+  if (grouped) widen((const uint16_t *)m->scale + first * groups, height, groups, 2, scale);
+  for (int64_t row = 0; row < rows; row += TAIL_ROWS) {
+    const int n_rows = rows - row < TAIL_ROWS ? (int)(rows - row) : TAIL_ROWS;
+    const char *pointers[TAIL_ROWS];
+    float out[TAIL_ROWS * PLK_BLOCK];
+    for (int r = 0; r < n_rows; r++) pointers[r] = prepared + (row + r) * prepared_stride;
+    const plk_tile tile = {
+        .weight = weight,
+        .scale = grouped ? (const void *)scale : m->scale,
+        .in_features = m->in_features,
+        .first_output = first,
+        .rows = pointers,
+        .out = out,
+        .out_stride = PLK_BLOCK,
+        .n_blocks = 1,
+        .n_rows = n_rows,
+    };
+    plk_kernels_current()->tile[m->format][form](&tile);
+    for (int r = 0; r < n_rows; r++)
+      memcpy(y + (row + r) * y_stride + first, out + r * PLK_BLOCK, (size_t)height * sizeof(float));
+  }
+  return 1;
+}
+
 /* ---- Whole matrices ---- */
 void plk_matrix_rows(const plk_matrix *m, int form, int64_t first_block, int64_t n_blocks,
                      const char *const *rows, int64_t n_rows, float *out, int64_t out_stride) {
@@ -184,7 +232,10 @@ void plk_linear_part(const plk_matrix *m, int form, const void *prepared,
                       y + row * y_stride + block * PLK_BLOCK, y_stride);
     }
   }
-  for (int64_t o = end_block * PLK_BLOCK; o < end; o++)
+  const int64_t tail = end_block * PLK_BLOCK;
+  if (tail >= end || widened_tail(m, form, tail, prepared, prepared_stride, rows, y, y_stride))
+    return;
+  for (int64_t o = tail; o < end; o++)
     for (int64_t r = 0; r < rows; r++)
       y[r * y_stride + o] =
           tail_output(m, form, (const char *)prepared + r * prepared_stride, o);
