@@ -6,6 +6,8 @@ chunks and on however many threads it runs; so is its result, to the bit.
 
 from __future__ import annotations
 
+import time
+
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig
@@ -23,6 +25,7 @@ from perilune.kernels.forward import (
     StepProfile,
 )
 from perilune.kernels.native import GROUP
+from perilune.kernels.thread_choice import ThreadChoice
 from perilune.model.layer import DecoderLayer
 from perilune.model.mlp import MLP
 from perilune.model.model import KimiK2Model
@@ -54,6 +57,7 @@ class NativeForward:
         self.config = model.config
         self.profile = False
         self.last_profile: StepProfile | None = None
+        self._choice: ThreadChoice | None = None
         self._layout = NativeLayout(exact=exact, int8_dense=int8_dense)
         network = _network(model, self._layout, exact)
         layers = [_layer(layer, self._layout) for layer in model.model.layers]
@@ -68,6 +72,10 @@ class NativeForward:
 
     def __call__(self, step: StepInput, cache: LatentCache) -> Tensor:
         """-> float32 logits [R, V]. Raises KernelError for a step that contradicts itself."""
+        rows, most = len(step.input_ids), native.threads()
+        if self._choice is None or self._choice.candidates[-1] != most:
+            self._choice = ThreadChoice(most)
+        started = time.perf_counter()
         logits_RV, self.last_profile = self._native.forward(
             input_ids=step.input_ids,
             positions=step.positions,
@@ -77,7 +85,9 @@ class NativeForward:
             logits_rows=step.logits_rows,
             cache=cache.storage,
             profile=self.profile,
+            most_threads=self._choice.threads(rows),
         )
+        self._choice.record(rows, time.perf_counter() - started)
         return logits_RV
 
     def restore(self) -> None:

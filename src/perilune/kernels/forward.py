@@ -98,7 +98,7 @@ class Step(ctypes.Structure):
         ("cache", c_void_p),
         ("n_pages", c_int64),
         ("cache_format", c_int32),
-        ("reserved", c_int32),
+        ("most_threads", c_int32),
     ]
 
 
@@ -167,9 +167,11 @@ class NativeNetwork:
         logits_rows: Tensor,
         cache: Tensor,
         profile: bool = False,
+        most_threads: int = 0,
     ) -> tuple[Tensor, StepProfile | None]:
         """One step: int32 tensors as in `engine.batch.StepInput`, cache [layers, pages, 64, C].
 
+        `most_threads`: 0 is all of the pool; the result is the same.
         -> float32 logits [R, V] and the profile if wanted. Raises KernelError for a step that
         contradicts itself; then nothing was written.
         """
@@ -192,6 +194,7 @@ class NativeNetwork:
             native.address(cache, cache.dtype),
             cache.shape[1],
             int(Format.F32 if cache.dtype == torch.float32 else Format.BF16),
+            most_threads,
         )
         logits = torch.empty(logits_rows.shape[0], self.vocabulary, dtype=torch.float32)
         figures = _Profile() if profile else None

@@ -196,6 +196,7 @@ int plk_model_forward(plk_model *model, const plk_step *step, float *logits,
   if (bad) return bad;
   if (!step->n_rows) return PLK_OK;
   const plk_forward_kernels *ops = plk_forward_kernels_select();
+  const int all = plk_threads(), most = step->most_threads;
   const int element = step->cache_format == PLK_F32 ? 4 : 2;
   plk_run r = {
       .model = model,
@@ -208,7 +209,7 @@ int plk_model_forward(plk_model *model, const plk_step *step, float *logits,
       .kernels = plk_kernels_current(),
       .logits = logits,
       .profile = profile,
-      .n_threads = plk_threads(),
+      .n_threads = most > 0 && most < all ? most : all,
       .page_bytes = (int64_t)PLK_PAGE_TOKENS * (net->kv_rank + net->rope_dim) * element,
   };
   r.layer_bytes = r.page_bytes * step->n_pages;
@@ -227,7 +228,7 @@ int plk_model_forward(plk_model *model, const plk_step *step, float *logits,
   struct timespec start;
   clock_gettime(CLOCK_MONOTONIC, &start);
   r.mark = start;
-  plk_parallel_region(forward_region, &r);
+  plk_parallel_region_of(forward_region, &r, most);
   if (profile) {
     plk_plan_count_bytes(net, model->layers, step, profile);
     profile->total_seconds = seconds_since(&start);

@@ -60,7 +60,7 @@ typedef struct {
   void *cache;                          /* [n_layers][n_pages][64][kv_rank + rope] */
   int64_t n_pages;
   int32_t cache_format; /* PLK_BF16 or PLK_F32 */
-  int32_t reserved;
+  int32_t most_threads; /* 0 = all of the pool; the result is the same */
 } plk_step;
 
 /* Where the time of a step went, and which bytes it had to read. */

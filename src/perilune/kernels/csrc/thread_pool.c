@@ -190,17 +190,28 @@ static void start_workers(int wanted) {
   pthread_attr_destroy(&attributes);
 }
 
-void plk_parallel_region(plk_region_fn fn, void *context) {
+static void alone(plk_region_fn fn, void *context) {
+  const int outer = region_threads;
+  region_threads = 1;
+  fn(context, 0, 1);
+  region_threads = outer;
+}
+
+void plk_parallel_region(plk_region_fn fn, void *context) { plk_parallel_region_of(fn, context, 0); }
+
+void plk_parallel_region_of(plk_region_fn fn, void *context, int most) {
   if (region_threads) {
-    const int outer = region_threads;
-    region_threads = 1;
-    fn(context, 0, 1);
-    region_threads = outer;
+    alone(fn, context);
     return;
   }
   pthread_once(&pool_once, pool_init_once);
   pthread_mutex_lock(&pool.turn);
-  const int wanted = plk_threads();
+  const int all = plk_threads(), wanted = most > 0 && most < all ? most : all;
+  if (wanted == 1) {
+    alone(fn, context);
+    pthread_mutex_unlock(&pool.turn);
+    return;
+  }
   if (pool.started < wanted - 1) start_workers(wanted - 1);
   const int n_threads = wanted < pool.started + 1 ? wanted : pool.started + 1;
   pool.fn = fn;

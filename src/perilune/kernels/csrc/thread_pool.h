@@ -29,6 +29,8 @@ PLK_POOL_API int plk_set_threads(int n_threads);
 /* Run fn on all threads, once each; thread 0 is the caller. Returns when all have returned.
  * Concurrent callers take turns. Called inside a region it runs fn(context, 0, 1) alone. */
 PLK_POOL_API void plk_parallel_region(plk_region_fn fn, void *context);
+/* The same on at most `most` threads; 0: on all. One thread wakes nobody. */
+PLK_POOL_API void plk_parallel_region_of(plk_region_fn fn, void *context, int most);
 
 /* Inside a region: wait until all its threads are here. What they wrote before is visible after.
  * Every thread of the region must call it equally often. */
