@@ -95,6 +95,11 @@ class AnswerStream:
     def completion_tokens(self) -> int:
         return sum(len(track.tokens) for track in self._tracks)
 
+    @property
+    def more_is_here(self) -> bool:
+        """Whether the next event needs no waiting: frames that come together go out together."""
+        return bool(self._events)
+
     def __aiter__(self) -> AnswerStream:
         return self
 

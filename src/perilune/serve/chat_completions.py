@@ -180,9 +180,12 @@ class _Writer:
             try:
                 for index in range(stream.n):
                     yield self._frame(index, {"role": "assistant", "content": ""})
+                frames: list[bytes] = []
                 async for event in stream:
-                    for frame in self._event(event, stream):
-                        yield frame
+                    frames += self._event(event, stream)
+                    if frames and not stream.more_is_here:
+                        yield b"".join(frames)
+                        frames.clear()
             except ApiError as error:
                 yield sse(error.openai())  # and no [DONE]: the stream is broken
                 return

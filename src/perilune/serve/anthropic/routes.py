@@ -90,9 +90,12 @@ async def _frames(
         try:
             for api_event in events.start():
                 yield _frame(api_event)
+            frames: list[bytes] = []
             async for event in stream:
-                for api_event in events.feed(event):
-                    yield _frame(api_event)
+                frames += map(_frame, events.feed(event))
+                if frames and not stream.more_is_here:
+                    yield b"".join(frames)
+                    frames.clear()
         except ApiError as error:
             yield sse(error.anthropic(http_id), event="error")
 
