@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 
 from perilune.chat.deltas import ContentDelta, ReasoningDelta, ToolCallEnd, ToolCallStart
+from perilune.engine import watchdog
 from perilune.engine.async_engine import AsyncEngine, EngineState
 from perilune.engine.batch import StepInput
 from perilune.engine.driver import Add
@@ -142,6 +144,35 @@ async def test_a_killed_process_fails_its_requests_by_name_and_comes_back(
         with pytest.raises(EngineDeadError, match=r"mine.*-9"):
             await collect(stream)
         assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+async def test_a_process_that_hangs_is_killed_and_comes_back(
+    bf16_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "HUNG_SECONDS", 0.5)
+    async with AsyncEngine(bf16_folder, isolation="process", **OPTIONS) as engine:
+        assert isinstance(engine._host, ProcessHost) and engine._host.process_id is not None
+        stopped = engine._host.process_id
+        os.kill(stopped, signal.SIGSTOP)
+        await asyncio.sleep(1.5)  # it has no work, so its silence means nothing
+        assert psutil.Process(stopped).status() == psutil.STATUS_STOPPED
+        with pytest.raises(EngineDeadError, match=r"mine.*-9"):
+            await collect(engine.generate("The Moon", LONG, request_id="mine"))
+        assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
+
+
+async def test_an_answer_that_nobody_reads_is_no_hang(
+    bf16_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(watchdog, "HUNG_SECONDS", 0.5)
+    async with AsyncEngine(bf16_folder, isolation="process", **OPTIONS) as engine:
+        stream = engine.generate("The Moon", SHORT)
+        first = await anext(stream)
+        await asyncio.sleep(2)
+        assert len(tokens([first, *await collect(stream)])) == 12
 
 
 async def test_a_standby_takes_over_and_is_not_needed(bf16_folder: Path) -> None:

@@ -23,7 +23,13 @@ TOLERANCE = 2e-6
 def test_against_torch_over_shapes_and_tails(isa: str, storage: Format, exact: bool) -> None:
     torch.manual_seed(0)
     form = native.form_for(storage, exact=exact)
-    for outputs, inputs, rows in [(16, 32, 1), (5, 64, 3), (77, 160, 13), (130, 288, 70), (21, 4128, 2)]:
+    for outputs, inputs, rows in [
+        (16, 32, 1),
+        (5, 64, 3),
+        (77, 160, 13),
+        (130, 288, 70),
+        (21, 4128, 2),
+    ]:
         matrix, numbers = random_matrix(storage, outputs, inputs)
         x = torch.randn(rows, inputs)
         error = relative_error(matrix.linear(x, exact=exact), reference.linear(x, numbers, form))

@@ -79,10 +79,13 @@ class AsyncEngine:
             chat = ChatFormat.from_pretrained(model)
         self.chat_format = chat
         self.status: EngineStatus | None = None  # after the latest step
-        self._host = make_host(model, read_options(options), chat, isolation)
+        self._host = make_host(
+            model, read_options(options), chat, isolation, busy=lambda: bool(self._working)
+        )
         self._max_restarts = max_restarts
         self._restarts: deque[float] = deque()
         self._streams: dict[str, asyncio.Queue[_Item]] = {}
+        self._working: set[str] = set()  # without those that only wait to be read
         self._starting: asyncio.Task[None] | None = None
         self._closing = False
         self._idle = asyncio.Event()
@@ -223,6 +226,7 @@ class AsyncEngine:
             raise RequestError(f"{add.request_id!r} is already under way", param="request_id")
         queue: asyncio.Queue[_Item] = asyncio.Queue()
         self._streams[add.request_id] = queue
+        self._working.add(add.request_id)
         self._idle.clear()
         self._host.send(add)
         stream = EngineStream(self, add.request_id, queue)
@@ -243,6 +247,7 @@ class AsyncEngine:
     def _leave(self, request_id: str, *, done: bool) -> None:
         """A stream is over; the engine is told when that was the reader's wish."""
         self._streams.pop(request_id, None)
+        self._working.discard(request_id)
         if not done:
             self._host.send(Cancel(request_id))
         if not self._streams:
@@ -263,9 +268,13 @@ class AsyncEngine:
                 self.status = status
                 for output in outputs:
                     self._put(output.request_id, output)
+                    if output.metrics is not None:  # its last
+                        self._working.discard(output.request_id)
             case Refused(request_id, message, param, remedy):
+                self._working.discard(request_id)
                 self._put(request_id, RequestError(message, param=param, remedy=remedy))
             case Died(cause):
+                self._working.clear()
                 self._fail_all(lambda request_id: f"the engine died under {request_id}: {cause}")
                 if not self._closing:
                     self._starting = asyncio.create_task(self._restart(cause))

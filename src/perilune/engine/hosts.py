@@ -20,6 +20,7 @@ from perilune.chat.format import ChatFormat
 from perilune.engine.driver import Command, Died, Event, Stop, drive
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
+from perilune.engine.watchdog import kill_when_hung
 from perilune.engine.wire import LENGTH, command_frame, load_frame, read_event, unpack
 from perilune.errors import EngineDeadError, EngineError
 from perilune.model.model import KimiK2Model
@@ -109,12 +110,14 @@ class ProcessHost:
     """The engine in a process of its own; a restart loads the weights again.
 
     Beside it waits a second process that has done its imports, which take longer than loading a
-    small model: it holds no weights, and takes over when the first dies.
+    small model: it holds no weights, and takes over when the first dies. One that hangs is killed.
     """
 
-    def __init__(self, model: str | Path, options: EngineOptions) -> None:
+    def __init__(self, model: str | Path, options: EngineOptions, busy: Callable[[], bool]) -> None:
         self._model = str(model)
         self._options = options
+        self._busy = busy
+        self._messages = 0
         self._process: asyncio.subprocess.Process | None = None
         self._standby: asyncio.subprocess.Process | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -197,11 +200,16 @@ class ProcessHost:
             return None
 
     async def _read_events(self, process: asyncio.subprocess.Process, on_event: OnEvent) -> None:
-        while self._process is process and (message := await self._read()) is not None:
-            event = read_event(*message)
-            on_event(event)
-            if isinstance(event, Died):
-                return
+        watch = asyncio.create_task(kill_when_hung(process.pid, lambda: self._messages, self._busy))
+        try:
+            while self._process is process and (message := await self._read()) is not None:
+                self._messages += 1
+                event = read_event(*message)
+                on_event(event)
+                if isinstance(event, Died):
+                    return
+        finally:
+            watch.cancel()
         if self._process is process:  # it was not told to stop
             code = await process.wait()
             on_event(Died(f"its process ended with status {code}"))
@@ -220,8 +228,11 @@ def make_host(
     options: EngineOptions,
     chat: ChatFormat | None,
     isolation: str,
+    busy: Callable[[], bool],
 ) -> Host:
     """An engine that is made already keeps its own options.
+
+    busy: whether requests are under way, when silence means that the engine hangs.
 
     Raises EngineError when `isolation` is unknown or the model cannot live there.
     """
@@ -234,4 +245,4 @@ def make_host(
             "a model in memory cannot move into another process",
             remedy="Give a checkpoint folder, or isolation='thread'",
         )
-    return ProcessHost(model, options)
+    return ProcessHost(model, options, busy)
