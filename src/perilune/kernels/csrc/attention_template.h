@@ -4,8 +4,12 @@
  * A page is read row-major as the cache holds it: scores run along a token's values (one vector
  * accumulator a score, summed by one tree), the weighted sum runs along the tokens in order.
  */
-#define TILE_QUERIES (LANES == 16 ? 4 : 2)
+#define TILE_QUERIES (LANES == 16 ? 4 : LANES == 8 ? 3 : 2)
 #define TILE_VECTORS 4 /* of `width` in the weighted sum; tokens in the scores */
+/* From so many queries on a bf16 page is widened once, a few tokens or columns at a time, and not
+ * again for each tile of queries. */
+#define WIDEN_QUERIES (2 * TILE_QUERIES)
+#define WIDEN_DIM 1024 /* the largest: the stack is used */
 
 INLINE vf page_load(const void *page, int64_t at, int is_bf16) {
   return is_bf16 ? widen((const uint16_t *)page + at) : load((const float *)page + at);
@@ -19,6 +23,15 @@ INLINE vf page_load_tail(const void *page, int64_t at, int n, int is_bf16) {
   float buffer[LANES] = {0};
   memcpy(buffer, (const float *)page + at, (size_t)n * sizeof *buffer);
   return load(buffer);
+}
+
+INLINE void widen_all(const uint16_t *from, int n, float *to) {
+  int i = 0;
+  for (; i + LANES <= n; i += LANES) store(to + i, widen(from + i));
+  if (i < n) {
+    vf last = page_load_tail(from, i, n - i, 1);
+    memcpy(to + i, &last, (size_t)(n - i) * sizeof *to);
+  }
 }
 
 INLINE void scores_tile(const float *query, int64_t query_stride, int n_queries, const void *page,
@@ -52,29 +65,47 @@ INLINE void scores_tile(const float *query, int64_t query_stride, int n_queries,
   }
 }
 
+/* Four tokens, all queries. */
+INLINE void scores_tiles(const float *queries, int64_t query_stride, int n_queries,
+                         const void *tokens, int dim, float *scores, int is_bf16) {
+  for (int m = 0; m < n_queries;) {
+    const float *rows = queries + m * query_stride;
+    float *out = scores + (int64_t)m * PLK_PAGE_TOKENS;
+    const int left = n_queries - m;
+    if (left >= TILE_QUERIES) {
+      scores_tile(rows, query_stride, TILE_QUERIES, tokens, dim, 4, out, is_bf16);
+      m += TILE_QUERIES;
+    } else if (left >= 2) {
+      scores_tile(rows, query_stride, 2, tokens, dim, 4, out, is_bf16);
+      m += 2;
+    } else {
+      scores_tile(rows, query_stride, 1, tokens, dim, 4, out, is_bf16);
+      m++;
+    }
+  }
+}
+
 INLINE void scores_page(const void *query, int64_t query_stride, int n_queries, const void *page,
                         int dim, int n_tokens, const char *next, float *scores, int is_bf16) {
   const float *q = query;
   const size_t token_bytes = (size_t)dim * (is_bf16 ? 2 : 4);
+  const int wide = is_bf16 && n_queries >= WIDEN_QUERIES && dim <= WIDEN_DIM;
   for (int n = 0; n < n_tokens; n += 4) {
     const void *tokens = (const char *)page + (size_t)n * token_bytes;
     const int tail = n_tokens - n;
     if (next) fetch(next + (size_t)n / 2 * token_bytes, 2 * (int64_t)token_bytes);
-    for (int m = 0; m < n_queries;) {
-      const float *rows = q + m * query_stride;
-      float *out = scores + (int64_t)m * PLK_PAGE_TOKENS + n;
-      if (tail < 4) {
+    if (tail < 4) {
+      for (int m = 0; m < n_queries; m++)
         for (int k = 0; k < tail; k++)
-          scores_tile(rows, query_stride, 1, (const char *)tokens + (size_t)k * token_bytes, dim, 1,
-                      out + k, is_bf16);
-        m++;
-      } else if (n_queries - m >= TILE_QUERIES) {
-        scores_tile(rows, query_stride, TILE_QUERIES, tokens, dim, 4, out, is_bf16);
-        m += TILE_QUERIES;
-      } else {
-        scores_tile(rows, query_stride, 1, tokens, dim, 4, out, is_bf16);
-        m++;
-      }
+          scores_tile(q + m * query_stride, query_stride, 1,
+                      (const char *)tokens + (size_t)k * token_bytes, dim, 1,
+                      scores + (int64_t)m * PLK_PAGE_TOKENS + n + k, is_bf16);
+    } else if (wide) {
+      float widened[4 * WIDEN_DIM];
+      widen_all(tokens, 4 * dim, widened);
+      scores_tiles(q, query_stride, n_queries, widened, dim, scores + n, 0);
+    } else {
+      scores_tiles(q, query_stride, n_queries, tokens, dim, scores + n, is_bf16);
     }
   }
 }
@@ -97,14 +128,14 @@ INLINE void mix_tile(const float *probabilities, int n_queries, const void *page
     for (int v = 0; v < n_vectors; v++)
       acc[m][v] = load(out + (int64_t)m * width + v * LANES) * splat(keep[m]);
   for (int n = 0; n < n_tokens; n++) {
-    vf c[TILE_VECTORS];
-    for (int v = 0; v < n_vectors; v++)
-      c[v] = page_load(page, (int64_t)n * dim + v * LANES, is_bf16);
+    vf p[TILE_QUERIES];
 #pragma GCC unroll 4
-    for (int m = 0; m < n_queries; m++) {
-      vf p = splat(probabilities[m * PLK_PAGE_TOKENS + n]);
+    for (int m = 0; m < n_queries; m++) p[m] = splat(probabilities[m * PLK_PAGE_TOKENS + n]);
 #pragma GCC unroll 4
-      for (int v = 0; v < n_vectors; v++) acc[m][v] = fma_(p, c[v], acc[m][v]);
+    for (int v = 0; v < n_vectors; v++) {
+      vf c = page_load(page, (int64_t)n * dim + v * LANES, is_bf16);
+#pragma GCC unroll 4
+      for (int m = 0; m < n_queries; m++) acc[m][v] = fma_(p[m], c, acc[m][v]);
     }
   }
   for (int m = 0; m < n_queries; m++)
@@ -119,6 +150,27 @@ INLINE void fetch_second_half(const char *page, int dim, int is_bf16, int column
   fetch(page + half + half * column / width, half * columns / width);
 }
 
+/* Some columns, all queries. */
+INLINE void mix_tiles(const float *probabilities, int n_queries, const void *columns, int dim,
+                      int n_tokens, int width, int n_vectors, const float *keep, float *out,
+                      int is_bf16) {
+  for (int m = 0; m < n_queries;) {
+    const float *p = probabilities + (int64_t)m * PLK_PAGE_TOKENS;
+    float *o = out + (int64_t)m * width;
+    const int left = n_queries - m;
+    if (left >= TILE_QUERIES) {
+      mix_tile(p, TILE_QUERIES, columns, dim, n_tokens, width, n_vectors, keep + m, o, is_bf16);
+      m += TILE_QUERIES;
+    } else if (left >= 2) {
+      mix_tile(p, 2, columns, dim, n_tokens, width, n_vectors, keep + m, o, is_bf16);
+      m += 2;
+    } else {
+      mix_tile(p, 1, columns, dim, n_tokens, width, n_vectors, keep + m, o, is_bf16);
+      m++;
+    }
+  }
+}
+
 INLINE void mix_page(const void *probabilities, int n_queries, const void *page, int dim,
                      int n_tokens, int width, const float *keep, const char *next, float *out,
                      int is_bf16) {
@@ -126,18 +178,18 @@ INLINE void mix_page(const void *probabilities, int n_queries, const void *page,
     const void *columns = (const char *)page + (size_t)j * (is_bf16 ? 2 : 4);
     const int wide = width - j >= TILE_VECTORS * LANES;
     if (next) fetch_second_half(next, dim, is_bf16, j, wide ? TILE_VECTORS * LANES : LANES, width);
-    for (int m = 0; m < n_queries;) {
-      const float *p = (const float *)probabilities + (int64_t)m * PLK_PAGE_TOKENS;
-      float *o = out + (int64_t)m * width + j;
-      if (wide && n_queries - m >= TILE_QUERIES) {
-        mix_tile(p, TILE_QUERIES, columns, dim, n_tokens, width, TILE_VECTORS, keep + m, o,
-                 is_bf16);
-        m += TILE_QUERIES;
-      } else {
-        mix_tile(p, 1, columns, dim, n_tokens, width, wide ? TILE_VECTORS : 1, keep + m, o,
-                 is_bf16);
-        m++;
-      }
+    if (wide && is_bf16 && n_queries >= WIDEN_QUERIES) {
+      float widened[PLK_PAGE_TOKENS * TILE_VECTORS * LANES];
+      for (int n = 0; n < n_tokens; n++)
+        widen_all((const uint16_t *)columns + (int64_t)n * dim, TILE_VECTORS * LANES,
+                  widened + n * TILE_VECTORS * LANES);
+      mix_tiles(probabilities, n_queries, widened, TILE_VECTORS * LANES, n_tokens, width,
+                TILE_VECTORS, keep, out + j, 0);
+    } else if (wide) {
+      mix_tiles(probabilities, n_queries, columns, dim, n_tokens, width, TILE_VECTORS, keep,
+                out + j, is_bf16);
+    } else {
+      mix_tiles(probabilities, n_queries, columns, dim, n_tokens, width, 1, keep, out + j, is_bf16);
     }
     j += wide ? TILE_VECTORS * LANES : LANES;
   }
