@@ -263,6 +263,7 @@ def test_the_oracle_repairs_a_repository(opened_sandbox, seed: int):  # noqa: F8
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)  # a hundred repairs, each with several runs of pytest
 def test_the_oracle_repairs_fifty_repositories_and_no_wrong_patch_is_applied(opened_sandbox):  # noqa: F811
     repaired = kept_away = 0
     for seed in range(50):
