@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from perilune.chat.tokenizer import Tokenizer
@@ -13,6 +14,7 @@ from perilune.cli.train import app
 from perilune.errors import UsageError
 from perilune.train.config import read_run_config
 from perilune.train.plot import plot_run
+from perilune.weights.load import load_model
 from tests.train.test_loop import write_config
 
 
@@ -34,6 +36,27 @@ def test_all_stages_plot_and_export(tmp_path: Path) -> None:
     arguments = ["export", "--config", file, "--to", str(out)]
     runner.invoke(app, arguments, catch_exceptions=False)
     assert (out / "config.json").is_file() and (out / "generation_config.json").is_file()
+    _check_average(file, tmp_path, runner)
+
+
+def _check_average(file: str, tmp_path: Path, runner: CliRunner) -> None:
+    """`--average` gives the weighted mean of two stages, and refuses what is none."""
+
+    def weights(stage: str, *more: str) -> dict[str, torch.Tensor]:
+        out = tmp_path / "-".join((stage, *more)).replace("=", "-")
+        arguments = ["export", "--config", file, "--to", str(out), "--stage", stage]
+        arguments += ["--storage", "bf16", *(w for each in more for w in ("--average", each))]
+        runner.invoke(app, arguments, catch_exceptions=False)
+        return dict(load_model(out).named_parameters())
+
+    first, second, mean = weights("pretrain"), weights("qat"), weights("qat", "pretrain=0.25")
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for name, weight in mean.items():
+        expected = 0.25 * first[name].float() + 0.75 * second[name].float()
+        torch.testing.assert_close(weight.float(), expected, rtol=1e-2, atol=1e-3)
+    for wrong in ("pretrain=1", "pretrain=0", "qat=0.5", "pretrain=much"):
+        with pytest.raises(UsageError, match=r"qat cannot be averaged|is not STAGE=SHARE"):
+            weights("qat", wrong)
 
 
 def test_a_vocabulary_of_text_files(tmp_path: Path) -> None:

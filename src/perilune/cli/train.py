@@ -9,6 +9,7 @@ import typer
 
 from perilune.cli.train_episodes import episodes
 from perilune.config import StorageFormat
+from perilune.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Make training data, and train a model."
@@ -150,12 +151,27 @@ def export(
     to: Annotated[Path, typer.Option(help="The folder to make.")],
     stage: Annotated[str, typer.Option(help="Of which stage.")] = "qat",
     storage: Annotated[StorageFormat, typer.Option(help="int4 or bf16.")] = StorageFormat.INT4,
+    average: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE=SHARE", help="Another stage's share of every weight."),
+    ] = None,
 ) -> None:
     """Write the last checkpoint of a stage in the published layout, for `--model`."""
     from perilune.train.config import read_run_config
     from perilune.train.export import export_stage
 
-    print(export_stage(read_run_config(config), stage, to, storage=storage))
+    shares = dict(_share(text) for text in average or ())
+    print(export_stage(read_run_config(config), stage, to, storage=storage, average=shares))
+
+
+def _share(text: str) -> tuple[str, float]:
+    stage, _, share = text.partition("=")
+    try:
+        return stage, float(share)
+    except ValueError:
+        raise UsageError(
+            f"--average {text!r} is not STAGE=SHARE", remedy="For example --average sft=0.35"
+        ) from None
 
 
 def _run(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
 
 from perilune.config import CheckpointConfig, Family, StorageFormat
+from perilune.errors import UsageError
 from perilune.kernels.quantization import quantize_int4
 from perilune.model.model import KimiK2Model
 from perilune.model.slots import named_slots
@@ -31,14 +32,38 @@ def export_stage(
     *,
     storage: StorageFormat = StorageFormat.INT4,
     checkpoint: Path | None = None,
+    average: Mapping[str, float] | None = None,
 ) -> Path:
     """Write the newest (or the given) checkpoint of a stage to `folder`, with its tokenizer.
 
-    INT4 is for the routed experts; the rest is bfloat16. Raises UsageError, CheckpointError.
+    INT4 is for the routed experts; the rest is bfloat16. `average`: shares of other stages in every
+    weight, the rest being this one's: what a stage has forgotten comes back, if the stages are of
+    one line (arXiv 2203.05482). Raises UsageError, CheckpointError.
     """
+    shares = dict(average or {})
+    if name in shares or any(share <= 0 for share in shares.values()) or sum(shares.values()) >= 1:
+        raise UsageError(
+            f"{name} cannot be averaged with {shares}",
+            remedy="Name other stages, each with a share above 0, together below 1",
+        )
     model = KimiK2Model(config.model.model_config())
     load_weights(checkpoint or last_checkpoint(config, name), model)
+    if shares:
+        _average(model, {last_checkpoint(config, other): s for other, s in shares.items()})
     return export_model(model, folder, storage=storage, tokenizer=config.tokenizer)
+
+
+@torch.no_grad()
+def _average(model: KimiK2Model, shares: Mapping[Path, float]) -> None:
+    """Each weight becomes the weighted mean of its own and those of the checkpoints."""
+    means = dict(named_slots(model))
+    for weight in means.values():
+        weight.mul_(1 - sum(shares.values()))
+    other = KimiK2Model(model.config)
+    for checkpoint, share in shares.items():
+        load_weights(checkpoint, other)
+        for name, weight in named_slots(other):
+            means[name].add_(weight * share)
 
 
 def export_model(
