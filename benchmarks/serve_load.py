@@ -44,6 +44,7 @@ from perilune.exam.load.client import stream_once
 PROMPTS = 64
 LEAVERS = 4  # clients that go away in the middle, over and over
 GROWTH = 0.05
+LONG = 2000  # tokens; shorter answers may have ended before the kill
 CHAT = "/v1/chat/completions"
 
 
@@ -222,7 +223,7 @@ async def kill(client: httpx.AsyncClient, server: int, options: Any) -> dict[str
     async def stream(number: int) -> bool:
         """Whether the client was told of the failure."""
         said = ""
-        async with client.stream("POST", CHAT, json=body(number, 400)) as response:
+        async with client.stream("POST", CHAT, json=body(number, LONG)) as response:
             async for line in response.aiter_lines():
                 said += line
                 started.add(number)
