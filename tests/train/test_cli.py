@@ -54,7 +54,7 @@ def _check_average(file: str, tmp_path: Path, runner: CliRunner) -> None:
     for name, weight in mean.items():
         expected = 0.25 * first[name].float() + 0.75 * second[name].float()
         torch.testing.assert_close(weight.float(), expected, rtol=1e-2, atol=1e-3)
-    for wrong in ("pretrain=1", "pretrain=0", "qat=0.5", "pretrain=much"):
+    for wrong in ("pretrain=1", "pretrain=0", "pretrain=nan", "qat=0.5", "pretrain=much"):
         with pytest.raises(UsageError, match=r"qat cannot be averaged|is not STAGE=SHARE"):
             weights("qat", wrong)
 

@@ -41,7 +41,7 @@ def export_stage(
     one line (arXiv 2203.05482). Raises UsageError, CheckpointError.
     """
     shares = dict(average or {})
-    if name in shares or any(share <= 0 for share in shares.values()) or sum(shares.values()) >= 1:
+    if name in shares or not all(s > 0 for s in shares.values()) or not sum(shares.values()) < 1:
         raise UsageError(
             f"{name} cannot be averaged with {shares}",
             remedy="Name other stages, each with a share above 0, together below 1",
