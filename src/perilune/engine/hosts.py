@@ -219,7 +219,7 @@ async def _spawn() -> asyncio.subprocess.Process:
     """A worker that waits to be told what to load, out of reach of the terminal's Ctrl-C."""
     return await asyncio.create_subprocess_exec(
         sys.executable, "-m", "perilune.engine.worker",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, start_new_session=True,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, process_group=0,
     )  # fmt: skip
 
 
