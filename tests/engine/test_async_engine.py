@@ -146,12 +146,15 @@ async def test_a_killed_process_fails_its_requests_by_name_and_comes_back(
         assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
-async def test_a_process_that_hangs_is_killed_and_comes_back(
-    bf16_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def quick_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(watchdog, "HUNG_SECONDS", 0.5)
+
+
+@pytest.mark.usefixtures("quick_watchdog")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
+async def test_a_process_that_hangs_is_killed_and_comes_back(bf16_folder: Path) -> None:
     async with AsyncEngine(bf16_folder, isolation="process", **OPTIONS) as engine:
         assert isinstance(engine._host, ProcessHost) and engine._host.process_id is not None
         stopped = engine._host.process_id
@@ -163,11 +166,8 @@ async def test_a_process_that_hangs_is_killed_and_comes_back(
         assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
 
 
-async def test_an_answer_that_nobody_reads_is_no_hang(
-    bf16_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
-    monkeypatch.setattr(watchdog, "HUNG_SECONDS", 0.5)
+@pytest.mark.usefixtures("quick_watchdog")
+async def test_an_answer_that_nobody_reads_is_no_hang(bf16_folder: Path) -> None:
     async with AsyncEngine(bf16_folder, isolation="process", **OPTIONS) as engine:
         stream = engine.generate("The Moon", SHORT)
         first = await anext(stream)

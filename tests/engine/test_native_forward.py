@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from perilune.engine.native_forward import NativeForward
 from perilune.errors import UsageError
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
+from perilune.kernels.thread_choice import ThreadChoice
 from perilune.model.model import KimiK2Model
 from tests.engine.native_models import (
     BASE,
@@ -178,6 +180,28 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
     got = run_schedule(forward, BASE, prompts, dtype=torch.bfloat16, seed=0)
     for a, b in zip(got, expected, strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("chosen", [1, 2])
+def test_a_step_runs_on_the_threads_that_were_chosen(
+    chosen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    forward = NativeForward(random_model(BASE, storage=StorageFormat.INT4))
+    prompts = random_prompts(BASE, [1, 70, 20])
+    native.set_threads(3)
+    expected = run_schedule(forward, BASE, prompts, dtype=torch.bfloat16, seed=0)
+    seen: list[int] = []
+    plain = forward._native.forward
+
+    def spy(**arguments: Any) -> Any:
+        seen.append(arguments["most_threads"])
+        return plain(**arguments)
+
+    monkeypatch.setattr(forward._native, "forward", spy)
+    monkeypatch.setattr(ThreadChoice, "threads", lambda self, rows: chosen)
+    got = run_schedule(forward, BASE, prompts, dtype=torch.bfloat16, seed=0)
+    assert set(seen) == {chosen}
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 @pytest.mark.parametrize("storage", list(StorageFormat))

@@ -44,7 +44,7 @@ class ThreadChoice:
     def __init__(self, most: int) -> None:
         if most < 1:
             raise ValueError(f"threads must be at least 1, not {most}")
-        self.candidates = sorted({most, *(1 << i for i in range(most.bit_length()))} - {0})
+        self.candidates = sorted({most, *(1 << i for i in range(most.bit_length()))})
         self._buckets: dict[int, _Bucket] = {}
 
     def threads(self, rows: int) -> int:
