@@ -215,7 +215,7 @@ def test_float32_checkpoints_stay_float32(tmp_path: Path) -> None:
 
 
 def test_chunked_conversion_of_large_tensors(tmp_path: Path, monkeypatch: Any) -> None:
-    monkeypatch.setattr("perilune.weights.reader.CHUNK_BYTES", 1000)
+    monkeypatch.setattr("perilune.weights.bulk.BLOCK_BYTES", 1000)
     folder = tiny_checkpoint(tmp_path / "m")
     stored = read_all(folder)
     model = load_model(folder, dtype=torch.float32)
