@@ -4,6 +4,8 @@
 
 - overhead: share of a decode step that is not the forward (scheduling, sampling, bookkeeping);
 - prefix: seconds to the first token of a 1,024-token prompt, new and known;
+- conversation: 20 turns of one agent, each prompt being the last one, its answer of 20 tokens and 10
+  new ones: tokens of all prompts, rows computed for them, seconds to the first token (median);
 - speculation: tokens a second with guessing over without, on text that goes in circles of 16 tokens
   (the same network, its weights set so) and on noise, where it should switch itself off. Taken in
   turns, medians of three.
@@ -70,6 +72,31 @@ def prefix(engine: Engine) -> dict[str, float]:
     return {kind: statistics.median(values) for kind, values in seconds.items()}
 
 
+def conversation(engine: Engine) -> dict[str, float]:
+    pick = random.Random(3)
+
+    def new(count: int) -> list[int]:
+        return [pick.randrange(36_864) for _ in range(count)]
+
+    params = SamplingParams(max_tokens=20, temperature=0, ignore_eos=True, speculate=False)
+    prompt = new(200)
+    tokens = rows = 0
+    seconds = []
+    for _ in range(20):
+        prompt += new(10)
+        engine.add_request(prompt, params)
+        metrics = None
+        while engine.has_work:
+            for output in engine.step():
+                prompt += output.tokens
+                metrics = output.metrics or metrics
+        assert metrics is not None
+        tokens += metrics.prompt_tokens
+        rows += metrics.prompt_tokens - metrics.cached_tokens
+        seconds.append(metrics.prefill_seconds or 0.0)
+    return {"tokens": tokens, "rows": rows, "seconds": statistics.median(seconds)}
+
+
 def circling_model() -> KimiK2Model:
     """The tiny K2 with layers that add nothing and a head that answers t with its neighbour."""
     model = small_model()
@@ -109,6 +136,7 @@ def main() -> None:
         "overhead, 1 stream": overhead(engine, 1),
         "overhead, 16 streams": overhead(engine, 16),
         "prefix": prefix(engine),
+        "conversation": conversation(engine),
         "speculation, circles": speculation(load_engine(circling_model(), options), 0.0),
         "speculation, noise": speculation(engine, 2.0),
     }
@@ -117,7 +145,7 @@ def main() -> None:
         return
     for name, value in figures.items():
         cells = value if isinstance(value, dict) else {"share": value}
-        print(f"{name:26}" + "".join(f"  {k} {v:.3g}" for k, v in cells.items()))
+        print(f"{name:26}" + "".join(f"  {k} {v:.4g}" for k, v in cells.items()))
 
 
 if __name__ == "__main__":
