@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from perilune.engine.batch import StepInput
 from perilune.engine.engine import Engine
 from perilune.engine.intake import EngineConfig
 from perilune.engine.latent_cache import PAGE_SIZE, LatentCache
+from perilune.engine.prefix_cache import PrefixCache, PrefixNode
 from perilune.engine.request import SequenceOutput
 from perilune.engine.sampler import Sampled, SampleRow, derive_seed, sample
 from perilune.engine.sampling_params import SamplingParams
@@ -165,3 +167,31 @@ def check_pages(engine: Engine) -> None:
         assert not sequence.pages
     assert {p: n for p in range(pages.num_pages) if (n := pages.holders(p))} == holders
     assert pages.num_free + pages.num_idle + len(holders) == pages.num_pages
+    for node, place in check_tree(engine.prefix_cache):
+        if isinstance(engine.forward, FakeForward):
+            content = engine.cache.storage[0, node.page, : node.num_tokens]
+            assert content[:, 0].tolist() == memoryview(node.content).cast("i").tolist()
+            assert content[:, 1].tolist() == list(range(place, place + node.num_tokens))
+
+
+def check_tree(cache: PrefixCache) -> list[tuple[PrefixNode, int]]:
+    """The rules of the prefix tree; all its nodes, and the place of the first token of each."""
+    idle = {page: age for age, page in enumerate(cache._pages._idle)}
+    nodes: list[tuple[PrefixNode, int]] = []
+    open_ = [(root, 0) for root in cache._roots.values()]
+    while open_:
+        node, end = open_.pop()
+        nodes += [(follower, end) for follower in node.following]
+        open_ += [(follower, end + PAGE_SIZE) for follower in node.following]
+        full = [follower for follower in node.following if not follower.is_tail]
+        assert {follower.key: follower for follower in full} == node.children
+        assert all(follower.num_tokens == PAGE_SIZE for follower in full)
+        for one, next_ in pairwise(node.following):
+            assert one.content < next_.content
+            assert not (one.is_tail and next_.content.startswith(one.content))
+        if node.page >= 0:
+            assert cache._pages._named[node.page] and cache._node_of_page[node.page] is node
+        if node.page in idle:  # then all that continue it are too, and older
+            assert all(idle[f.page] < idle[node.page] for f in node.following)
+    assert len(nodes) == len(cache) and set(idle) <= set(cache._node_of_page)
+    return nodes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,60 +12,94 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from perilune.engine.latent_cache import PAGE_SIZE, LatentCache, PageAllocator, pages_for
-from perilune.engine.prefix_cache import PrefixCache
+from perilune.engine.prefix_cache import PrefixCache, PrefixNode
 from perilune.errors import EngineError
+
+from .fakes import check_tree
+
+
+@dataclass(eq=False)
+class Text:
+    """A sequence of the machine: all its tokens are computed."""
+
+    salt: str
+    tokens: list[int]
+    keys: list[bytes]
+    pages: list[int]
+
+
+# A letter is a run of this many tokens, so that texts part at the edges of pages and within.
+RUNS = {"a": 64, "b": 64, "c": 1, "d": 5, "e": 30, "f": 63}
 
 
 class CacheMachine(RuleBasedStateMachine):
-    """Sequences come, share what is known, compute, name, fork and go, with few pages.
+    """Sequences come, share what is known, compute, name, grow, fork and go, with few pages.
 
-    `content` is the model: what was last written to each page. A page found by name must hold the
-    tokens that were asked for; with that the prefix cache can never give a wrong one.
+    `slots` is the model: after which tokens of which salt each slot of a page was last written. A
+    page found by name must have the tokens that were asked for in its slots; with that the prefix
+    cache can never give a wrong one.
     """
 
     @initialize(pages=st.integers(1, 8))
     def start(self, pages: int) -> None:
         self.pages = PageAllocator(pages)
         self.cache = PrefixCache(self.pages, model="m", storage_format="f")
-        self.content: dict[int, tuple[object, ...]] = {}
-        self.sequences: list[tuple[list[bytes], list[int], list[int]]] = []
+        self.slots: dict[int, list[object]] = {page: [None] * PAGE_SIZE for page in range(pages)}
+        self.sequences: list[Text] = []
 
-    def _tokens(self, letters: str) -> list[int]:
-        return [ord(letter) for letter in letters for _ in range(PAGE_SIZE)]
-
-    @rule(letters=st.text("ab", min_size=1, max_size=4), salt=st.sampled_from(["", "s"]))
+    @rule(letters=st.text("abcdef", min_size=1, max_size=5), salt=st.sampled_from(["", "s"]))
     def compute(self, letters: str, salt: str) -> None:
-        tokens = self._tokens(letters)
-        keys = [self.cache.root_key(salt)]
-        self.cache.extend_keys(keys, tokens)
-        held = [node.page for node in self.cache.match(keys, len(letters))]
-        for page in held:
-            self.pages.share(page)
-        for index, page in enumerate(held):
-            assert self.content[page] == (salt, letters[: index + 1])
-        for index in range(len(held), len(letters)):
-            if not self.pages.num_available:
-                self.pages.release_sequence(held)
-                return
-            page = self.pages.allocate()
-            held.append(page)
-            self.content[page] = (salt, letters[: index + 1])
-            self.cache.insert(keys, index, held)
-        self.sequences.append((keys, tokens, held))
+        text = Text(salt, self._tokens(letters), [self.cache.root_key(salt)], [])
+        self.cache.extend_keys(text.keys, text.tokens)
+        found = self.cache.match(text.keys, len(text.tokens) // PAGE_SIZE)
+        for node in found:
+            self.pages.share(node.page)
+            text.pages.append(node.page)
+        start = len(found) * PAGE_SIZE
+        rest = text.tokens[start : start + PAGE_SIZE]
+        part, shared = self.cache.match_part(text.keys, found, rest)
+        beside = found[-1].following if found else self._roots().get(text.keys[0]) or []
+        assert shared == max((_num_alike(node.content, rest) for node in beside), default=0)
+        if part is not None and not self.pages.holders(part.page) and shared == part.num_tokens:
+            self.pages.share(part.page)
+            text.pages.append(part.page)
+        elif part is not None and shared and self.pages.num_available > 1:
+            self.pages.share(part.page)
+            text.pages.append(self.pages.allocate())
+            self.slots[text.pages[-1]] = list(self.slots[part.page])
+            self.pages.release(part.page)
+        else:
+            shared = 0
+        for at in range(start + shared):
+            slot = self.slots[text.pages[at // PAGE_SIZE]][at % PAGE_SIZE]
+            assert slot == (salt, text.tokens[: at + 1])
+        self._write(text, start + shared)
+
+    @precondition(lambda self: self.sequences)
+    @rule(data=st.data(), letters=st.text("abcdef", min_size=1, max_size=2))
+    def grow(self, data: st.DataObject, letters: str) -> None:
+        text = data.draw(st.sampled_from(self.sequences))
+        start = len(text.tokens)
+        last = text.pages[-1]
+        if start % PAGE_SIZE and self.pages.holders(last) > 1:
+            return  # the scheduler would copy it
+        self.sequences.remove(text)
+        text.tokens += self._tokens(letters)
+        self._write(text, start)
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data())
     def fork(self, data: st.DataObject) -> None:
-        keys, tokens, held = data.draw(st.sampled_from(self.sequences))
-        for page in held:
+        text = data.draw(st.sampled_from(self.sequences))
+        for page in text.pages:
             self.pages.share(page)
-        self.sequences.append((keys, tokens, list(held)))
+        self.sequences.append(Text(text.salt, list(text.tokens), list(text.keys), list(text.pages)))
 
     @precondition(lambda self: self.sequences)
     @rule(data=st.data())
     def leave(self, data: st.DataObject) -> None:
         index = data.draw(st.integers(0, len(self.sequences) - 1))
-        self.pages.release_sequence(self.sequences.pop(index)[2])
+        self.pages.release_sequence(self.sequences.pop(index).pages)
 
     @precondition(lambda self: not self.sequences)
     @rule()
@@ -74,10 +109,49 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def all_pages_are_accounted_for(self) -> None:
-        held = [page for _, _, pages in self.sequences for page in pages]
+        held = [page for text in self.sequences for page in text.pages]
         assert self.pages.num_held == len(set(held))
         assert all(self.pages.holders(page) == held.count(page) for page in held)
-        assert len(self.cache) == self.pages.num_idle + len(set(held))
+
+    @invariant()
+    def the_tree_is_in_order(self) -> None:
+        check_tree(self.cache)
+
+    def _tokens(self, letters: str) -> list[int]:
+        return [ord(letter) for letter in letters for _ in range(RUNS[letter])]
+
+    def _roots(self) -> dict[bytes, list[PrefixNode]]:
+        return {key: root.following for key, root in self.cache._roots.items()}
+
+    def _write(self, text: Text, start: int) -> None:
+        """Compute the tokens from `start`, name what they fill; without pages, go."""
+        for at in range(start, len(text.tokens)):
+            if at == len(text.pages) * PAGE_SIZE:
+                if not self.pages.num_available:
+                    self.pages.release_sequence(text.pages)
+                    return
+                text.pages.append(self.pages.allocate())
+            place = self.slots[text.pages[at // PAGE_SIZE]]
+            place[at % PAGE_SIZE] = (text.salt, text.tokens[: at + 1])
+            if at % PAGE_SIZE == PAGE_SIZE - 1:
+                self.cache.extend_keys(text.keys, text.tokens)
+                index = at // PAGE_SIZE
+                self.cache.insert(
+                    text.keys, index, text.pages, text.tokens[index * PAGE_SIZE : at + 1]
+                )
+        full, part = divmod(len(text.tokens), PAGE_SIZE)
+        if part:
+            self.cache.insert_tail(text.keys, full, text.pages, text.tokens[full * PAGE_SIZE :])
+        self.sequences.append(text)
+
+
+def _num_alike(content: bytes, tokens: list[int]) -> int:
+    known = memoryview(content).cast("i").tolist()
+    return next(
+        n
+        for n in range(PAGE_SIZE + 1)
+        if known[: n + 1] != tokens[: n + 1] or n == min(len(known), len(tokens))
+    )
 
 
 TestCache = CacheMachine.TestCase
@@ -96,7 +170,7 @@ def test_the_oldest_leaf_is_evicted_first() -> None:
             pages.share(page)
         for index in range(len(held), len(letters)):
             held.append(pages.allocate())
-            cache.insert(keys, index, held)
+            cache.insert(keys, index, held, [ord(letters[index])] * PAGE_SIZE)
         pages.release_sequence(held)
 
     def known(letters: str) -> int:
@@ -112,6 +186,51 @@ def test_the_oldest_leaf_is_evicted_first() -> None:
     assert (known("ab"), known("ac"), known("xy")) == (2, 1, 2)
     compute("z")
     assert (known("ab"), known("xy"), known("z")) == (1, 2, 1)
+
+
+def test_a_tail_is_found_by_its_first_tokens() -> None:
+    pages = PageAllocator(4)
+    cache = PrefixCache(pages, model="m", storage_format="f")
+    keys = [cache.root_key("")]
+
+    def tail(*tokens: int) -> int:
+        page = pages.allocate()
+        cache.insert_tail(keys, 0, [page], tokens)
+        pages.release(page)
+        return page
+
+    def found(*tokens: int) -> tuple[int | None, int]:
+        node, count = cache.match_part(keys, [], tokens)
+        return None if node is None else node.page, count
+
+    assert found(1, 2) == (None, 0)
+    long, other = tail(1, 2, 3, 4), tail(1, 2, 9)
+    assert found(1, 2, 3, 7) == (long, 3) and found(1, 2, 9, 9) == (other, 3)
+    assert found(1, 2, 3, 4, 5) == (long, 4)
+    assert found(8)[1] == 0 and found() == (None, 0)
+    # The beginning of a known page gets no name, and loses the one that it has.
+    assert tail(1, 2, 3) != long and pages.num_idle == 2
+    longer = tail(1, 2, 9, 9)
+    assert found(1, 2, 9) == (longer, 3) and pages.num_idle == 2
+    assert cache.match_part([cache.root_key("other")], [], [1, 2]) == (None, 0)
+
+
+def test_a_tail_becomes_a_full_page() -> None:
+    pages = PageAllocator(2)
+    cache = PrefixCache(pages, model="m", storage_format="f")
+    keys = [cache.root_key("")]
+    tokens = list(range(PAGE_SIZE))
+    cache.extend_keys(keys, tokens)
+    first, second = [pages.allocate()], [pages.allocate()]
+    for held in (first, second):
+        cache.insert_tail(keys, 0, held, tokens[:9] if held is first else tokens[:12])
+    for held in (first, second):
+        cache.insert(keys, 0, held, tokens)
+    assert first == second and len(cache) == 1 and pages.num_free == 1
+    assert [node.page for node in cache.match(keys, 1)] == first
+    pages.release_sequence(first)
+    pages.release_sequence(second)
+    assert (pages.num_idle, pages.num_free) == (1, 1)
 
 
 def test_names_hold_model_format_and_salt() -> None:

@@ -1,8 +1,9 @@
 """Random schedules against the reference: the scheduler's decisions must never show in the text.
 
-Each example drives an engine with few pages through arrivals (shared prefixes, priorities, salts,
-n > 1, every kind of sampling), steps and cancellations in random order. After every step all pages
-are accounted for; in the end every answer equals that of the reference, which computes it alone.
+Each example drives an engine with few pages through arrivals (shared prefixes, further turns of
+what was answered, priorities, salts, n > 1, every kind of sampling), steps and cancellations in
+random order. After every step all pages are accounted for, and the named ones hold what their names
+say; in the end every answer equals that of the reference, which computes it alone.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ from collections import Counter
 
 import pytest
 
-from perilune.engine.request import FinishReason
+from perilune.engine.engine import Engine
+from perilune.engine.latent_cache import PAGE_SIZE
+from perilune.engine.request import FinishReason, SequenceState
 from perilune.engine.sampling_params import SamplingParams
 
 from .fakes import VOCAB, answers, check_pages, fake_engine, reference
@@ -33,7 +36,9 @@ def run_schedule(seed: int) -> Counter[str]:
         max_draft_tokens=rng.choice([0, 0, 3, 6]),
         max_context=max_context,
     )
+    happened = watch_admissions(engine)
     expected: dict[tuple[str, int], list[int]] = {}
+    texts = list(TRUNKS)  # and what was asked and answered
     cancelled: set[str] = set()
     outputs = []
     to_add = rng.randint(1, 9)
@@ -42,8 +47,8 @@ def run_schedule(seed: int) -> Counter[str]:
         action = rng.random()
         if to_add and action < 0.4:
             to_add -= 1
-            trunk = rng.choice(TRUNKS)
-            cut = rng.choice([rng.randint(1, 40), rng.randint(60, 70), rng.randint(1, 180)])
+            trunk = rng.choice(texts)
+            cut = rng.choice([rng.randint(1, 40), rng.randint(60, 70), rng.randint(1, 180), 180])
             prompt = trunk[:cut] + [rng.randrange(VOCAB - 1) for _ in range(rng.choice([0, 1, 9]))]
             params = random_params(rng, max_sequences)
             request_id = engine.add_request(
@@ -53,11 +58,12 @@ def run_schedule(seed: int) -> Counter[str]:
                 expected[request_id, index] = reference(
                     prompt, params, seed=params.seed or 0, index=index, max_context=max_context
                 )
-        elif action < 0.44 and engine.request_ids:
+                texts.append(prompt + expected[request_id, index])
+        elif 0.4 <= action < 0.44 and engine.request_ids:
             request_id = rng.choice(engine.request_ids)
             assert engine.cancel(request_id) and not engine.cancel(request_id)
             cancelled.add(request_id)
-        elif action < 0.45:
+        elif 0.44 <= action < 0.45:
             engine.clear_prefix_cache()
         else:
             outputs += engine.step()
@@ -74,7 +80,7 @@ def run_schedule(seed: int) -> Counter[str]:
             assert produced == tokens[: len(produced)], key
         else:
             assert found[key] == tokens, key
-    happened: Counter[str] = Counter(cancelled=len(cancelled), forked=0, schedules=1)
+    happened += Counter(cancelled=len(cancelled), forked=0, schedules=1)
     for output in outputs:
         assert output.finish_reason is not FinishReason.ERROR
         if output.finish_reason is FinishReason.CANCELLED:
@@ -85,6 +91,23 @@ def run_schedule(seed: int) -> Counter[str]:
             happened["accepted"] += output.metrics.accepted_tokens
             happened["rejected"] += output.metrics.proposed_tokens - output.metrics.accepted_tokens
             happened["forked"] += output.index > 0
+    return happened
+
+
+def watch_admissions(engine: Engine) -> Counter[str]:
+    """Counts the sequences that start within a page: in the known one itself, or in a copy."""
+    happened: Counter[str] = Counter()
+    scheduler = engine.scheduler
+    admit = scheduler._admit
+
+    def watched(sequence: SequenceState) -> bool:
+        copies = len(scheduler._copies)
+        admitted = admit(sequence)
+        if sequence.num_computed % PAGE_SIZE:
+            happened["copied" if len(scheduler._copies) > copies else "continued"] += 1
+        return admitted
+
+    scheduler._admit = watched  # type: ignore[method-assign]
     return happened
 
 
@@ -115,12 +138,14 @@ def run_schedules(seeds: range) -> None:
             error.add_note(f"schedule {seed}: run_schedule({seed}) repeats it")
             raise
     # A schedule that never preempts, shares or guesses would prove nothing.
-    for event in ("cancelled", "preempted", "cached", "accepted", "rejected", "forked"):
+    for event in (
+        "cancelled", "preempted", "cached", "copied", "continued", "accepted", "rejected", "forked",
+    ):  # fmt: skip
         assert happened[event] > len(seeds) // 20, (event, happened)
 
 
 def test_random_schedules() -> None:
-    run_schedules(range(800))
+    run_schedules(range(400))
 
 
 @pytest.mark.slow

@@ -79,9 +79,15 @@ class LatentCache:
         return empty
 
     def copy_pages(self, copies: Iterable[tuple[int, int]]) -> None:
-        """Copy whole pages (source, target) in all layers: the copy of copy-on-write."""
+        """Copy whole pages (source, target) in all layers, in order.
+
+        On a CPU by one thread: pages are small, and on a busy machine torch waits milliseconds for
+        its other threads.
+        """
+        storage = self.storage
+        values = storage.view(torch.uint8).numpy() if storage.device.type == "cpu" else storage
         for source, target in copies:
-            self.storage[:, target].copy_(self.storage[:, source])
+            values[:, target] = values[:, source]
 
 
 class PageAllocator:
@@ -142,6 +148,11 @@ class PageAllocator:
                 raise EngineError(f"page {page} is free and cannot be shared")
             del self._idle[page]
         self._holders[page] += 1
+
+    def touch(self, page: int) -> None:
+        """A held or idle page was of use: idle, it is now the youngest."""
+        self.share(page)
+        self.release(page)
 
     def release(self, page: int) -> None:
         """One holder less; without holders the page becomes idle when it is named, else free."""

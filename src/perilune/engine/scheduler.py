@@ -21,6 +21,9 @@ from perilune.engine.request import Request, SequenceState, State
 from perilune.errors import EngineError
 
 MAX_SCORED_ROWS = 64  # of a prompt whose logits are all wanted: they are large
+# Shared by a page that would have to be copied. Fewer gain little, and the markers with which every
+# prompt begins should keep no page young.
+MIN_COPIED_TOKENS = 4
 
 Propose = Callable[[SequenceState, int], list[int]]  # (sequence, at most) -> guessed tokens
 
@@ -80,13 +83,17 @@ class Scheduler:
 
     def commit(self, sequence: SequenceState, num_computed: int) -> None:
         """The first `num_computed` tokens are in the cache; name the pages that they fill."""
+        self._copies = []  # they were made before the step
         sequence.num_computed = num_computed
         full = num_computed // PAGE_SIZE
         if full > sequence.num_named:
             self.prefix_cache.extend_keys(sequence.page_keys, sequence.tokens)
             for index in range(sequence.num_named, full):
-                self.prefix_cache.insert(sequence.page_keys, index, sequence.pages)
+                tokens = sequence.tokens[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
+                self.prefix_cache.insert(sequence.page_keys, index, sequence.pages, tokens)
             sequence.num_named = full
+        if num_computed == sequence.num_prompt:
+            self._name_tail(sequence)  # for prompts that begin alike while this one is answered
 
     def finish(self, sequence: SequenceState) -> None:
         """Take a sequence out, wherever it is, and release its pages."""
@@ -94,6 +101,7 @@ class Scheduler:
             self.running.remove(sequence)
         elif sequence.state is State.WAITING and sequence in self.waiting:
             self.waiting.remove(sequence)
+        self._name_tail(sequence)
         self.pages.release_sequence(sequence.pages)
         sequence.state = State.FINISHED
 
@@ -178,17 +186,38 @@ class Scheduler:
                 return False
             self._preempt(victim)
         if shared:  # copy on write: only a page that is not full can be shared and written
-            copy = self.pages.allocate()
-            self._copies.append((sequence.pages[written], copy))
-            self.pages.release(sequence.pages[written])
-            sequence.pages[written] = copy
+            source = sequence.pages[written]
+            sequence.pages[written] = self._copy(source)
+            self.pages.release(source)
         sequence.pages.extend(self.pages.allocate() for _ in range(missing))
         return True
+
+    def _copy(self, source: int) -> int:
+        """A new page with the content of `source`, which may itself be taken for something else.
+
+        Copies are made in order and before the step writes anything. So each finds what was in its
+        source now, whoever takes that page in this step.
+        """
+        copy = self.pages.allocate()
+        if copy != source:  # else it was the only page left, and goes on
+            self._copies.append((source, copy))
+        return copy
+
+    def _name_tail(self, sequence: SequenceState) -> None:
+        """Name the page that a sequence has filled in part, as far as its tokens are computed."""
+        full, part = divmod(sequence.num_computed, PAGE_SIZE)
+        # Nothing pending: the last row's logits could not be used, so its latents are suspect.
+        if not part or not sequence.num_pending or sequence.num_named < full:
+            return
+        if all(target != sequence.pages[full] for _, target in self._copies):
+            tokens = sequence.tokens[full * PAGE_SIZE : sequence.num_computed]
+            self.prefix_cache.insert_tail(sequence.page_keys, full, sequence.pages, tokens)
 
     def _preempt(self, sequence: SequenceState) -> None:
         """Take all pages of a running sequence; it waits and computes its tokens again."""
         self.running.remove(sequence)
         self._scheduled.pop(sequence, None)
+        self._name_tail(sequence)
         self.pages.release_sequence(sequence.pages)
         sequence.state = State.WAITING
         sequence.num_computed = sequence.num_named = 0
@@ -197,23 +226,40 @@ class Scheduler:
 
     def _admit(self, sequence: SequenceState) -> bool:
         """Start the first waiting sequence when there is a place and memory for all its tokens."""
-        self.prefix_cache.extend_keys(sequence.page_keys, sequence.tokens)
+        tokens, keys = sequence.tokens, sequence.page_keys
+        self.prefix_cache.extend_keys(keys, tokens)
         # The last token is always computed: its logits are wanted.
-        most = 0 if sequence.scores_prompt else (len(sequence.tokens) - 1) // PAGE_SIZE
-        found = [node.page for node in self.prefix_cache.match(sequence.page_keys, most)]
+        most = 0 if sequence.scores_prompt else len(tokens) - 1
+        full = self.prefix_cache.match(keys, most // PAGE_SIZE)
+        start = len(full) * PAGE_SIZE
+        part, shared = self.prefix_cache.match_part(
+            keys, full, tokens[start : min(start + PAGE_SIZE, most)]
+        )
+        found = [node.page for node in full]
+        source: int | None = None  # a page to copy
+        if part is not None and shared == part.num_tokens and not self.pages.holders(part.page):
+            found.append(part.page)  # and goes on in it: nobody reads what it will write
+        elif part is not None and shared >= MIN_COPIED_TOKENS:
+            source = part.page
+        else:
+            shared = 0
         for page in found:
             self.pages.share(page)
-        missing = pages_for(len(sequence.tokens)) - len(found)
+        if source is not None:
+            self.pages.touch(source)
+        missing = pages_for(len(tokens)) - len(found)
         while not self._has_room(sequence, missing):
             victim = self.running[-1]
             if victim.request.priority <= sequence.request.priority:
                 self.pages.release_sequence(found)
                 return False
             self._preempt(victim)
+        if source is not None:
+            found.append(self._copy(source))
         self.waiting.remove(sequence)
         sequence.pages = found
-        sequence.num_named = len(found)
-        sequence.num_computed = len(found) * PAGE_SIZE
+        sequence.num_named = len(full)
+        sequence.num_computed = start + shared
         sequence.state = State.RUNNING
         if sequence.scores_prompt:
             sequence.request.prompt_logprobs.clear()  # of a start before a preemption
