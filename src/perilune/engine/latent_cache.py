@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -84,10 +85,11 @@ class LatentCache:
         On a CPU by one thread: pages are small, and on a busy machine torch waits milliseconds for
         its other threads.
         """
-        storage = self.storage
-        values = storage.view(torch.uint8).numpy() if storage.device.type == "cpu" else storage
+        storage: Any = self.storage
+        if self.storage.device.type == "cpu":
+            storage = self.storage.view(torch.uint8).numpy()
         for source, target in copies:
-            values[:, target] = values[:, source]
+            storage[:, target] = storage[:, source]
 
 
 class PageAllocator:
