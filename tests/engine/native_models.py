@@ -105,10 +105,12 @@ def run_schedule(
     dtype: torch.dtype,
     seed: int,
     most_rows: int = 40,
+    generated: int = 0,
 ) -> list[Tensor]:
     """Feed all prompts in random chunks, random company and random pages; all logits of each.
 
-    The pages hold NaN before: who reads what was not written, shows it.
+    The pages hold NaN before: who reads what was not written, shows it. `generated`: of each, so
+    many of the last tokens count as generated.
     """
     draw = random.Random(seed)
     needed = [pages_for(len(ids)) for ids in prompts]
@@ -134,6 +136,7 @@ def run_schedule(
                     sequences[i].done,
                     sequences[i].pages,
                     n,
+                    len(sequences[i].ids) - generated,
                 )
                 for i, n in zip(chosen, counts, strict=True)
             ]
@@ -146,12 +149,18 @@ def run_schedule(
 
 
 def run_alone(
-    forward: Forward, config: ModelConfig, ids: Sequence[int], *, dtype: torch.dtype
+    forward: Forward,
+    config: ModelConfig,
+    ids: Sequence[int],
+    *,
+    dtype: torch.dtype,
+    generated: int = 0,
 ) -> Tensor:
     """All logits of one prompt in a single step."""
     pages = list(range(pages_for(len(ids))))
     cache = LatentCache.for_model(config, len(pages), dtype=dtype)
-    return forward(build_step([SequenceRows(ids, 0, pages, len(ids))]), cache)
+    rows = SequenceRows(ids, 0, pages, len(ids), len(ids) - generated)
+    return forward(build_step([rows]), cache)
 
 
 def random_prompts(config: ModelConfig, lengths: Sequence[int], seed: int = 0) -> list[list[int]]:

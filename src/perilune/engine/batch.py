@@ -34,6 +34,7 @@ class StepInput:
     page_tables: Tensor  # [S, P] page ids of each sequence, padded with -1
     context_lengths: Tensor  # [S] tokens in the cache after this step, its own rows included
     logits_rows: Tensor  # [R] rows of T whose logits are wanted
+    prompt_lengths: Tensor  # [S] positions below this are of the prompt, not generated
 
     @property
     def num_rows(self) -> int:
@@ -58,6 +59,7 @@ class SequenceRows:
     start: int
     pages: Sequence[int]
     wanted: int  # logits are wanted for the last `wanted` rows
+    prompt_length: int = 0  # tokens of the sequence that were not generated
 
 
 def build_step(sequences: Sequence[SequenceRows]) -> StepInput:
@@ -90,6 +92,7 @@ def build_step(sequences: Sequence[SequenceRows]) -> StepInput:
         page_tables=tensor(tables).reshape(len(sequences), width),
         context_lengths=tensor(lengths),
         logits_rows=tensor(wanted),
+        prompt_lengths=tensor([rows.prompt_length for rows in sequences]),
     )
 
 
@@ -126,7 +129,8 @@ class ScheduledRows:
 
     def rows(self) -> SequenceRows:
         tokens = self.sequence.tokens[self.start : self.start + self.count] + self.drafts
-        return SequenceRows(tokens, self.start, self.sequence.pages, self.num_wanted)
+        prompt = len(self.sequence.request.prompt)
+        return SequenceRows(tokens, self.start, self.sequence.pages, self.num_wanted, prompt)
 
 
 @dataclass(eq=False, slots=True)

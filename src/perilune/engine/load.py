@@ -41,6 +41,9 @@ class EngineOptions:
 
     exact: float32 activations and cache; logits within 1e-4 of the reference generator's.
     int8_dense: attention, shared experts and head in int8 (C kernels only; changes logits a bit).
+    expanded_prefill: rows of prompts attend in the expanded form (C kernels only): long prompts are
+        computed faster. A text still does not depend on what shares its batch, but it may differ by
+        rounding where its prefix was cached by another request.
     native: True: the C kernels or an error; False: torch; None: the C kernels where they can.
     cache_tokens: tokens that the latent cache holds; None: as many as are sensible.
     speculative_tokens: guessed behind one token; 0 turns speculation off.
@@ -49,6 +52,7 @@ class EngineOptions:
 
     exact: bool = False
     int8_dense: bool = False
+    expanded_prefill: bool = False
     native: bool | None = None
     cache_tokens: int | None = None
     max_context: int | None = None
@@ -181,11 +185,18 @@ def choose_forward(model: KimiK2Model, options: EngineOptions) -> Forward:
     """The C kernels where they can run the model, else the model's own modules."""
     cause = "it was asked for" if options.native is False else NativeForward.unsupported(model)
     if cause is None:
-        return NativeForward(model, exact=options.exact, int8_dense=options.int8_dense)
+        return NativeForward(
+            model,
+            exact=options.exact,
+            int8_dense=options.int8_dense,
+            expanded_prefill=options.expanded_prefill,
+        )
     if options.native:
         raise UsageError(f"the C kernels cannot run this model: {cause}", remedy="native=None")
     if options.int8_dense:
         raise UsageError(f"int8_dense needs the C kernels: {cause}")
+    if options.expanded_prefill:
+        raise UsageError(f"expanded_prefill needs the C kernels: {cause}")
     return TorchForward(model.float() if options.exact else model)
 
 

@@ -1,9 +1,10 @@
 """The weights of a model as the C library wants them: rearranged in place, described as matrices.
 
 The native layout is a permutation of the stored bits (`csrc/perilune_kernels.h`), so a weight stays
-the single copy of itself and can be put back. Only two things are new memory: dense weights
-quantised to int8 on request (their originals are let go), and `kv_b_proj` of FP8 checkpoints, whose
-key part has to be transposed and is dequantised for it (1 % of a model).
+the single copy of itself and can be put back. Only three things are new memory: dense weights
+quantised to int8 on request (their originals are let go), `kv_b_proj` of FP8 checkpoints, whose
+key part has to be transposed and is dequantised for it (1 % of a model), and a second copy of the
+key part, not transposed, where prompts attend in the expanded form (0.1 %).
 
 Shape suffixes: H heads, N width of a head's position-free part, V of its value, L latent rank.
 """
@@ -37,9 +38,10 @@ PROJECTIONS: Final = ("gate_proj", "up_proj", "down_proj")
 class NativeLayout:
     """Rearranges weights one by one; remembers how to put each back, and what must stay alive."""
 
-    def __init__(self, *, exact: bool, int8_dense: bool) -> None:
+    def __init__(self, *, exact: bool, int8_dense: bool, expanded: bool = False) -> None:
         self.exact = exact
         self.int8_dense = int8_dense
+        self.expanded = expanded
         self.keep: list[Tensor] = []
         self._library = native.require()
         self._undo: list[Callable[[], None]] = []
@@ -73,7 +75,10 @@ class NativeLayout:
         return self._in_place(weight.detach(), scale)
 
     def up_projections(self, attention: LatentAttention, layer: Layer) -> None:
-        """`kv_b_proj` -> key_up [L, N] and value_up [V, L] of every head, and their strides."""
+        """`kv_b_proj` -> key_up [L, N] and value_up [V, L] of every head, and their strides.
+
+        For the expanded form also key_out [N, L], a copy of the key part as it is stored.
+        """
         heads, nope = attention.num_heads, attention.nope_dim
         values, rank = attention.value_dim, attention.rank
         module = attention.kv_b_proj
@@ -82,6 +87,8 @@ class NativeLayout:
         else:
             weight = module.weight.detach()
         weight_HUL = weight.view(heads, nope + values, rank)
+        if self.expanded:
+            self._key_out(weight_HUL[:, :nope], layer)
         if self.int8_dense:
             key_HLN = weight_HUL[:, :nope].transpose(1, 2)
             layer.key_up = self._quantize(key_HLN.reshape(-1, nope), rank)
@@ -109,6 +116,19 @@ class NativeLayout:
             FORMATS[weight.dtype], 0, values, rank, address + nope * rank * width, None
         )
         layer.key_up_stride = layer.value_up_stride = (nope + values) * rank * width
+
+    def _key_out(self, key_HNL: Tensor, layer: Layer) -> None:
+        heads, nope, rank = key_HNL.shape
+        if self.int8_dense:
+            layer.key_out = self._quantize(key_HNL.reshape(-1, rank), nope)
+            layer.key_out_stride = nope * rank
+            layer.key_out_scale_stride = nope * rank // GROUP * 2
+            return
+        copy_HNL = key_HNL.contiguous().clone()
+        for head in range(heads):
+            self._interleave(copy_HNL[head])
+        layer.key_out = Matrix(FORMATS[copy_HNL.dtype], 0, nope, rank, self._kept(copy_HNL), None)
+        layer.key_out_stride = nope * rank * copy_HNL.element_size()
 
     def experts(self, module: RoutedExperts) -> NativeExperts:
         """The stacked experts of a layer, in whichever format they are stored."""

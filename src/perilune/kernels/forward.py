@@ -14,7 +14,7 @@ from torch import Tensor
 from perilune.kernels import native
 from perilune.kernels.native import Experts, Format, KernelError, Matrix
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 MAX_EXPERTS: Final = 1024
 MAX_ROPE: Final = 256
 
@@ -72,6 +72,9 @@ class Layer(ctypes.Structure):
         ("key_up_scale_stride", c_int64),
         ("value_up_stride", c_int64),
         ("value_up_scale_stride", c_int64),
+        ("key_out", Matrix),
+        ("key_out_stride", c_int64),
+        ("key_out_scale_stride", c_int64),
         ("gate", Matrix),
         ("up", Matrix),
         ("down", Matrix),
@@ -95,6 +98,7 @@ class Step(ctypes.Structure):
         ("page_tables", c_void_p),
         ("context_lengths", c_void_p),
         ("logits_rows", c_void_p),
+        ("expanded_until", c_void_p),
         ("cache", c_void_p),
         ("n_pages", c_int64),
         ("cache_format", c_int32),
@@ -166,12 +170,15 @@ class NativeNetwork:
         context_lengths: Tensor,
         logits_rows: Tensor,
         cache: Tensor,
+        expanded_until: Tensor | None = None,
         profile: bool = False,
         most_threads: int = 0,
     ) -> tuple[Tensor, StepProfile | None]:
         """One step: int32 tensors as in `engine.batch.StepInput`, cache [layers, pages, 64, C].
 
-        `most_threads`: 0 is all of the pool; the result is the same.
+        `expanded_until`: int32 [S]; rows at positions below it attend in the expanded form, for
+        which the layers need their `key_out`. `most_threads`: 0 is all of the pool; the result is
+        the same.
         -> float32 logits [R, V] and the profile if wanted. Raises KernelError for a step that
         contradicts itself; then nothing was written.
         """
@@ -185,12 +192,14 @@ class NativeNetwork:
                 input_ids, positions, query_starts, page_tables, context_lengths, logits_rows,
             )
         ]  # fmt: skip
+        until = None if expanded_until is None else expanded_until.contiguous()
         step = Step(
             input_ids.shape[0],
             context_lengths.shape[0],
             page_tables.shape[1] if page_tables.dim() == 2 else 0,
             logits_rows.shape[0],
             *(native.address(t, torch.int32) for t in int32),
+            None if until is None else native.address(until, torch.int32),
             native.address(cache, cache.dtype),
             cache.shape[1],
             int(Format.F32 if cache.dtype == torch.float32 else Format.BF16),

@@ -34,6 +34,8 @@ INLINE void widen_all(const uint16_t *from, int n, float *to) {
   }
 }
 
+static void widen_row(const uint16_t *from, int64_t n, float *to) { widen_all(from, (int)n, to); }
+
 INLINE void scores_tile(const float *query, int64_t query_stride, int n_queries, const void *page,
                         int dim, int n_tokens, float *scores, int is_bf16) {
   vf acc[TILE_QUERIES][4];

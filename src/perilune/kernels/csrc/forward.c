@@ -192,7 +192,7 @@ int plk_model_forward(plk_model *model, const plk_step *step, float *logits,
                       plk_profile *profile) {
   const plk_network *net = &model->network;
   if (profile) memset(profile, 0, sizeof *profile);
-  const int bad = plk_plan_check_step(net, step);
+  const int bad = plk_plan_check_step(net, model->layers, step);
   if (bad) return bad;
   if (!step->n_rows) return PLK_OK;
   const plk_forward_kernels *ops = plk_forward_kernels_select();

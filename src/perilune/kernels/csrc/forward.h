@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define PLK_FORWARD_ABI_VERSION 1
+#define PLK_FORWARD_ABI_VERSION 2
 
 typedef struct {
   int32_t n_layers, hidden, n_heads, q_rank /* 0: the query has no low-rank part */, kv_rank;
@@ -44,6 +44,8 @@ typedef struct {
   plk_matrix key_up;   /* [kv_rank, nope]: the key part, transposed, moved onto the query */
   plk_matrix value_up; /* [value, kv_rank] */
   int64_t key_up_stride, key_up_scale_stride, value_up_stride, value_up_scale_stride; /* bytes */
+  plk_matrix key_out; /* [nope, kv_rank]: the key part as stored; empty where nothing is expanded */
+  int64_t key_out_stride, key_out_scale_stride;
   plk_matrix gate, up, down; /* the dense feed-forward, or the shared expert (may be empty) */
   plk_matrix router;         /* [n_experts, hidden] */
   const float *router_bias;  /* [n_experts] */
@@ -57,6 +59,9 @@ typedef struct {
   const int32_t *page_tables;           /* [n_sequences][pages_per_sequence] */
   const int32_t *context_lengths;       /* [n_sequences] */
   const int32_t *logits_rows;           /* [n_logits] */
+  /* [n_sequences] Rows at positions below this attend in the expanded form (forward_expanded.c),
+   * which needs the layers' key_out. NULL: none. */
+  const int32_t *expanded_until;
   void *cache;                          /* [n_layers][n_pages][64][kv_rank + rope] */
   int64_t n_pages;
   int32_t cache_format; /* PLK_BF16 or PLK_F32 */

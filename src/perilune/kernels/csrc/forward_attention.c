@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "attention.h"
+#include "forward_expanded.h"
 #include "forward_run.h"
 #include "rope.h"
 
@@ -31,15 +32,9 @@ static void write_latents(plk_run *r, int thread, const plk_layer *layer, char *
   }
 }
 
-static plk_matrix of_head(const plk_matrix *m, int64_t stride, int64_t scale_stride, int head) {
-  plk_matrix out = *m;
-  out.weight = (const char *)m->weight + head * stride;
-  if (m->scale) out.scale = (const char *)m->scale + head * scale_stride;
-  return out;
-}
-
-/* Queries of rows [begin, end) moved into the space of latents: tasks of a head and some rows. */
-static void absorb_queries(plk_run *r, int thread, const plk_layer *layer, int begin, int end) {
+/* Queries of a block's segments moved into the space of latents: tasks of a head and some rows. */
+static void absorb_queries(plk_run *r, int thread, const plk_layer *layer, int begin,
+                           const plk_segment *segments, int n_segments) {
   const plk_network *net = r->net;
   const int width = net->nope_dim + net->rope_dim, latent = net->kv_rank + net->rope_dim;
   const int64_t q_stride = (int64_t)net->n_heads * width;
@@ -47,16 +42,14 @@ static void absorb_queries(plk_run *r, int thread, const plk_layer *layer, int b
   const float factor = net->softmax_scale * 1.44269504f; /* log2(e): softmax in powers of 2 */
   const int element = r->pages->narrow ? 2 : 4;
   plk_plan_thread *own = &r->plan.threads[thread];
-  const int n_blocks = (end - begin + PLK_TASK_ROWS - 1) / PLK_TASK_ROWS;
   int64_t task, last;
-  plk_share((int64_t)net->n_heads * n_blocks, thread, r->n_threads, &task, &last);
+  plk_share((int64_t)net->n_heads * n_segments, thread, r->n_threads, &task, &last);
   for (; task < last; task++) {
-    const int head = (int)(task / n_blocks);
-    const int first = begin + (int)(task % n_blocks) * PLK_TASK_ROWS;
-    const int n = end - first < PLK_TASK_ROWS ? end - first : PLK_TASK_ROWS;
+    const int head = (int)(task / n_segments);
+    const int first = segments[task % n_segments].row, n = segments[task % n_segments].n_rows;
     const float *q = r->plan.q + first * q_stride + (int64_t)head * width;
     const plk_matrix up =
-        of_head(&layer->key_up, layer->key_up_stride, layer->key_up_scale_stride, head);
+        plk_run_of_head(&layer->key_up, layer->key_up_stride, layer->key_up_scale_stride, head);
     const void *prepared = q;
     int64_t stride = q_stride * (int64_t)sizeof *q;
     if (form != PLK_X_F32) {
@@ -150,22 +143,21 @@ static void join_splits(plk_run *r, int thread, int begin, const plk_unit *units
   }
 }
 
-/* Mixed latents -> values of rows [begin, end): tasks of a head and some rows. */
-static void raise_values(plk_run *r, int thread, const plk_layer *layer, int begin, int end) {
+/* Mixed latents -> values of a block's segments: tasks of a head and some rows. */
+static void raise_values(plk_run *r, int thread, const plk_layer *layer, int begin,
+                         const plk_segment *segments, int n_segments) {
   const plk_network *net = r->net;
   const int form = plk_run_form(r, &layer->value_up);
   const int64_t bytes = plk_prepared_bytes(form, net->kv_rank);
   const int64_t o_stride = (int64_t)net->n_heads * net->value_dim;
   plk_plan_thread *own = &r->plan.threads[thread];
-  const int n_blocks = (end - begin + PLK_TASK_ROWS - 1) / PLK_TASK_ROWS;
   int64_t task, last;
-  plk_share((int64_t)net->n_heads * n_blocks, thread, r->n_threads, &task, &last);
+  plk_share((int64_t)net->n_heads * n_segments, thread, r->n_threads, &task, &last);
   for (; task < last; task++) {
-    const int head = (int)(task / n_blocks);
-    const int first = begin + (int)(task % n_blocks) * PLK_TASK_ROWS;
-    const int n = end - first < PLK_TASK_ROWS ? end - first : PLK_TASK_ROWS;
+    const int head = (int)(task / n_segments);
+    const int first = segments[task % n_segments].row, n = segments[task % n_segments].n_rows;
     const plk_matrix up =
-        of_head(&layer->value_up, layer->value_up_stride, layer->value_up_scale_stride, head);
+        plk_run_of_head(&layer->value_up, layer->value_up_stride, layer->value_up_scale_stride, head);
     for (int i = 0; i < n; i++) {
       const float *mixed =
           r->plan.mixed + plk_plan_mixed(&r->plan, first + i, head, begin) * net->kv_rank;
@@ -206,10 +198,17 @@ void plk_run_attention(plk_run *r, int thread, int index) {
   }
   plk_barrier();
 
+  plk_run_phase_end(r, thread, PLK_PHASE_QUERY);
+  if (r->plan.n_expanded) {
+    plk_run_expanded(r, thread, index, cache);
+    plk_run_phase_end(r, thread, PLK_PHASE_ATTEND);
+  }
   for (int block = 0; block < r->plan.n_blocks; block++) {
     const int begin = block * PLK_BLOCK_ROWS;
-    const int end = n_rows - begin < PLK_BLOCK_ROWS ? n_rows : begin + PLK_BLOCK_ROWS;
-    absorb_queries(r, thread, layer, begin, end);
+    const plk_segment *segments = r->plan.segments + r->plan.block_segments[block];
+    const int n_segments = r->plan.block_segments[block + 1] - r->plan.block_segments[block];
+    if (!n_segments) continue;
+    absorb_queries(r, thread, layer, begin, segments, n_segments);
     plk_barrier();
     plk_run_phase_end(r, thread, PLK_PHASE_QUERY);
     const int first_unit = r->plan.block_units[block];
@@ -223,7 +222,7 @@ void plk_run_attention(plk_run *r, int thread, int index) {
       plk_barrier();
     }
     plk_run_phase_end(r, thread, PLK_PHASE_ATTEND);
-    raise_values(r, thread, layer, begin, end);
+    raise_values(r, thread, layer, begin, segments, n_segments);
   }
   plk_barrier();
 

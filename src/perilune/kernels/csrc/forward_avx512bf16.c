@@ -200,5 +200,5 @@ static void convert_bf16(const float *x, float factor, int64_t n, uint16_t *out)
 
 const plk_forward_kernels plk_forward_kernels_avx512bf16 = {
     {1, dot_page, mix_dot_page, softmax_bf16},
-    EXACT_BF16_PAGE, EXACT_F32_PAGE, rms_norm, add, convert_bf16, store_f32, blend,
+    EXACT_BF16_PAGE, EXACT_F32_PAGE, rms_norm, add, convert_bf16, store_f32, blend, widen_row,
 };

@@ -43,6 +43,8 @@ typedef struct {
   void (*store_f32)(const float *x, float factor, int64_t n, float *out);
   /* a = a * factor_a + b * factor_b */
   void (*blend)(float *a, float factor_a, const float *b, float factor_b, int64_t n);
+  /* float32 <- bf16 */
+  void (*widen)(const uint16_t *x, int64_t n, float *out);
 } plk_forward_kernels;
 
 #define PLK_PAGE_TOKENS 64

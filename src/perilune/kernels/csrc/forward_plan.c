@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "attention.h"
+#include "forward_expanded.h"
 #include "router.h"
 
 /* ---- Checks ---- */
@@ -23,7 +24,8 @@ static int bad_layer(const plk_network *net, const plk_layer *l) {
       bad_matrix(&l->kv_a, net->kv_rank + net->rope_dim, hidden) ||
       bad_matrix(&l->o, hidden, (int64_t)net->n_heads * net->value_dim) ||
       bad_matrix(&l->key_up, net->kv_rank, net->nope_dim) ||
-      bad_matrix(&l->value_up, net->value_dim, net->kv_rank))
+      bad_matrix(&l->value_up, net->value_dim, net->kv_rank) ||
+      (l->key_out.weight && bad_matrix(&l->key_out, net->nope_dim, net->kv_rank)))
     return 1;
   const int64_t inside = l->gate.out_features;
   if (inside && (bad_matrix(&l->gate, inside, hidden) || bad_matrix(&l->up, inside, hidden) ||
@@ -56,7 +58,7 @@ int plk_plan_check_network(const plk_network *net, const plk_layer *layers) {
   return PLK_OK;
 }
 
-int plk_plan_check_step(const plk_network *net, const plk_step *step) {
+int plk_plan_check_step(const plk_network *net, const plk_layer *layers, const plk_step *step) {
   if (step->cache_format != PLK_BF16 && step->cache_format != PLK_F32) return PLK_BAD_FORMAT;
   if (step->n_rows < 0 || step->n_sequences < 0 || step->n_logits < 0 ||
       step->query_starts[0] != 0 || step->query_starts[step->n_sequences] != step->n_rows)
@@ -70,6 +72,9 @@ int plk_plan_check_step(const plk_network *net, const plk_step *step) {
     if (end < first || end > step->n_rows) return PLK_BAD_SHAPE;
     if (end == first) continue;
     if (step->positions[first] < 0) return PLK_BAD_INDEX;
+    if (step->expanded_until && step->expanded_until[s] > step->positions[first] &&
+        !layers[0].key_out.weight)
+      return PLK_BAD_SHAPE;
     for (int i = first + 1; i < end; i++)
       if (step->positions[i] != step->positions[i - 1] + 1) return PLK_BAD_SHAPE;
     if (step->context_lengths[s] != step->positions[end - 1] + 1) return PLK_BAD_SHAPE;
@@ -124,6 +129,22 @@ static int64_t context_cuts(const plk_step *step, int n_threads) {
   return most > 1 ? cuts : 0;
 }
 
+/* Rows of a sequence in this step that attend in the expanded form: the first ones. */
+static int expanded_rows(const plk_step *step, int sequence) {
+  const int first = step->query_starts[sequence], end = step->query_starts[sequence + 1];
+  if (!step->expanded_until || first == end) return 0;
+  const int n = step->expanded_until[sequence] - step->positions[first];
+  return n < 0 ? 0 : n > end - first ? end - first : n;
+}
+
+/* So that no thread is idle: a model with few heads has its rows cut more finely. */
+static int expanded_unit_rows(const plk_network *net, int n_rows, int n_threads) {
+  const int cuts = (2 * n_threads + net->n_heads - 1) / net->n_heads;
+  int rows = (n_rows + cuts - 1) / cuts;
+  rows = (rows + PLK_TASK_ROWS - 1) / PLK_TASK_ROWS * PLK_TASK_ROWS;
+  return rows > PLK_EXPANDED_ROWS ? PLK_EXPANDED_ROWS : rows;
+}
+
 int64_t plk_plan_lay_out(plk_plan *plan, const plk_network *net, const plk_layer *layers,
                          const plk_step *step, int n_threads, char *base) {
   arena a = {base, 0};
@@ -167,6 +188,18 @@ int64_t plk_plan_lay_out(plk_plan *plan, const plk_network *net, const plk_layer
   plan->partials = take(&a, cuts * heads * (net->kv_rank + 2), sizeof(float));
   plan->block_units = take(&a, plan->n_blocks + 1, sizeof *plan->block_units);
   plan->counters = take(&a, (int64_t)net->n_layers * plan->n_blocks, sizeof *plan->counters);
+  plan->segments = take(&a, rows, sizeof *plan->segments);
+  plan->block_segments = take(&a, plan->n_blocks + 1, sizeof *plan->block_segments);
+  int64_t n_expanded = 0;
+  for (int s = 0; s < step->n_sequences; s++) {
+    const int n = expanded_rows(step, s);
+    if (!n) continue;
+    const int unit = expanded_unit_rows(net, n, n_threads);
+    n_expanded += (n + unit - 1) / unit * heads;
+  }
+  plan->n_expanded = (int)n_expanded;
+  plan->expanded = take(&a, n_expanded, sizeof *plan->expanded);
+  plan->expanded_counters = take(&a, net->n_layers, sizeof *plan->expanded_counters);
   plan->threads = take(&a, n_threads, sizeof *plan->threads);
   const int64_t head_width = larger(net->nope_dim, net->kv_rank);
   const int64_t prepared = larger(plk_prepared_bytes(PLK_X_BF16, head_width),
@@ -182,6 +215,7 @@ int64_t plk_plan_lay_out(plk_plan *plan, const plk_network *net, const plk_layer
         .attention = take(&a, plk_attention_workspace(net->kv_rank), 1),
         .indices = take(&a, PLK_FEW_ROWS * (int64_t)net->top_k, sizeof(int32_t)),
         .weights = take(&a, PLK_FEW_ROWS * (int64_t)net->top_k, sizeof(float)),
+        .expanded = take(&a, n_expanded ? plk_expanded_workspace(net) : 0, 1),
     };
     if (base) plan->threads[t] = thread;
   }
@@ -199,7 +233,7 @@ static int add_units(plk_plan *plan, const plk_network *net, const plk_step *ste
                      int row, int n, int spread, int64_t *partial, plk_unit *units) {
   int heads = PLK_ATTENTION_QUERIES / n;
   if (heads > spread) heads = spread;
-  for (int i = row; i < row + n; i++) plan->rows[i] = (plk_row){sequence, row, n, heads};
+  for (int i = row; i < row + n; i++) plan->rows[i] = (plk_row){sequence, 0, row, n, heads};
   const int context = step->positions[row + n - 1] + 1;
   const int n_splits = plan->cut_contexts ? splits_of(context) : 1;
   int n_units = 0;
@@ -218,28 +252,78 @@ static int add_units(plk_plan *plan, const plk_network *net, const plk_step *ste
   return n_units;
 }
 
+static int by_expanded_cost(const void *a, const void *b) {
+  const int64_t x = ((const plk_expanded *)a)->cost, y = ((const plk_expanded *)b)->cost;
+  return (x < y) - (x > y);
+}
+
+static void make_expanded(plk_plan *plan, const plk_network *net, const plk_step *step,
+                          int n_threads) {
+  int made = 0;
+  for (int s = 0; s < step->n_sequences; s++) {
+    const int first = step->query_starts[s], n = expanded_rows(step, s);
+    for (int i = 0; i < n; i++) plan->rows[first + i] = (plk_row){.sequence = s, .expanded = 1};
+    const int unit = n ? expanded_unit_rows(net, n, n_threads) : 1;
+    for (int at = 0; at < n; at += unit) {
+      const int rows = n - at < unit ? n - at : unit;
+      const int64_t cost = (int64_t)rows * (step->positions[first + at + rows - 1] + 1);
+      for (int head = 0; head < net->n_heads; head++)
+        plan->expanded[made++] = (plk_expanded){first + at, rows, head, cost};
+    }
+  }
+  if (made) qsort(plan->expanded, (size_t)made, sizeof *plan->expanded, by_expanded_cost);
+  memset(plan->expanded_counters, 0, (size_t)net->n_layers * sizeof *plan->expanded_counters);
+}
+
+/* The rows of [begin, end) that absorb their queries, in pieces. */
+static int make_segments(plk_plan *plan, int begin, int end, int n) {
+  for (int row = begin; row < end; row++) {
+    if (plan->rows[row].expanded) continue;
+    plk_segment *last = &plan->segments[n - 1];
+    const int follows = row > begin && !plan->rows[row - 1].expanded;
+    if (follows && last->n_rows < PLK_TASK_ROWS)
+      last->n_rows++;
+    else
+      plan->segments[n++] = (plk_segment){row, 1};
+  }
+  return n;
+}
+
 void plk_plan_make_units(plk_plan *plan, const plk_network *net, const plk_step *step,
                          int n_threads) {
   memset(plan->counters, 0,
          (size_t)net->n_layers * (size_t)plan->n_blocks * sizeof *plan->counters);
-  int n_units = 0, sequence = 0;
+  memset(plan->rows, 0, (size_t)step->n_rows * sizeof *plan->rows);
+  make_expanded(plan, net, step, n_threads);
+  int n_units = 0, sequence = 0, n_segments = 0;
   int64_t partial = 0;
   for (int block = 0; block < plan->n_blocks; block++) {
     const int begin = block * PLK_BLOCK_ROWS;
     const int end = step->n_rows - begin < PLK_BLOCK_ROWS ? step->n_rows : begin + PLK_BLOCK_ROWS;
     const int first_unit = plan->block_units[block] = n_units;
+    plan->block_segments[block] = n_segments;
+    n_segments = make_segments(plan, begin, end, n_segments);
     /* Groups of rows first: they decide how finely heads are cut so that no thread is idle. */
     int n_groups = 0;
-    for (int row = begin, s = sequence; row < end; n_groups++) {
+    for (int row = begin, s = sequence; row < end;) {
       while (step->query_starts[s + 1] <= row) s++;
+      if (plan->rows[row].expanded) {
+        row = step->query_starts[s] + expanded_rows(step, s);
+        continue;
+      }
+      n_groups++;
       const int limit = step->query_starts[s + 1] < end ? step->query_starts[s + 1] : end;
       row = limit - row < PLK_TASK_ROWS ? limit : row + PLK_TASK_ROWS;
     }
-    const int cuts = plan->cut_contexts ? 1 : (n_threads + n_groups - 1) / n_groups;
+    const int cuts = plan->cut_contexts || !n_groups ? 1 : (n_threads + n_groups - 1) / n_groups;
     int spread = (net->n_heads + cuts - 1) / cuts;
     if (spread < 1) spread = 1;
     for (int row = begin; row < end;) {
       while (step->query_starts[sequence + 1] <= row) sequence++;
+      if (plan->rows[row].expanded) {
+        row = step->query_starts[sequence] + expanded_rows(step, sequence);
+        continue;
+      }
       const int limit = step->query_starts[sequence + 1];
       int n = (limit < end ? limit : end) - row;
       if (n > PLK_TASK_ROWS) n = PLK_TASK_ROWS;
@@ -252,6 +336,7 @@ void plk_plan_make_units(plk_plan *plan, const plk_network *net, const plk_step 
             by_cost);
   }
   plan->block_units[plan->n_blocks] = n_units;
+  plan->block_segments[plan->n_blocks] = n_segments;
 }
 
 /* ---- Bytes ---- */

@@ -8,6 +8,7 @@
 #define PLK_FEW_ROWS 4     /* up to so many rows every thread prepares its own copy of */
 #define PLK_TASK_ROWS 64   /* rows of one task of attention's projections, and of a unit at most */
 #define PLK_BLOCK_ROWS 256 /* rows whose absorbed queries are held at once */
+#define PLK_EXPANDED_ROWS 512 /* rows that pass a head's expanded page together, at most */
 #define PLK_MAX_ROPE 256
 #define PLK_ARENA_ALIGNMENT (2 << 20)
 
@@ -25,10 +26,12 @@ typedef struct {
   void *attention;
   int32_t *indices;
   float *weights;
+  void *expanded; /* work space of forward_expanded.c */
 } plk_plan_thread;
 
 typedef struct {
   int32_t sequence;
+  int32_t expanded; /* attends in the expanded form: no unit has it, nothing absorbs its query */
   int32_t unit_row, unit_rows; /* of the unit of attention that holds this row */
   int32_t unit_heads;
 } plk_row;
@@ -42,6 +45,17 @@ typedef struct {
   int64_t partial; /* where in `partials` this unit's result lies, in floats */
   int64_t cost;
 } plk_unit;
+
+/* Rows of a block that absorb their queries, next to each other. */
+typedef struct {
+  int32_t row, n_rows; /* at most PLK_TASK_ROWS */
+} plk_segment;
+
+/* Rows of one sequence and one head in the expanded form. */
+typedef struct {
+  int32_t row, n_rows, head;
+  int64_t cost;
+} plk_expanded;
 
 typedef struct {
   float *x;        /* [rows][hidden], the residual stream */
@@ -62,12 +76,17 @@ typedef struct {
   float *partials;  /* of each: out [queries][kv_rank], maximum and sum [queries] */
   plk_counter *counters; /* [layers][blocks] */
   int32_t *block_units;  /* [blocks + 1] first unit of each block */
+  plk_segment *segments;
+  int32_t *block_segments; /* [blocks + 1] */
+  plk_expanded *expanded;
+  int n_expanded;
+  plk_counter *expanded_counters; /* [layers] */
   int n_blocks;
   int n_heads;
 } plk_plan;
 
 int plk_plan_check_network(const plk_network *network, const plk_layer *layers);
-int plk_plan_check_step(const plk_network *network, const plk_step *step);
+int plk_plan_check_step(const plk_network *network, const plk_layer *layers, const plk_step *step);
 /* Sets the pointers of `plan` into `arena`; returns the bytes it takes (arena may be NULL). */
 int64_t plk_plan_lay_out(plk_plan *plan, const plk_network *network, const plk_layer *layers,
                          const plk_step *step, int n_threads, char *arena);

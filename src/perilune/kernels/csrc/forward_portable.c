@@ -5,5 +5,5 @@
 
 const plk_forward_kernels plk_forward_kernels_portable = {
     EXACT_BF16_PAGE, EXACT_BF16_PAGE, EXACT_F32_PAGE, rms_norm,
-    add,             store_bf16,      store_f32,      blend,
+    add,             store_bf16,      store_f32,      blend, widen_row,
 };

@@ -46,6 +46,15 @@ static inline int plk_run_form(const plk_run *r, const plk_matrix *m) {
   return plk_form_for(m->format, r->net->exact);
 }
 
+/* A head's matrix, of those that lie `stride` bytes apart. */
+static inline plk_matrix plk_run_of_head(const plk_matrix *m, int64_t stride, int64_t scale_stride,
+                                         int head) {
+  plk_matrix out = *m;
+  out.weight = (const char *)m->weight + head * stride;
+  if (m->scale) out.scale = (const char *)m->scale + head * scale_stride;
+  return out;
+}
+
 /* Thread 0 takes the time at the end of each phase. */
 void plk_run_phase_end(plk_run *r, int thread, int phase);
 

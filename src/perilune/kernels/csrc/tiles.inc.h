@@ -23,7 +23,8 @@
  *   BLOCKS1, INT4_BLOCKS1       blocks computed together for one row: float sums need several
  *                               chains of additions, integer sums one long stream of weights
  *   BLOCKS                      blocks computed together for several rows
- *   INT8_ROWS, INT4_F32_ROWS, F32_ROWS   most rows computed together, by kind of inner loop
+ *   INT8_ROWS, INT4_F32_ROWS, F32_ROWS, BF16_ROWS   most rows computed together, by kind of inner
+ *                               loop
  *   HAVE_DOT_BF16, vf_dot_bf16(c, w, x)
  */
 #define INLINE static inline __attribute__((always_inline))
@@ -393,7 +394,7 @@ DEFINE_TILES(tile_int4_int8, INT4_BLOCKS1, BLOCKS, INT8_ROWS)
 DEFINE_TILES(tile_int8_int8, INT4_BLOCKS1, BLOCKS, INT8_ROWS)
 DEFINE_TILES(tile_int4_f32, BLOCKS1, BLOCKS, INT4_F32_ROWS)
 DEFINE_TILES(tile_f32_f32, BLOCKS1, BLOCKS, F32_ROWS)
-DEFINE_TILES(tile_bf16_f32, BLOCKS1, BLOCKS, F32_ROWS)
+DEFINE_TILES(tile_bf16_f32, BLOCKS1, BLOCKS, BF16_ROWS)
 DEFINE_TILES(tile_fp8_f32, BLOCKS1, BLOCKS, INT4_F32_ROWS)
 #ifdef HAVE_DOT_BF16
 DEFINE_TILES(tile_bf16_bf16, BLOCKS1, BLOCKS, F32_ROWS)

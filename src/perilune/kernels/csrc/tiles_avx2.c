@@ -131,4 +131,5 @@ V vi dot8_done(dot8 d, int32_t sum8) {
 #define INT8_ROWS 3
 #define INT4_F32_ROWS 3
 #define F32_ROWS 5
+#define BF16_ROWS 4 /* the halves of a word take the registers of the fifth */
 #include "tiles.inc.h"

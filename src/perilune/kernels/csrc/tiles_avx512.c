@@ -118,4 +118,5 @@ static void prepare_int8(const float *x, int64_t n_groups, plk_int8_group *out) 
 #define INT8_ROWS 6
 #define INT4_F32_ROWS 4
 #define F32_ROWS 12
+#define BF16_ROWS 12
 #include "tiles.inc.h"

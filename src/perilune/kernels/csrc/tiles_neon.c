@@ -141,4 +141,5 @@ V vi dot8_done(dot8 d, int32_t sum8) {
 #define INT8_ROWS 3
 #define INT4_F32_ROWS 3
 #define F32_ROWS 4
+#define BF16_ROWS 4
 #include "tiles.inc.h"

@@ -141,4 +141,5 @@ V vi dot8_done(dot8 d, int32_t sum8) {
 #define INT8_ROWS 2
 #define INT4_F32_ROWS 2
 #define F32_ROWS 2
+#define BF16_ROWS 2
 #include "tiles.inc.h"

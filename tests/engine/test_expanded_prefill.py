@@ -1,0 +1,187 @@
+"""Prompts that attend in the expanded form: against the reference, and in any other schedule."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+
+from perilune.config import StorageFormat
+from perilune.engine.batch import SequenceRows, build_step
+from perilune.engine.latent_cache import LatentCache
+from perilune.engine.load import EngineOptions, load_engine
+from perilune.engine.native_forward import EXPANDED_BLOCK, NativeForward
+from perilune.engine.sampling_params import SamplingParams
+from perilune.errors import UsageError
+from perilune.kernels import native
+from perilune.kernels.native import KernelError
+from tests.engine.native_models import (
+    BASE,
+    random_model,
+    random_prompts,
+    reference_logits,
+    run_alone,
+    run_schedule,
+)
+from tests.engine.test_native_forward import CONFIGS, kl_divergence
+
+pytestmark = pytest.mark.skipif(not native.available(), reason="the C library is not built")
+
+
+@pytest.fixture(autouse=True)
+def _leave_the_library_as_it_was() -> Iterator[None]:
+    isa, threads = native.isa(), native.threads()
+    yield
+    native.select_isa(isa)
+    native.set_threads(threads)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_exact_mode_agrees_with_the_reference(name: str, dtype: torch.dtype) -> None:
+    config = CONFIGS[name]
+    model = random_model(config, dtype=dtype)
+    (ids,) = random_prompts(config, [300])
+    expected = reference_logits(model, ids)
+    forward = NativeForward(model, exact=True, expanded_prefill=True)
+    got = run_alone(forward, config, ids, dtype=torch.float32, generated=20)
+    torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("storage", list(StorageFormat))
+@pytest.mark.parametrize("int8_dense", [False, True])
+def test_fast_modes_stay_as_close_as_in_the_absorbed_form(
+    storage: StorageFormat, int8_dense: bool
+) -> None:
+    model = random_model(BASE, storage=storage)
+    (ids,) = random_prompts(BASE, [256])
+    expected = reference_logits(model, ids)
+    forward = NativeForward(model, int8_dense=int8_dense, expanded_prefill=True)
+    got = run_alone(forward, BASE, ids, dtype=torch.bfloat16)
+    assert 0 < kl_divergence(expected, got) < (5e-3 if int8_dense else 1e-3)
+
+
+@pytest.mark.parametrize("isa", native.isas() if native.available() else [])
+@pytest.mark.parametrize("mode", ["default", "exact", "exact, bf16 cache", "int8_dense"])
+@pytest.mark.parametrize("name", ["base", "tied, odd widths", "wide heads"])
+def test_a_row_does_not_know_its_company(isa: str, mode: str, name: str) -> None:
+    """Bitwise: alone in one step, or in random chunks, batches and pages; on every set."""
+    config = CONFIGS[name]
+    native.select_isa(isa)
+    model = random_model(config, storage=StorageFormat.INT4)
+    forward = NativeForward(
+        model, exact="exact" in mode, int8_dense=mode == "int8_dense", expanded_prefill=True
+    )
+    dtype = torch.float32 if mode == "exact" else torch.bfloat16
+    prompts = random_prompts(config, [150, 30, 300])
+    alone = [run_alone(forward, config, ids, dtype=dtype, generated=9) for ids in prompts]
+    if mode == "exact":
+        torch.testing.assert_close(alone[2], reference_of(config, prompts[2]), atol=1e-4, rtol=0)
+    for seed in range(2):
+        together = run_schedule(
+            forward, config, prompts, dtype=dtype, seed=seed, most_rows=170, generated=9
+        )
+        for expected, got in zip(alone, together, strict=True):
+            assert torch.equal(got, expected)
+
+
+def reference_of(config: object, ids: list[int]) -> torch.Tensor:
+    return reference_logits(random_model(config, storage=StorageFormat.INT4), ids)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("threads", [1, 3, 7])
+def test_the_number_of_threads_changes_nothing(threads: int) -> None:
+    forward = NativeForward(random_model(BASE), expanded_prefill=True)
+    prompts = random_prompts(BASE, [900, 130, 20])
+    schedule = {"dtype": torch.bfloat16, "seed": 0, "most_rows": 700}
+    native.set_threads(2)
+    expected = run_schedule(forward, BASE, prompts, **schedule)  # type: ignore[arg-type]
+    native.set_threads(threads)
+    got = run_schedule(forward, BASE, prompts, **schedule)  # type: ignore[arg-type]
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_only_whole_blocks_of_the_prompt_are_expanded() -> None:
+    model = random_model(BASE, dtype=torch.float32)
+    absorbed = NativeForward(copy.deepcopy(model), exact=True)
+    expanded = NativeForward(model, exact=True, expanded_prefill=True)
+    (ids,) = random_prompts(BASE, [2 * EXPANDED_BLOCK])
+
+    def differs(generated: int) -> torch.Tensor:
+        one = run_alone(absorbed, BASE, ids, dtype=torch.float32)
+        other = run_alone(expanded, BASE, ids, dtype=torch.float32, generated=generated)
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+        return (one != other).any(-1)
+
+    assert differs(0)[EXPANDED_BLOCK:].any()
+    assert differs(1)[:EXPANDED_BLOCK].any()
+    assert not differs(EXPANDED_BLOCK + 1).any()  # the prompt is a row short of its first block
+
+
+def test_a_step_that_expands_needs_the_keys_of_the_layers() -> None:
+    forward = NativeForward(random_model(BASE))
+    forward._expanded = True
+    with pytest.raises(KernelError):
+        run_alone(forward, BASE, [1] * EXPANDED_BLOCK, dtype=torch.bfloat16)
+
+
+def test_weights_are_put_back() -> None:
+    model = random_model(BASE)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    NativeForward(model, expanded_prefill=True).restore()
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+
+
+def test_a_chunk_of_a_long_prompt_and_decoding_rows_share_a_step() -> None:
+    """More rows than a unit has, more than a block of absorbed rows, and mixed company."""
+    config = replace(BASE, num_hidden_layers=2, num_attention_heads=2)
+    forward = NativeForward(random_model(config), expanded_prefill=True)
+    (ids, other) = random_prompts(config, [1500, 70])
+    cache = LatentCache.for_model(config, 40)
+    whole = forward(build_step([SequenceRows(ids, 0, list(range(24)), 1500, 1500)]), cache)
+    short = run_alone(forward, config, other, dtype=torch.bfloat16)
+    pages, others = list(range(24)), [30, 31]
+    forward(build_step([SequenceRows(other[:69], 0, others, 0, 70)]), cache)
+    rows: list[torch.Tensor] = []
+    for start, end in ((0, 300), (300, 1350), (1350, 1500)):
+        step = build_step(
+            [
+                SequenceRows(other[69:], 69, others, 1, 70),
+                SequenceRows(ids[start:end], start, pages, end - start, 1500),
+            ]
+        )
+        answer = forward(step, cache)
+        assert torch.equal(answer[0], short[69])
+        rows.append(answer[1:])
+    assert torch.equal(torch.cat(rows), whole)
+
+
+def test_the_engine_answers_alike_in_both_forms_and_says_the_same_twice() -> None:
+    prompts = random_prompts(BASE, [400, 260, 100])
+    params = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
+    answers = {}
+    for expanded in (False, True):
+        options = EngineOptions(
+            exact=True, expanded_prefill=expanded, cache_tokens=2048, max_batch_tokens=96
+        )
+        engine = load_engine(random_model(BASE, dtype=torch.float32), options)
+        runs = []
+        for _ in range(2):  # the second finds the prompts in the cache
+            ids = [engine.add_request(prompt, params) for prompt in prompts]
+            tokens: dict[str, list[int]] = {each: [] for each in ids}
+            while engine.has_work:
+                for output in engine.step():
+                    tokens[output.request_id] += output.tokens
+            runs.append([tokens[each] for each in ids])
+        engine.close()
+        assert runs[0] == runs[1]
+        answers[expanded] = runs[0]
+    assert answers[False] == answers[True]
+
+
+def test_the_torch_forward_has_its_own_choice() -> None:
+    with pytest.raises(UsageError, match="expanded_prefill"):
+        load_engine(random_model(BASE), EngineOptions(native=False, expanded_prefill=True))
