@@ -108,7 +108,7 @@ class Perilune:
 
         native.set_threads(threads)
         model = int4_model()
-        self.forward = NativeForward(model, int8_dense=int8_dense)
+        self.forward = NativeForward(model, int8_dense=int8_dense, expanded_prefill=True)
         self.cache = LatentCache.for_model(CONFIG, 256)
 
     def _steps(self, n: int) -> float:
@@ -135,7 +135,7 @@ class Perilune:
 
         ids = prompt(tokens)
         start = time.perf_counter()
-        step = build_step([SequenceRows(ids, 0, list(range(-(-tokens // 64))), 1)])
+        step = build_step([SequenceRows(ids, 0, list(range(-(-tokens // 64))), 1, tokens)])
         self.forward(step, self.cache).argmax(-1).item()
         return time.perf_counter() - start
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,9 +16,9 @@ from perilune.engine.latent_cache import LatentCache
 from perilune.engine.load import EngineOptions, load_engine
 from perilune.engine.native_forward import EXPANDED_BLOCK, NativeForward
 from perilune.engine.sampling_params import SamplingParams
-from perilune.errors import UsageError
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
+from perilune.model.model import KimiK2Model
 from tests.engine.native_models import (
     BASE,
     random_model,
@@ -159,29 +160,35 @@ def test_a_chunk_of_a_long_prompt_and_decoding_rows_share_a_step() -> None:
     assert torch.equal(torch.cat(rows), whole)
 
 
-def test_the_engine_answers_alike_in_both_forms_and_says_the_same_twice() -> None:
-    prompts = random_prompts(BASE, [400, 260, 100])
+def answers(model: KimiK2Model, prompts: list[list[int]], **options: Any) -> list[list[int]]:
+    """The tokens of each prompt's answer, said twice: the second time the cache knows them."""
+    engine = load_engine(model, EngineOptions(cache_tokens=2048, **options))
     params = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
-    answers = {}
-    for expanded in (False, True):
-        options = EngineOptions(
-            exact=True, expanded_prefill=expanded, cache_tokens=2048, max_batch_tokens=96
-        )
-        engine = load_engine(random_model(BASE, dtype=torch.float32), options)
-        runs = []
-        for _ in range(2):  # the second finds the prompts in the cache
-            ids = [engine.add_request(prompt, params) for prompt in prompts]
-            tokens: dict[str, list[int]] = {each: [] for each in ids}
-            while engine.has_work:
-                for output in engine.step():
-                    tokens[output.request_id] += output.tokens
-            runs.append([tokens[each] for each in ids])
-        engine.close()
-        assert runs[0] == runs[1]
-        answers[expanded] = runs[0]
-    assert answers[False] == answers[True]
+    runs = []
+    for _ in range(2):
+        ids = [engine.add_request(prompt, params) for prompt in prompts]
+        tokens: dict[str, list[int]] = {each: [] for each in ids}
+        while engine.has_work:
+            for output in engine.step():
+                tokens[output.request_id] += output.tokens
+        runs.append([tokens[each] for each in ids])
+    expanded = getattr(engine.forward, "_expanded", None)
+    assert expanded is not (options.get("exact") or options.get("absorbed_prefill", False))
+    engine.close()
+    assert runs[0] == runs[1]
+    return runs[0]
 
 
-def test_the_torch_forward_has_its_own_choice() -> None:
-    with pytest.raises(UsageError, match="expanded_prefill"):
-        load_engine(random_model(BASE), EngineOptions(native=False, expanded_prefill=True))
+def test_chunks_company_and_cache_change_no_answer() -> None:
+    model = random_model(BASE)
+    prompts = random_prompts(BASE, [400, 260, 100])
+    alone = [answers(copy.deepcopy(model), [prompt])[0] for prompt in prompts]
+    assert answers(copy.deepcopy(model), prompts, max_batch_tokens=96) == alone
+    assert answers(copy.deepcopy(model), prompts, max_batch_tokens=700) == alone
+
+
+def test_on_request_and_in_exact_mode_prompts_are_absorbed() -> None:
+    model = random_model(BASE, dtype=torch.float32)
+    prompts = random_prompts(BASE, [300])
+    answers(copy.deepcopy(model), prompts, absorbed_prefill=True)
+    answers(model, prompts, exact=True)

@@ -41,9 +41,9 @@ class EngineOptions:
 
     exact: float32 activations and cache; logits within 1e-4 of the reference generator's.
     int8_dense: attention, shared experts and head in int8 (C kernels only; changes logits a bit).
-    expanded_prefill: rows of prompts attend in the expanded form (C kernels only): long prompts are
-        computed faster. A text still does not depend on what shares its batch, but it may differ by
-        rounding where its prefix was cached by another request.
+    absorbed_prefill: prompts attend as decoding rows do. Slower for long ones; but then a prefix
+        found in the cache has the very bits that computing it again would give, also where it was
+        an answer. Always so in exact mode; says nothing to torch.
     native: True: the C kernels or an error; False: torch; None: the C kernels where they can.
     cache_tokens: tokens that the latent cache holds; None: as many as are sensible.
     speculative_tokens: guessed behind one token; 0 turns speculation off.
@@ -52,7 +52,7 @@ class EngineOptions:
 
     exact: bool = False
     int8_dense: bool = False
-    expanded_prefill: bool = False
+    absorbed_prefill: bool = False
     native: bool | None = None
     cache_tokens: int | None = None
     max_context: int | None = None
@@ -189,14 +189,12 @@ def choose_forward(model: KimiK2Model, options: EngineOptions) -> Forward:
             model,
             exact=options.exact,
             int8_dense=options.int8_dense,
-            expanded_prefill=options.expanded_prefill,
+            expanded_prefill=not (options.exact or options.absorbed_prefill),
         )
     if options.native:
         raise UsageError(f"the C kernels cannot run this model: {cause}", remedy="native=None")
     if options.int8_dense:
         raise UsageError(f"int8_dense needs the C kernels: {cause}")
-    if options.expanded_prefill:
-        raise UsageError(f"expanded_prefill needs the C kernels: {cause}")
     return TorchForward(model.float() if options.exact else model)
 
 

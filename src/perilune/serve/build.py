@@ -21,8 +21,8 @@ def build_service(folder: Path, settings: Settings) -> Service:
     options: dict[str, Any] = {
         name: getattr(settings, name)
         for name in (
-            "exact", "int8_dense", "cache_tokens", "max_context", "max_batch_tokens",
-            "max_sequences", "speculative_tokens", "seed",
+            "exact", "int8_dense", "absorbed_prefill", "cache_tokens", "max_context",
+            "max_batch_tokens", "max_sequences", "speculative_tokens", "seed",
         )
     }  # fmt: skip
     options["max_batch_tokens"] = max(settings.max_batch_tokens, settings.max_sequences)

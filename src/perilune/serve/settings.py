@@ -84,6 +84,10 @@ class Settings:
     )
     exact: bool = field(default=False, metadata=_option("float32 activations and cache."))
     int8_dense: bool = field(default=False, metadata=_option("Attention and head in int8."))
+    absorbed_prefill: bool = field(
+        default=False,
+        metadata=_option("Same bits whatever the cache holds; long prompts take longer."),
+    )
     seed: int | None = field(
         default=None,
         metadata=_option("Seed for requests that bring none.", least=0, most=2**63 - 1),
