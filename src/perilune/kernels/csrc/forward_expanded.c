@@ -77,20 +77,6 @@ int64_t plk_expanded_workspace(const plk_network *net) {
   return used;
 }
 
-/* y = W latents for `n` tokens. */
-static void raise(const plk_run *r, const work *w, const plk_matrix *up, const float *latents,
-                  int n, float *y, int y_stride) {
-  const int latent = r->net->kv_rank + r->net->rope_dim, form = plk_run_form(r, up);
-  const void *prepared = latents;
-  int64_t stride = latent * (int64_t)sizeof *latents;
-  if (form != PLK_X_F32) {
-    prepared = w->prepared;
-    stride = plk_prepared_bytes(form, r->net->kv_rank);
-    plk_prepare_part(form, latents, latent, n, r->net->kv_rank, w->prepared, 0, 1);
-  }
-  plk_linear_part(up, form, prepared, stride, n, y, y_stride, 0, 1);
-}
-
 /* [TOKENS][words] of 32 bits -> the layout of weights: 16 tokens a block, word by word. */
 static void pack_keys(const uint32_t *rows, int words, uint32_t *out) {
   for (int token = 0; token < TOKENS; token++) {
@@ -131,11 +117,19 @@ static void expand(const plk_run *r, const work *w, const plk_layer *layer, int 
       plk_run_of_head(&layer->key_out, layer->key_out_stride, layer->key_out_scale_stride, head);
   const plk_matrix value = plk_run_of_head(&layer->value_up, layer->value_up_stride,
                                            layer->value_up_scale_stride, head);
-  raise(r, w, &key, latents, n, w->keys, kw);
+  const int form = plk_run_form(r, &key); /* the values' too: both are parts of one matrix */
+  const void *prepared = latents;
+  int64_t stride = latent * (int64_t)sizeof *latents;
+  if (form != PLK_X_F32) {
+    prepared = w->prepared;
+    stride = plk_prepared_bytes(form, net->kv_rank);
+    plk_prepare_part(form, latents, latent, n, net->kv_rank, w->prepared, 0, 1);
+  }
+  plk_linear_part(&key, form, prepared, stride, n, w->keys, kw, 0, 1);
   for (int i = 0; i < n; i++)
     memcpy(w->keys + (int64_t)i * kw + net->nope_dim, latents + (int64_t)i * latent + net->kv_rank,
            (size_t)net->rope_dim * sizeof(float));
-  raise(r, w, &value, latents, n, w->values, vw);
+  plk_linear_part(&value, form, prepared, stride, n, w->values, vw, 0, 1);
   memset(w->values + (int64_t)n * vw, 0, (size_t)(TOKENS - n) * (size_t)vw * sizeof(float));
   if (w->format == PLK_F32) {
     pack_keys((const uint32_t *)w->keys, kw, w->key_matrix);

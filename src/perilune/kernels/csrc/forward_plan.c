@@ -25,7 +25,8 @@ static int bad_layer(const plk_network *net, const plk_layer *l) {
       bad_matrix(&l->o, hidden, (int64_t)net->n_heads * net->value_dim) ||
       bad_matrix(&l->key_up, net->kv_rank, net->nope_dim) ||
       bad_matrix(&l->value_up, net->value_dim, net->kv_rank) ||
-      (l->key_out.weight && bad_matrix(&l->key_out, net->nope_dim, net->kv_rank)))
+      (l->key_out.weight && (bad_matrix(&l->key_out, net->nope_dim, net->kv_rank) ||
+                             l->key_out.format != l->value_up.format)))
     return 1;
   const int64_t inside = l->gate.out_features;
   if (inside && (bad_matrix(&l->gate, inside, hidden) || bad_matrix(&l->up, inside, hidden) ||

@@ -125,6 +125,53 @@ V vi dot8_done(dot8 d, int32_t sum8) {
 #define KERNELS plk_kernels_avx2
 #endif
 
+#define HAVE_PREPARE_INT8
+V int32_t largest8(__m256i v) {
+  __m128i m = _mm_max_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+  return _mm_cvtsi128_si32(_mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1)));
+}
+V int32_t sum8(__m256i v) {
+  __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+  s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+static void prepare_int8(const float *x, int64_t n_groups, plk_int8_group *out) {
+  const __m256i size = _mm256_set1_epi32(0x7fffffff);
+  /* Packing leaves, in each half, values 0 to 3 of all four vectors, and 4 to 7: eight bytes of a
+   * vector are brought together, and its even values before its odd ones. */
+  const __m256i together = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
+  const __m256i order = _mm256_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15, 0, 2,
+                                         4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+  for (int64_t g = 0; g < n_groups; g++, x += PLK_GROUP, out++) {
+    __m256 v[4];
+    __m256i q[4], most = _mm256_setzero_si256();
+    for (int i = 0; i < 4; i++) {
+      v[i] = _mm256_loadu_ps(x + 8 * i);
+      most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(v[i]), size));
+    }
+    const uint32_t largest = (uint32_t)largest8(most); /* as integers: NaN is the largest */
+    float absmax, inverse = 0;
+    memcpy(&absmax, &largest, 4);
+    if (largest >= 0x7f800000)
+      absmax = NAN;
+    else if (absmax < PLK_INT8_TINY)
+      absmax = 0;
+    else
+      inverse = 127.0f / absmax;
+    const __m256 factor = _mm256_set1_ps(inverse);
+    for (int i = 0; i < 4; i++) /* infinity times zero would be a number */
+      q[i] = inverse > 0 ? _mm256_cvtps_epi32(_mm256_mul_ps(v[i], factor)) : _mm256_setzero_si256();
+    const __m256i bytes = _mm256_packs_epi16(_mm256_packs_epi32(q[0], q[1]),
+                                             _mm256_packs_epi32(q[2], q[3]));
+    _mm256_storeu_si256((__m256i *)out->q,
+                        _mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(bytes, together), order));
+    out->scale = absmax / 127.0f;
+    out->sum8 = 8 * sum8(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]),
+                                          _mm256_add_epi32(q[2], q[3])));
+  }
+}
+
 #define INT4_BLOCKS1 1
 #define BLOCKS1 2
 #define BLOCKS 1
