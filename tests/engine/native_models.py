@@ -105,12 +105,12 @@ def run_schedule(
     dtype: torch.dtype,
     seed: int,
     most_rows: int = 40,
-    generated: int = 0,
+    absorbed: int = 0,
 ) -> list[Tensor]:
     """Feed all prompts in random chunks, random company and random pages; all logits of each.
 
-    The pages hold NaN before: who reads what was not written, shows it. `generated`: of each, so
-    many of the last tokens count as generated.
+    The pages hold NaN before: who reads what was not written, shows it. `absorbed`: of each, so
+    many of the last tokens are never to be expanded.
     """
     draw = random.Random(seed)
     needed = [pages_for(len(ids)) for ids in prompts]
@@ -136,7 +136,7 @@ def run_schedule(
                     sequences[i].done,
                     sequences[i].pages,
                     n,
-                    len(sequences[i].ids) - generated,
+                    len(sequences[i].ids) - absorbed,
                 )
                 for i, n in zip(chosen, counts, strict=True)
             ]
@@ -154,12 +154,12 @@ def run_alone(
     ids: Sequence[int],
     *,
     dtype: torch.dtype,
-    generated: int = 0,
+    absorbed: int = 0,
 ) -> Tensor:
     """All logits of one prompt in a single step."""
     pages = list(range(pages_for(len(ids))))
     cache = LatentCache.for_model(config, len(pages), dtype=dtype)
-    rows = SequenceRows(ids, 0, pages, len(ids), len(ids) - generated)
+    rows = SequenceRows(ids, 0, pages, len(ids), len(ids) - absorbed)
     return forward(build_step([rows]), cache)
 
 

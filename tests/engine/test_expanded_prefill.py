@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from perilune.config import StorageFormat
-from perilune.engine.batch import SequenceRows, build_step
+from perilune.engine.batch import SequenceRows, StepInput, build_step
 from perilune.engine.latent_cache import LatentCache
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.native_forward import EXPANDED_BLOCK, NativeForward
+from perilune.engine.native_forward import NativeForward
 from perilune.engine.sampling_params import SamplingParams
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
@@ -48,7 +48,7 @@ def test_exact_mode_agrees_with_the_reference(name: str, dtype: torch.dtype) -> 
     (ids,) = random_prompts(config, [300])
     expected = reference_logits(model, ids)
     forward = NativeForward(model, exact=True, expanded_prefill=True)
-    got = run_alone(forward, config, ids, dtype=torch.float32, generated=20)
+    got = run_alone(forward, config, ids, dtype=torch.float32, absorbed=20)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
@@ -78,12 +78,12 @@ def test_a_row_does_not_know_its_company(isa: str, mode: str, name: str) -> None
     )
     dtype = torch.float32 if mode == "exact" else torch.bfloat16
     prompts = random_prompts(config, [150, 30, 300])
-    alone = [run_alone(forward, config, ids, dtype=dtype, generated=9) for ids in prompts]
+    alone = [run_alone(forward, config, ids, dtype=dtype, absorbed=9) for ids in prompts]
     if mode == "exact":
         torch.testing.assert_close(alone[2], reference_of(config, prompts[2]), atol=1e-4, rtol=0)
     for seed in range(2):
         together = run_schedule(
-            forward, config, prompts, dtype=dtype, seed=seed, most_rows=170, generated=9
+            forward, config, prompts, dtype=dtype, seed=seed, most_rows=170, absorbed=9
         )
         for expected, got in zip(alone, together, strict=True):
             assert torch.equal(got, expected)
@@ -105,28 +105,24 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
-def test_only_whole_blocks_of_the_prompt_are_expanded() -> None:
+def test_rows_from_the_border_on_are_absorbed() -> None:
     model = random_model(BASE, dtype=torch.float32)
     absorbed = NativeForward(copy.deepcopy(model), exact=True)
     expanded = NativeForward(model, exact=True, expanded_prefill=True)
-    (ids,) = random_prompts(BASE, [2 * EXPANDED_BLOCK])
-
-    def differs(generated: int) -> torch.Tensor:
-        one = run_alone(absorbed, BASE, ids, dtype=torch.float32)
-        other = run_alone(expanded, BASE, ids, dtype=torch.float32, generated=generated)
-        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
-        return (one != other).any(-1)
-
-    assert differs(0)[EXPANDED_BLOCK:].any()
-    assert differs(1)[:EXPANDED_BLOCK].any()
-    assert not differs(EXPANDED_BLOCK + 1).any()  # the prompt is a row short of its first block
+    (ids,) = random_prompts(BASE, [200])
+    one = run_alone(absorbed, BASE, ids, dtype=torch.float32)
+    other = run_alone(expanded, BASE, ids, dtype=torch.float32, absorbed=100)
+    torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+    assert (one != other)[:100].any()
+    none = run_alone(expanded, BASE, ids, dtype=torch.float32, absorbed=200)
+    assert torch.equal(one, none)
 
 
 def test_a_step_that_expands_needs_the_keys_of_the_layers() -> None:
     forward = NativeForward(random_model(BASE))
     forward._expanded = True
     with pytest.raises(KernelError):
-        run_alone(forward, BASE, [1] * EXPANDED_BLOCK, dtype=torch.bfloat16)
+        run_alone(forward, BASE, [1] * 128, dtype=torch.bfloat16)
 
 
 def test_weights_are_put_back() -> None:
@@ -161,34 +157,93 @@ def test_a_chunk_of_a_long_prompt_and_decoding_rows_share_a_step() -> None:
 
 
 def answers(model: KimiK2Model, prompts: list[list[int]], **options: Any) -> list[list[int]]:
-    """The tokens of each prompt's answer, said twice: the second time the cache knows them."""
+    """The tokens of each prompt's answer."""
     engine = load_engine(model, EngineOptions(cache_tokens=2048, **options))
     params = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
-    runs = []
-    for _ in range(2):
-        ids = [engine.add_request(prompt, params) for prompt in prompts]
-        tokens: dict[str, list[int]] = {each: [] for each in ids}
-        while engine.has_work:
-            for output in engine.step():
-                tokens[output.request_id] += output.tokens
-        runs.append([tokens[each] for each in ids])
-    expanded = getattr(engine.forward, "_expanded", None)
-    assert expanded is not (options.get("exact") or options.get("absorbed_prefill", False))
+    ids = [engine.add_request(prompt, params) for prompt in prompts]
+    tokens: dict[str, list[int]] = {each: [] for each in ids}
+    while engine.has_work:
+        for output in engine.step():
+            tokens[output.request_id] += output.tokens
     engine.close()
-    assert runs[0] == runs[1]
-    return runs[0]
+    return [tokens[each] for each in ids]
 
 
-def test_chunks_company_and_cache_change_no_answer() -> None:
+def spy_on_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
+    """Of each sequence in each step that has rows to expand: its first position and the border."""
+    seen: list[tuple[int, int]] = []
+    plain = NativeForward.__call__
+
+    def spy(self: NativeForward, step: StepInput, cache: LatentCache) -> torch.Tensor:
+        first = step.positions[step.query_starts[:-1].long()].tolist()
+        if self._expanded:
+            pairs = zip(first, step.expanded_until.tolist(), strict=True)
+            seen.extend((at, until) for at, until in pairs if at < until)
+        return plain(self, step, cache)
+
+    monkeypatch.setattr(NativeForward, "__call__", spy)
+    return seen
+
+
+def test_chunks_and_company_change_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = spy_on_rows(monkeypatch)
     model = random_model(BASE)
-    prompts = random_prompts(BASE, [400, 260, 100])
-    alone = [answers(copy.deepcopy(model), [prompt])[0] for prompt in prompts]
-    assert answers(copy.deepcopy(model), prompts, max_batch_tokens=96) == alone
-    assert answers(copy.deepcopy(model), prompts, max_batch_tokens=700) == alone
+    prompts = random_prompts(BASE, [400, 270, 100])
+    options = {"expanded_prefill": 256}
+    alone = [answers(copy.deepcopy(model), [prompt], **options)[0] for prompt in prompts]
+    assert seen == [(0, 384), (0, 256)]  # whole blocks, and no short prompt
+    assert answers(copy.deepcopy(model), prompts, max_batch_tokens=96, **options) == alone
+    assert answers(copy.deepcopy(model), prompts, max_batch_tokens=700, **options) == alone
 
 
-def test_on_request_and_in_exact_mode_prompts_are_absorbed() -> None:
-    model = random_model(BASE, dtype=torch.float32)
-    prompts = random_prompts(BASE, [300])
-    answers(copy.deepcopy(model), prompts, absorbed_prefill=True)
-    answers(model, prompts, exact=True)
+def test_what_is_cached_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = spy_on_rows(monkeypatch)
+    (ids,) = random_prompts(BASE, [700])
+    options = EngineOptions(cache_tokens=2048, expanded_prefill=256)
+    engine = load_engine(random_model(BASE), options)
+    params = SamplingParams(max_tokens=1, temperature=0, ignore_eos=True)
+    for length in (320, 500, 700, 701):
+        engine.add_request([*ids, 5][:length], params)
+        while engine.has_work:
+            engine.step()
+    engine.close()
+    # 320: two blocks; 500 has 180 new tokens: none; 700 has 200: none
+    assert seen == [(0, 256)]
+    assert engine.scheduler.config.expanded_prefill == 256
+
+
+@pytest.mark.parametrize("options", [{"exact": True}, {"expanded_prefill": 0}])
+def test_never_in_exact_mode_nor_when_told_so(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = spy_on_rows(monkeypatch)
+    prompts = random_prompts(BASE, [700])
+    answers(random_model(BASE, dtype=torch.float32), prompts, **options)
+    assert not seen
+
+
+def test_a_preempted_prompt_keeps_its_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few pages: the second is preempted and computed again, with its own first tokens cached."""
+    model = random_model(BASE)
+    prompts = random_prompts(BASE, [300, 280])
+    options = {"expanded_prefill": 256}
+    alone = [answers(copy.deepcopy(model), [prompt], **options)[0] for prompt in prompts]
+    engine = load_engine(model, EngineOptions(cache_tokens=640, **options))
+    params = SamplingParams(max_tokens=6, temperature=0, ignore_eos=True)
+    tokens: dict[str, list[int]] = {
+        engine.add_request(prompts[1], params, priority=1): [],
+    }
+    low = next(iter(tokens))
+    tokens[low] += engine.step()[0].tokens
+    high = engine.add_request([*prompts[0]], params, priority=0)
+    tokens[high] = []
+    sequence = next(s for s in engine.scheduler.running if s.request.request_id == low)
+    engine.scheduler._preempt(sequence)
+    engine.clear_prefix_cache()
+    while engine.has_work:
+        for output in engine.step():
+            tokens[output.request_id] += output.tokens
+    engine.close()
+    assert sequence.request.metrics.preemptions
+    assert tokens[high] == alone[0]
+    assert tokens[low] == alone[1]

@@ -34,7 +34,7 @@ class StepInput:
     page_tables: Tensor  # [S, P] page ids of each sequence, padded with -1
     context_lengths: Tensor  # [S] tokens in the cache after this step, its own rows included
     logits_rows: Tensor  # [R] rows of T whose logits are wanted
-    prompt_lengths: Tensor  # [S] positions below this are of the prompt, not generated
+    expanded_until: Tensor  # [S] rows at positions below this may attend in the expanded form
 
     @property
     def num_rows(self) -> int:
@@ -59,7 +59,7 @@ class SequenceRows:
     start: int
     pages: Sequence[int]
     wanted: int  # logits are wanted for the last `wanted` rows
-    prompt_length: int = 0  # tokens of the sequence that were not generated
+    expanded_until: int = 0
 
 
 def build_step(sequences: Sequence[SequenceRows]) -> StepInput:
@@ -92,7 +92,7 @@ def build_step(sequences: Sequence[SequenceRows]) -> StepInput:
         page_tables=tensor(tables).reshape(len(sequences), width),
         context_lengths=tensor(lengths),
         logits_rows=tensor(wanted),
-        prompt_lengths=tensor([rows.prompt_length for rows in sequences]),
+        expanded_until=tensor([rows.expanded_until for rows in sequences]),
     )
 
 
@@ -129,8 +129,8 @@ class ScheduledRows:
 
     def rows(self) -> SequenceRows:
         tokens = self.sequence.tokens[self.start : self.start + self.count] + self.drafts
-        prompt = len(self.sequence.request.prompt)
-        return SequenceRows(tokens, self.start, self.sequence.pages, self.num_wanted, prompt)
+        until = self.sequence.expanded_until or 0
+        return SequenceRows(tokens, self.start, self.sequence.pages, self.num_wanted, until)
 
 
 @dataclass(eq=False, slots=True)

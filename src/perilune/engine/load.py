@@ -41,9 +41,9 @@ class EngineOptions:
 
     exact: float32 activations and cache; logits within 1e-4 of the reference generator's.
     int8_dense: attention, shared experts and head in int8 (C kernels only; changes logits a bit).
-    absorbed_prefill: prompts attend as decoding rows do. Slower for long ones; but then a prefix
-        found in the cache has the very bits that computing it again would give, also where it was
-        an answer. Always so in exact mode; says nothing to torch.
+    expanded_prefill: from so many tokens on that are not cached, a prompt attends in the expanded
+        form, which is faster and rounds differently (C kernels; never in exact mode). 0: never;
+        then the same text comes out to the bit whatever the cache held.
     native: True: the C kernels or an error; False: torch; None: the C kernels where they can.
     cache_tokens: tokens that the latent cache holds; None: as many as are sensible.
     speculative_tokens: guessed behind one token; 0 turns speculation off.
@@ -52,7 +52,7 @@ class EngineOptions:
 
     exact: bool = False
     int8_dense: bool = False
-    absorbed_prefill: bool = False
+    expanded_prefill: int = 2048
     native: bool | None = None
     cache_tokens: int | None = None
     max_context: int | None = None
@@ -171,7 +171,10 @@ def load_engine(
             identity=identity,
             stop_ids=stop_ids,
             scheduler=SchedulerConfig(
-                options.max_batch_tokens, options.max_sequences, options.speculative_tokens
+                options.max_batch_tokens,
+                options.max_sequences,
+                options.speculative_tokens,
+                options.expanded_prefill,
             ),
             seed=options.seed,
         ),
@@ -189,7 +192,7 @@ def choose_forward(model: KimiK2Model, options: EngineOptions) -> Forward:
             model,
             exact=options.exact,
             int8_dense=options.int8_dense,
-            expanded_prefill=not (options.exact or options.absorbed_prefill),
+            expanded_prefill=bool(options.expanded_prefill) and not options.exact,
         )
     if options.native:
         raise UsageError(f"the C kernels cannot run this model: {cause}", remedy="native=None")

@@ -32,9 +32,6 @@ from perilune.model.model import KimiK2Model
 from perilune.model.moe import MixtureOfExperts
 from perilune.model.rotary import inverse_frequencies
 
-EXPANDED_BLOCK = 128
-"""Rows of a prompt that are expanded together: fewer would not pay for expanding their context."""
-
 
 class NativeForward:
     """Takes a model over: its weights are rearranged in place, its modules compute nonsense then.
@@ -44,11 +41,9 @@ class NativeForward:
     `int8_dense`: quantise attention, dense and shared feed-forward and head to int8 at load; a
     decode step then reads about half of their bytes. Not together with `exact`.
 
-    `expanded_prefill`: the rows of a prompt, as far as they fill blocks of 128 positions, attend in
-    the expanded form, at a third of the products; all other rows in the absorbed form. Which form a
-    row has depends on its place and the length of its prompt alone, so all of the above holds; but
-    a latent in the cache may have come of either form, in another request with that prefix, and the
-    two round differently.
+    `expanded_prefill`: rows below the step's `expanded_until` attend in the expanded form, at a
+    third of the products, all others in the absorbed form; the two round differently. Without it
+    all are absorbed.
 
     `last_profile` describes the last step when `profile` is set.
     """
@@ -99,7 +94,7 @@ class NativeForward:
             context_lengths=step.context_lengths,
             logits_rows=step.logits_rows,
             cache=cache.storage,
-            expanded_until=_whole_blocks(step.prompt_lengths) if self._expanded else None,
+            expanded_until=step.expanded_until if self._expanded else None,
             profile=self.profile,
             most_threads=self._choice.threads(rows),
         )
@@ -110,10 +105,6 @@ class NativeForward:
         """Close, and put the model's weights back. Raises UsageError after `int8_dense`."""
         self._layout.restore()
         self._native.close()
-
-
-def _whole_blocks(prompt_lengths_S: Tensor) -> Tensor:
-    return prompt_lengths_S // EXPANDED_BLOCK * EXPANDED_BLOCK
 
 
 def _odd_sizes(config: ModelConfig) -> str | None:

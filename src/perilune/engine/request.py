@@ -144,6 +144,8 @@ class SequenceState:
     pages: list[int] = field(default_factory=list)
     page_keys: list[bytes] = field(default_factory=list)  # root's key, then one a full page
     num_named: int = 0  # leading pages known to the prefix cache
+    # Positions below this attend in the expanded form; None until it is first admitted.
+    expanded_until: int | None = None
     output_counts: dict[int, int] = field(default_factory=dict)  # for penalties
     guide: Guide | None = None
     speculator: NgramSpeculator | None = None

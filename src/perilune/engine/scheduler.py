@@ -24,6 +24,8 @@ MAX_SCORED_ROWS = 64  # of a prompt whose logits are all wanted: they are large
 # Shared by a page that would have to be copied. Fewer gain little, and the markers with which every
 # prompt begins should keep no page young.
 MIN_COPIED_TOKENS = 4
+# Rows of a prompt that are expanded together: a rest of fewer would not pay for its context.
+EXPANDED_BLOCK = 128
 
 Propose = Callable[[SequenceState, int], list[int]]  # (sequence, at most) -> guessed tokens
 
@@ -35,6 +37,7 @@ class SchedulerConfig:
     max_batch_tokens: int = 512
     max_sequences: int = 64  # running at once
     max_draft_tokens: int = 6  # guessed behind one token; 0 turns speculation off
+    expanded_prefill: int = 0  # tokens of a prompt, not cached, from which it is expanded; 0: never
 
     def __post_init__(self) -> None:
         if self.max_sequences < 1 or self.max_draft_tokens < 0:
@@ -76,6 +79,7 @@ class Scheduler:
         copy.pages = list(sequence.pages)
         copy.page_keys = list(sequence.page_keys)
         copy.num_named = sequence.num_named
+        copy.expanded_until = sequence.expanded_until
         for page in copy.pages:
             self.pages.share(page)
         copy.state = State.RUNNING
@@ -263,10 +267,24 @@ class Scheduler:
         sequence.state = State.RUNNING
         if sequence.scores_prompt:
             sequence.request.prompt_logprobs.clear()  # of a start before a preemption
+        if sequence.expanded_until is None:
+            sequence.expanded_until = self._expanded_until(sequence)
         insort(self.running, sequence, key=_order)
         if not sequence.num_output and not sequence.request.metrics.preemptions:
             sequence.request.metrics.cached_tokens = sequence.num_computed
         return True
+
+    def _expanded_until(self, sequence: SequenceState) -> int:
+        """How far a prompt that now begins to be computed attends in the expanded form.
+
+        Whole blocks of what is not cached, where that is long. Decided once, so that neither chunks
+        nor a preemption can change it.
+        """
+        new = sequence.num_prompt - sequence.num_computed
+        least = self.config.expanded_prefill
+        if not least or new < least or sequence.scores_prompt:
+            return 0
+        return sequence.num_computed + new // EXPANDED_BLOCK * EXPANDED_BLOCK
 
     def _has_room(self, sequence: SequenceState, missing: int) -> bool:
         """A place for its n answers; pages for it, for prompts under way, and to grow."""

@@ -21,7 +21,7 @@ def build_service(folder: Path, settings: Settings) -> Service:
     options: dict[str, Any] = {
         name: getattr(settings, name)
         for name in (
-            "exact", "int8_dense", "absorbed_prefill", "cache_tokens", "max_context",
+            "exact", "int8_dense", "expanded_prefill", "cache_tokens", "max_context",
             "max_batch_tokens", "max_sequences", "speculative_tokens", "seed",
         )
     }  # fmt: skip

@@ -84,9 +84,13 @@ class Settings:
     )
     exact: bool = field(default=False, metadata=_option("float32 activations and cache."))
     int8_dense: bool = field(default=False, metadata=_option("Attention and head in int8."))
-    absorbed_prefill: bool = field(
-        default=False,
-        metadata=_option("Same bits whatever the cache holds; long prompts take longer."),
+    expanded_prefill: int = field(
+        default=2048,
+        metadata=_option(
+            "New tokens from which a prompt attends in the expanded form; 0: never.",
+            least=0,
+            most=2**31 - 1,
+        ),
     )
     seed: int | None = field(
         default=None,
