@@ -1,4 +1,4 @@
-"""Many tensors of many files at the rate of the disk: the reads of `load_model`.
+"""Many tensors of many files at the rate of the disk: how `load_model` reads.
 
 Files are read in blocks, whatever tensors a block holds, several at a time. What is not in the
 page cache is read past it into a few small buffers, used again and again, and copied from there to
@@ -12,10 +12,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -134,7 +133,9 @@ class _BulkRead:
         try:
             with ThreadPoolExecutor(max(1, self._readers)) as pool:
                 try:
-                    wait([pool.submit(self._work) for _ in range(self._readers)])
+                    workers = [pool.submit(self._work) for _ in range(self._readers)]
+                    for worker in workers:
+                        worker.result()
                 finally:  # an interrupt, too, waits for no more than the blocks under way
                     self._stopped = True
         finally:
@@ -164,7 +165,7 @@ class _BulkRead:
                 start = time.monotonic()
                 data = shard.read_direct(block.begin, block.end, staging)
                 self._clock(len(data), time.monotonic() - start)
-                got = len(data)
+                _expect(self._targets, block, len(data))
                 turn = self._copying.acquire(timeout=COPY_TURN)
                 try:
                     self._place(block, data)
@@ -172,10 +173,11 @@ class _BulkRead:
                     if turn:
                         self._copying.release()
             elif all(self._as_stored(piece) for piece in block.pieces):
-                got = shard.read_into(block.begin, [self._memory(p) for p in block.pieces])
+                views = [self._memory(piece) for piece in block.pieces]
+                _expect(self._targets, block, shard.read_into(block.begin, views))
             else:
                 data = shard.read_staged(block.begin, block.end, staging)
-                got = len(data)
+                _expect(self._targets, block, len(data))
                 self._place(block, data)
         except OSError as error:
             raise CorruptFileError(
@@ -184,10 +186,8 @@ class _BulkRead:
                 tensor=first.name,
                 remedy="Check the disk, then download the file again",
             ) from None
-        if got < block.end - block.begin:
-            self._fail_short(block, block.begin + got)
         if self._count is not None:
-            self._count(got)
+            self._count(block.end - block.begin)
         self._finish(block)
 
     def _shard(self, file: Path) -> Shard:
@@ -219,8 +219,6 @@ class _BulkRead:
         at = 0
         for piece in block.pieces:
             part = np.frombuffer(data[at : at + piece.end - piece.begin], np.uint8)
-            if len(part) < piece.end - piece.begin:
-                return  # the caller sees it by the length
             at += len(part)
             if self._as_stored(piece):
                 np.copyto(np.frombuffer(self._memory(piece), np.uint8), part)  # without the GIL
@@ -242,13 +240,13 @@ class _BulkRead:
             for index in full:
                 self._check(*self._targets[index])
 
-    def _fail_short(self, block: Block, end: int) -> NoReturn:
-        """The file ends at `end`: name the tensor that is cut."""
-        stored = next(
-            stored
-            for stored, _ in (self._targets[piece.index] for piece in block.pieces)
-            if stored.start + stored.nbytes > end
-        )
+
+def _expect(targets: Sequence[Target], block: Block, got: int) -> None:
+    """Raise CorruptFileError where only `got` bytes of a block were there; name the cut tensor."""
+    end = block.begin + got
+    if end < block.end:
+        behind = (targets[piece.index][0] for piece in block.pieces)
+        stored = next(stored for stored in behind if stored.start + stored.nbytes > end)
         raise CorruptFileError(
             f"the file ends {stored.start + stored.nbytes - end} bytes early; "
             "it was cut while in use",
