@@ -52,7 +52,7 @@ from perilune.weights.load import load_model
 
 STREAM_BYTES = 512 << 20
 DIRECT_BLOCK = 4 << 20
-DIRECT_BYTES = 1 << 30
+DIRECT_BYTES = 4 << 30  # less would measure the burst that a cloud's disk allows
 DIRECT_THREADS = 4
 TOUCH_BLOCK = 32 << 20
 CONTEXT = 256
