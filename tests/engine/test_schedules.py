@@ -151,4 +151,4 @@ def test_random_schedules() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(4))
 def test_ten_thousand_random_schedules(block: int) -> None:
-    run_schedules(range(800 + block * 2_300, 3_100 + block * 2_300))
+    run_schedules(range(400 + block * 2_400, 2_800 + block * 2_400))
