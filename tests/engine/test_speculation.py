@@ -7,7 +7,7 @@ import random
 import pytest
 
 from perilune.engine.sampling_params import SamplingParams
-from perilune.engine.speculation import NgramSpeculator, RowCost, SpeculationConfig
+from perilune.engine.speculation import NgramSpeculator, RowCost, Survival
 
 from .fakes import answers, fake_engine, run
 
@@ -27,45 +27,73 @@ def test_proposals_are_those_of_the_definition() -> None:
     rng = random.Random(2)
     for _ in range(200):
         tokens = [rng.choice([1, 2, 3, 256, 2**24]) for _ in range(rng.randint(1, 12))]
-        speculator = NgramSpeculator(SpeculationConfig())
+        speculator = NgramSpeculator(Survival())
         for _ in range(40):
-            assert speculator.propose(tokens, 5) == lookup(tokens, 5)
+            assert speculator.propose(tokens, 5, 0.0) == lookup(tokens, 5)
             tokens.append(rng.choice([1, 2, 3, 256, 2**24]))
 
 
-def test_it_stops_where_it_does_not_pay_and_tries_again() -> None:
-    config = SpeculationConfig(trial=8, pause=10)
-    speculator = NgramSpeculator(config)
+def test_it_stops_where_it_does_not_pay_and_tries_now_and_then() -> None:
+    speculator = NgramSpeculator(Survival())
     tokens = [1, 2, 3] * 10
-    proposals = []
-    for _ in range(120):
-        proposal = speculator.propose(tokens, 4)
-        proposals.append(len(proposal))
-        tokens.append(proposal[0] if proposal else 1)
-        if proposal:
-            speculator.observe(tokens, len(proposal), 0, 0.3)
-    assert proposals[0] == 4
-    pauses = [len(run) for run in "".join("x" if n else " " for n in proposals).split("x") if run]
-    assert pauses[:3] == [10, 20, 40]  # twice as long each time
-    assert sum(n > 0 for n in proposals) < 40
+    lengths = []
+    for _ in range(400):
+        lengths.append(len(speculator.propose(tokens, 4, 0.3)))
+        if lengths[-1]:
+            speculator.observe(lengths[-1], 0)
+    assert lengths[0] == 4
+    assert max(lengths[40:]) == 1
+    assert sum(lengths[40:]) == pytest.approx(360 / Survival.PROBE, abs=1)
+
+
+def test_it_begins_again_where_it_pays_again() -> None:
+    survival = Survival()
+    kind = survival.kind(2)
+    for _ in range(100):
+        survival.observe(kind, 1, 0)
+    assert survival.length(kind, 6, 0.3) == 0
+    asked = 0
+    while (n := survival.length(kind, 6, 0.3)) < 2:
+        survival.observe(kind, n, n)
+        asked += 1
+        assert asked < 60 * Survival.PROBE
 
 
 def test_it_goes_on_where_it_pays() -> None:
-    speculator = NgramSpeculator(SpeculationConfig(trial=8))
+    speculator = NgramSpeculator(Survival())
     tokens = [1, 2, 3] * 10
     for _ in range(50):
-        proposal = speculator.propose(tokens, 6)
+        proposal = speculator.propose(tokens, 6, 0.3)
         assert len(proposal) == 6
         tokens += proposal
-        speculator.observe(tokens, 6, 6, 0.3)
+        speculator.observe(6, 6)
 
 
-def test_proposals_get_shorter_where_few_come_true() -> None:
-    speculator = NgramSpeculator(SpeculationConfig(trial=8))
-    tokens = [1, 2, 3] * 10
-    for _ in range(20):
-        speculator.observe(tokens, 6, 2, 0.0)
-    assert len(speculator.propose(tokens, 6)) in (1, 2, 3)
+def test_proposals_are_as_long_as_they_come_true() -> None:
+    survival = Survival()
+    for _ in range(200):
+        survival.observe(0, 6, 2)
+    assert survival.length(0, 6, 0.3) == 2
+    assert survival.length(0, 6, 0.0) == 6
+    # What is true of half of them pays at a quarter of a step a row, and not at three quarters.
+    for index in range(600):
+        survival.observe(1, 2, 2 * (index % 2))
+    assert survival.length(1, 2, 0.25) == 2
+    assert survival.length(1, 2, 0.75) == 0
+
+
+def test_longer_matches_have_a_record_of_their_own_and_sequences_share_it() -> None:
+    survival = Survival()
+    short, long = [7, 8, 1, 2, 9, 9, 1, 2], [*range(20), 50, *range(20)]
+    for _ in range(100):
+        proposal = NgramSpeculator(survival).propose(short, 3, 0.3)
+        if proposal:
+            one = NgramSpeculator(survival)
+            one.propose(short, 3, 0.3)
+            one.observe(len(proposal), 0)
+    assert len(NgramSpeculator(survival).propose(long, 6, 0.3)) == 6
+    refused = [NgramSpeculator(survival).propose(short, 3, 0.3) for _ in range(8)]
+    assert sum(map(len, refused)) <= 1
 
 
 @pytest.mark.parametrize("temperature", [0.0, 0.5, 1.0])

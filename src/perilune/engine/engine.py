@@ -190,7 +190,7 @@ class Engine:
     def step(self) -> list[SequenceOutput]:
         """Run one step; what it, and cancellations before it, brought."""
         started = self._clock()
-        batch = self.scheduler.schedule(_propose)
+        batch = self.scheduler.schedule(self._propose)
         if batch.scheduled:
             for rows in batch.scheduled:
                 metrics = rows.sequence.request.metrics
@@ -208,6 +208,12 @@ class Engine:
             self.metrics.note_step(note, self._clock() - started)
         outputs, self._outputs = self._outputs, []
         return outputs
+
+    def _propose(self, sequence: SequenceState, limit: int) -> list[int]:
+        if sequence.speculator is None:
+            return []
+        least = self._row_cost.break_even(len(self.scheduler.running))
+        return sequence.speculator.propose(sequence.tokens, limit, least)
 
     def _start_masks(self, batch: Batch) -> dict[SequenceState, Future[Masks]]:
         """Compute the masks beside the forward, in a thread: llguidance lets go of the GIL."""
@@ -409,8 +415,7 @@ class Engine:
             metrics.first_token = self._clock()
         metrics.output_tokens += taken
         if proposed and sequence.speculator is not None:
-            least = self._row_cost.break_even(len(self.scheduler.running))
-            sequence.speculator.observe(sequence.tokens, proposed, taken - 1, least)
+            sequence.speculator.observe(proposed, taken - 1)
             metrics.proposed_tokens += proposed
             metrics.accepted_tokens += taken - 1
 
@@ -426,12 +431,6 @@ class Engine:
             bytes_read=None if cost is None else cost.step(batch.num_rows, context),
             bandwidth=self.bandwidth,
         )
-
-
-def _propose(sequence: SequenceState, limit: int) -> list[int]:
-    if sequence.speculator is None:
-        return []
-    return sequence.speculator.propose(sequence.tokens, limit)
 
 
 def _masks(guide: Guide, drafts: list[int]) -> Masks:

@@ -13,7 +13,7 @@ from perilune.engine.request import OutputFormat, Request, SequenceState, ToolCh
 from perilune.engine.sampler import derive_seed
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig
-from perilune.engine.speculation import NgramSpeculator, SpeculationConfig
+from perilune.engine.speculation import NgramSpeculator, Survival
 from perilune.errors import RequestError
 
 
@@ -26,7 +26,6 @@ class EngineConfig:
     identity: str
     stop_ids: frozenset[int] = frozenset()
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
-    speculation: SpeculationConfig = field(default_factory=SpeculationConfig)
     seed: int | None = None  # of the seeds of requests that bring none
 
 
@@ -39,6 +38,7 @@ class Intake:
         self._chat = chat
         self._compiler: GrammarCompiler | None = None
         self._stray_ids: frozenset[int] | None = None
+        self._survival = Survival()
 
     def check(self, request: Request) -> None:
         """Raise RequestError when the request makes no sense or can never be served."""
@@ -121,7 +121,7 @@ class Intake:
         if parser is not None:
             sequence.detokenizer = Detokenizer(parser, params.stop)
         if params.speculate and self._config.scheduler.max_draft_tokens:
-            sequence.speculator = NgramSpeculator(self._config.speculation)
+            sequence.speculator = NgramSpeculator(self._survival)
         return sequence
 
     def _parser(self, request: Request) -> Parser | None:

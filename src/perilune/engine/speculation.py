@@ -3,7 +3,8 @@
 The last few tokens are looked up earlier in the same text (prompt and output), and what followed
 them is proposed. Each guess is checked against the token that the sampler picks at its place with
 the randomness of that place, so the text is exactly the one without speculation; guesses only
-decide how many tokens a step yields. Where few come true a sequence stops guessing for a while.
+decide how many tokens a step yields. How many are made is learnt: a guess must come true, together
+with all before it, as often as its row costs of a step.
 Source: prompt lookup decoding (A. Saxena, 2023); arXiv 2211.17192 for checking in one forward.
 """
 
@@ -11,19 +12,10 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 LONGEST, SHORTEST = 4, 2  # tokens looked up: the longest match is the likeliest to go on alike
 WINDOW = 32_768  # tokens looked back at, at most
 _WIDTH = array("i").itemsize
-
-
-@dataclass(frozen=True, slots=True)
-class SpeculationConfig:
-    """When to stop guessing."""
-
-    trial: int = 16  # guesses before a verdict
-    pause: int = 64  # tokens without guesses after a bad verdict, doubled each time
 
 
 class RowCost:
@@ -59,52 +51,80 @@ class RowCost:
         return sequences * each / (base + sequences * each) if each else 0.0
 
 
+class Survival:
+    """How often guesses came true, by how much of the text agreed before them and by their place.
+
+    Shared by all sequences of an engine: a turn of an agent is too short to learn it anew.
+    """
+
+    BORDERS = (3, 4, 8, 16)  # tokens that agree: kinds 0 to 4
+    PRIOR = (0.5, 0.5, 0.6, 0.8, 0.9)  # of a guess of each kind, those before it being right
+    PRIOR_WEIGHT = 4.0
+    MEMORY = 1 / 128  # weight of the latest
+    PROBE = 16  # of so many times that guessing does not pay, one guess is made to see if it would
+    PLACES = 16  # told apart
+
+    def __init__(self) -> None:
+        self._right = [[0.0] * self.PLACES for _ in self.PRIOR]  # decaying counts
+        self._tried = [[0.0] * self.PLACES for _ in self.PRIOR]
+        self._refrained = [0] * len(self.PRIOR)
+
+    def kind(self, agreeing: int) -> int:
+        """Of a match of so many tokens."""
+        return sum(agreeing >= border for border in self.BORDERS)
+
+    def length(self, kind: int, limit: int, least_share: float) -> int:
+        """How many guesses pay, when one must come true in `least_share` of all cases."""
+        all_right, n = 1.0, 0
+        while n < limit:
+            place = min(n, self.PLACES - 1)
+            right = self._right[kind][place] + self.PRIOR[kind] * self.PRIOR_WEIGHT
+            all_right *= right / (self._tried[kind][place] + self.PRIOR_WEIGHT)
+            if all_right < least_share:
+                break
+            n += 1
+        if n == 0 and limit > 0:
+            self._refrained[kind] += 1
+            n = int(self._refrained[kind] % self.PROBE == 0)
+        return n
+
+    def observe(self, kind: int, proposed: int, accepted: int) -> None:
+        """What became of a proposal; behind the first wrong guess nothing was tried."""
+        right, tried = self._right[kind], self._tried[kind]
+        for i in range(min(proposed, accepted + 1)):
+            place = min(i, self.PLACES - 1)
+            right[place] += (i < accepted) - right[place] * self.MEMORY
+            tried[place] += 1 - tried[place] * self.MEMORY
+
+
 class NgramSpeculator:
-    """The guesses of one sequence, and how many of them came true."""
+    """The guesses of one sequence."""
 
-    def __init__(self, config: SpeculationConfig) -> None:
-        self._config = config
+    def __init__(self, survival: Survival) -> None:
+        self._survival = survival
         self._text = bytearray()  # the tokens, 4 bytes each: searching bytes is fast
-        self._acceptance = 1.0  # moving average, for the length; begins with confidence
-        self._guesses = self._accepted = 0  # of the trial under way
-        self._pause = config.pause
-        self._resume_at = 0  # number of tokens
+        self._kind = 0  # of the latest proposal
 
-    def propose(self, tokens: Sequence[int], limit: int) -> list[int]:
-        """Up to `limit` tokens that may follow `tokens`; fewer when guesses come true rarely."""
-        if len(tokens) < self._resume_at:
-            return []
+    def propose(self, tokens: Sequence[int], limit: int, least_share: float) -> list[int]:
+        """Up to `limit` tokens that may follow `tokens`: those that pay.
+
+        `least_share` of the guesses must come true for that (`RowCost.break_even`).
+        """
         known = len(self._text) // _WIDTH
         self._text += array("i", tokens[known:]).tobytes()
-        limit = max(1, round(limit * self._acceptance)) if limit else 0
         for size in range(LONGEST, SHORTEST - 1, -1):
             start = self._follower(size)
             if start is not None:
+                self._kind = self._survival.kind(_agreeing(tokens, start, size))
+                n = self._survival.length(self._kind, limit, least_share)
                 # The match may reach the end of the text: then the text repeats itself.
                 period = len(tokens) - start
-                return [tokens[start + i % period] for i in range(limit)]
+                return [tokens[start + i % period] for i in range(n)]
         return []
 
-    def observe(
-        self, tokens: Sequence[int], proposed: int, accepted: int, least_share: float
-    ) -> None:
-        """What became of a proposal; `tokens` includes the new ones.
-
-        `least_share` of the guesses must come true for guessing to pay (`RowCost.break_even`).
-        """
-        for i in range(proposed):
-            came_true = 1.0 if i < accepted else 0.0
-            self._acceptance += (came_true - self._acceptance) / self._config.trial
-        self._guesses += proposed
-        self._accepted += accepted
-        if self._guesses < self._config.trial:
-            return
-        if self._accepted < least_share * self._guesses:
-            self._resume_at = len(tokens) + self._pause
-            self._pause *= 2
-        else:
-            self._pause = self._config.pause
-        self._guesses = self._accepted = 0
+    def observe(self, proposed: int, accepted: int) -> None:
+        """What became of the latest proposal."""
+        self._survival.observe(self._kind, proposed, accepted)
 
     def _follower(self, size: int) -> int | None:
         """Index of the token after the latest earlier occurrence of the last `size` tokens."""
@@ -119,3 +139,11 @@ class NgramSpeculator:
                 return at // _WIDTH + size
             end = at + len(pattern) - 1
         return None
+
+
+def _agreeing(tokens: Sequence[int], start: int, size: int) -> int:
+    """How many tokens before `start` are those at the end, from `size` on; counted to 16."""
+    most = min(start, Survival.BORDERS[-1])
+    while size < most and tokens[start - 1 - size] == tokens[len(tokens) - 1 - size]:
+        size += 1
+    return size
