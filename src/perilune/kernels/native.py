@@ -240,9 +240,12 @@ def form_for(storage: Format, *, exact: bool) -> Form:
 
 def advise_huge_pages(tensor: Tensor) -> None:
     """Ask for 2 MiB pages under a tensor's storage; best effort."""
+    nbytes = tensor.numel() * tensor.element_size()
+    if nbytes < 2 << 20 or tensor.device.type != "cpu":
+        return  # and a small model is read without waiting for the library
     lib = library()
-    if lib is not None and tensor.device.type == "cpu":
-        lib.plk_advise_huge_pages(tensor.data_ptr(), tensor.numel() * tensor.element_size())
+    if lib is not None:
+        lib.plk_advise_huge_pages(tensor.data_ptr(), nbytes)
 
 
 def read_bandwidth(*, mebibytes: int = 256, repetitions: int = 5) -> float:
