@@ -20,6 +20,7 @@ from perilune.agent.chat_model import ChatModel, Sampling
 from perilune.agent.context.strategies import chain
 from perilune.agent.home import data_home
 from perilune.agent.journal import Journal
+from perilune.agent.memory_journal import MemoryJournal
 from perilune.agent.permissions import Approver, Permissions
 from perilune.agent.recipes.recipe import Recipe
 from perilune.agent.retry import RetryPolicy
@@ -79,7 +80,7 @@ class Agent:
         settings: dict[str, Any] | None = None,
         name: str = "main",
         parent_run: str | None = None,
-        open_journal: Callable[[Path], Journal] = Journal,
+        open_journal: Callable[[Path], MemoryJournal] = Journal,
     ) -> None:
         self.model = resolve_model(model)
         self.recipe = recipe

@@ -24,8 +24,9 @@ from typing import Any
 
 from perilune.agent import lease
 from perilune.agent.endings import JournalFailed, LeaseLost, RunBusy
+from perilune.agent.memory_journal import MemoryJournal
 from perilune.errors import AgentError
-from perilune.events import VERSION, Event, Record, decode_event, encode_event, event_type
+from perilune.events import VERSION, Record, decode_event, encode_event, event_type
 
 FILE_NAME = "journal.db"
 
@@ -45,7 +46,7 @@ BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 """
 
 
-class Journal:
+class Journal(MemoryJournal):
     """The journal of one run, opened for writing by the one process that drives it."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
@@ -54,12 +55,8 @@ class Journal:
         Raises `RunBusy` while another live process holds it, `JournalFailed` when the file cannot
         be opened or is damaged (see `repair`).
         """
-        self.folder = folder
-        self.run = folder.name
-        self._clock = clock
-        self._staged: list[Record] = []
+        super().__init__(folder, clock=clock)
         self._last_write: Future[None] | None = None
-        self._failure: JournalFailed | None = None
         try:
             self._db = sqlite3.connect(
                 folder / FILE_NAME, isolation_level=None, check_same_thread=False, timeout=10
@@ -73,37 +70,12 @@ class Journal:
             raise JournalFailed(f"cannot open {folder / FILE_NAME}: {error}") from error
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
 
-    def append(self, *events: Event, agent: str = "main") -> list[Record]:
-        """Write events, after those staged, in one transaction; `durable` waits for it.
-
-        Returns the records of `events`. Raises `JournalFailed` when an earlier write failed.
-        """
-        records = [self._record(event, agent) for event in events]
-        self.import_records([*self._staged, *records])
-        self._staged.clear()
-        return records
-
-    def stage(self, event: Event, *, agent: str = "main") -> Record:
-        """Give an event its place in the stream, and leave the writing to the next `append`."""
-        record = self._record(event, agent)
-        self._staged.append(record)
-        return record
-
     def import_records(self, records: Sequence[Record]) -> None:
         """Write records as they are; their `seq` must go on where the journal ends."""
         if self._failure is not None:
             raise self._failure
         rows = [_row(record) for record in records]
         self._last_write = self._writer.submit(self._write, rows)
-
-    @property
-    def has_staged(self) -> bool:
-        return bool(self._staged)
-
-    @property
-    def failure(self) -> JournalFailed | None:
-        """Why nothing can be written any more, if so."""
-        return self._failure
 
     async def durable(self) -> None:
         """Return when all that was appended is on the disk.
@@ -128,10 +100,6 @@ class Journal:
                 "UPDATE lease SET holder = '', heartbeat = 0 WHERE token = ?", (self._token,)
             )
         self._db.close()
-
-    def _record(self, event: Event, agent: str) -> Record:
-        self._seq += 1
-        return Record(event=event, run=self.run, seq=self._seq, time=self._clock(), agent=agent)
 
     def _take_lease(self) -> int:
         self._db.execute("BEGIN IMMEDIATE")

@@ -17,7 +17,7 @@ from perilune.agent.budgets import Budget
 from perilune.agent.chat_model import ChatModel, Sampling
 from perilune.agent.context.manager import ContextManager
 from perilune.agent.endings import BudgetExceeded, Interrupted
-from perilune.agent.journal import Journal
+from perilune.agent.memory_journal import MemoryJournal
 from perilune.agent.permissions import Approver, Permissions
 from perilune.agent.retry import RetryPolicy
 from perilune.agent.snapshot import SnapshotStore
@@ -48,7 +48,7 @@ class Run:
     are runs whose findings count as this one's (the trajectories that it merges).
     """
 
-    journal: Journal
+    journal: MemoryJournal
     state: RunState
     model: ChatModel
     tools: ToolRegistry

@@ -25,8 +25,9 @@ from perilune.agent.endings import DONE, JournalFailed, RunEnded
 from perilune.agent.handing_over import work_on_copy
 from perilune.agent.home import find_run, make_run_folder, new_run_id
 from perilune.agent.journal import FILE_NAME as JOURNAL_FILE
-from perilune.agent.journal import Journal, repair
+from perilune.agent.journal import repair
 from perilune.agent.loop import drive, finish
+from perilune.agent.memory_journal import MemoryJournal
 from perilune.agent.run import Listener, Run
 from perilune.agent.snapshot import SnapshotError, SnapshotStore, Undone
 from perilune.agent.state import RunState, fold
@@ -243,7 +244,7 @@ class Session:
             raise
         return run
 
-    def _make_run(self, journal: Journal, state: RunState) -> Run:
+    def _make_run(self, journal: MemoryJournal, state: RunState) -> Run:
         agent = self._agent
         tools = ToolRegistry(agent.tools)
         if agent.context != "keep":
@@ -303,7 +304,9 @@ class Session:
         run.append(started, message)
 
 
-async def _open_in_thread(open_journal: Callable[[Path], Journal], folder: Path) -> Journal:
+async def _open_in_thread(
+    open_journal: Callable[[Path], MemoryJournal], folder: Path
+) -> MemoryJournal:
     """Opening waits for the disk; the other runs of this loop need not. A journal whose opening
     was not waited for gives its lease back."""
     opening = asyncio.ensure_future(asyncio.to_thread(open_journal, folder))
@@ -316,7 +319,7 @@ async def _open_in_thread(open_journal: Callable[[Path], Journal], folder: Path)
         raise
 
 
-def _release(opened: asyncio.Future[Journal]) -> None:
+def _release(opened: asyncio.Future[MemoryJournal]) -> None:
     opened.result().release()
 
 
