@@ -280,10 +280,9 @@ static void make_expanded(plk_plan *plan, const plk_network *net, const plk_step
 static int make_segments(plk_plan *plan, int begin, int end, int n) {
   for (int row = begin; row < end; row++) {
     if (plan->rows[row].expanded) continue;
-    plk_segment *last = &plan->segments[n - 1];
     const int follows = row > begin && !plan->rows[row - 1].expanded;
-    if (follows && last->n_rows < PLK_TASK_ROWS)
-      last->n_rows++;
+    if (follows && plan->segments[n - 1].n_rows < PLK_TASK_ROWS)
+      plan->segments[n - 1].n_rows++;
     else
       plan->segments[n++] = (plk_segment){row, 1};
   }
