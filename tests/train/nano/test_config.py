@@ -14,7 +14,7 @@ FILE = Path(__file__).parents[3] / "configs" / "nano.toml"
 def test_it_is_read_and_its_stages_follow_each_other():
     run = read_run_config(FILE)
     names = list(run.stages)
-    assert names == ["pretrain", "sft", "qat", "longer", "last", "swarm", "parl"]
+    assert names == ["pretrain", "sft", "qat", "longer", "last", "swarm", "tables", "parl"]
     assert [stage.start_from for stage in run.stages.values()] == [None, *names[:-1]]
     assert all(run.stages[name].qat is not None for name in names[2:])
     for stage in run.stages.values():
