@@ -20,9 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perilune.errors import CorruptFileError
 from perilune.weights.checkpoint import StoredTensor
-from perilune.weights.reader import TORCH_DTYPES, tensor_memory
+from perilune.weights.reader import TORCH_DTYPES, cut_short, tensor_memory, unreadable
 from perilune.weights.shard import Shard, StagingBuffer
 
 # Measured on two cores beside a disk of 3 to 5 GB/s: two to four readers, blocks of 2 to 4 MiB.
@@ -180,12 +179,7 @@ class _BulkRead:
                 _expect(self._targets, block, len(data))
                 self._place(block, data)
         except OSError as error:
-            raise CorruptFileError(
-                f"cannot be read: {error}",
-                file=block.file,
-                tensor=first.name,
-                remedy="Check the disk, then download the file again",
-            ) from None
+            raise unreadable(first, error) from None
         if self._count is not None:
             self._count(block.end - block.begin)
         self._finish(block)
@@ -247,9 +241,4 @@ def _expect(targets: Sequence[Target], block: Block, got: int) -> None:
     if end < block.end:
         behind = (targets[piece.index][0] for piece in block.pieces)
         stored = next(stored for stored in behind if stored.start + stored.nbytes > end)
-        raise CorruptFileError(
-            f"the file ends {stored.start + stored.nbytes - end} bytes early; "
-            "it was cut while in use",
-            file=stored.file,
-            tensor=stored.name,
-        )
+        raise cut_short(stored, stored.start + stored.nbytes - end)

@@ -34,18 +34,30 @@ def tensor_memory(tensor: Tensor) -> memoryview:
     return memoryview(flat.numpy())  # type: ignore[arg-type]
 
 
+def unreadable(stored: StoredTensor, error: OSError) -> CorruptFileError:
+    """What to raise where the system cannot read a tensor."""
+    return CorruptFileError(
+        f"cannot be read: {error}",
+        file=stored.file,
+        tensor=stored.name,
+        remedy="Check the disk, then download the file again",
+    )
+
+
+def cut_short(stored: StoredTensor, missing: int) -> CorruptFileError:
+    """What to raise where a file lacks the last `missing` bytes of a tensor."""
+    return CorruptFileError(
+        f"the file ends {missing} bytes early; it was cut while in use",
+        file=stored.file,
+        tensor=stored.name,
+    )
+
+
 class TensorReader:
-    """Reads tensors of open files; a context manager that closes them. One per thread.
+    """Reads tensors of open files; a context manager that closes them. One per thread."""
 
-    `drop_cache` tells the system that what was read will not be read again soon, so that a load
-    of many gigabytes does not push everything else out of its file cache.
-    """
-
-    def __init__(
-        self, *, drop_cache: bool = False, count: Callable[[int], None] | None = None
-    ) -> None:
+    def __init__(self, *, count: Callable[[int], None] | None = None) -> None:
         self._files: dict[Path, int] = {}
-        self._drop_cache = drop_cache and hasattr(os, "posix_fadvise")
         self._count = count
 
     def __enter__(self) -> TensorReader:
@@ -62,27 +74,13 @@ class TensorReader:
         self._files.clear()
 
     def read(self, stored: StoredTensor) -> Tensor:
-        """A new CPU tensor in the stored dtype."""
-        out = torch.empty(stored.shape, dtype=TORCH_DTYPES[stored.dtype])
-        self.read_into(stored, out)
-        return out
-
-    def read_into(self, stored: StoredTensor, out: Tensor) -> None:
-        """Fill contiguous `out` of the same shape; other dtypes and devices are converted to.
+        """A new CPU tensor in the stored dtype.
 
         Raises CorruptFileError where the file ends early or cannot be read.
         """
-        dtype = TORCH_DTYPES[stored.dtype]
-        if out.device.type == "cpu" and out.dtype == dtype:
-            self.read_bytes(stored, 0, tensor_memory(out))
-            return
-        flat = out.detach().view(-1)
-        step = CHUNK_BYTES // dtype.itemsize
-        staging = torch.empty(min(step, flat.numel()), dtype=dtype)
-        for begin in range(0, flat.numel(), step):
-            part = staging[: min(step, flat.numel() - begin)]
-            self.read_bytes(stored, begin * dtype.itemsize, tensor_memory(part))
-            flat[begin : begin + part.numel()].copy_(part)
+        out = torch.empty(stored.shape, dtype=TORCH_DTYPES[stored.dtype])
+        self.read_bytes(stored, 0, tensor_memory(out))
+        return out
 
     def read_bytes(self, stored: StoredTensor, begin: int, into: memoryview) -> None:
         """Fill `into` with the tensor's bytes from `begin` on."""
@@ -93,23 +91,12 @@ class TensorReader:
                 piece = into[done : done + CHUNK_BYTES]
                 got = os.preadv(descriptor, [piece], start + done)
                 if not got:
-                    raise CorruptFileError(
-                        f"the file ends {len(into) - done} bytes early; it was cut while in use",
-                        file=stored.file,
-                        tensor=stored.name,
-                    )
-                if self._drop_cache:
-                    os.posix_fadvise(descriptor, start + done, got, os.POSIX_FADV_DONTNEED)
+                    raise cut_short(stored, len(into) - done)
                 done += got
                 if self._count is not None:
                     self._count(got)
         except OSError as error:
-            raise CorruptFileError(
-                f"cannot be read: {error}",
-                file=stored.file,
-                tensor=stored.name,
-                remedy="Check the disk, then download the file again",
-            ) from None
+            raise unreadable(stored, error) from None
 
     def _open(self, file: Path) -> int:
         descriptor = self._files.get(file)
