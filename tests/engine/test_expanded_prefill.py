@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,15 +28,10 @@ from tests.engine.native_models import (
 )
 from tests.engine.test_native_forward import CONFIGS, kl_divergence
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="the C library is not built")
-
-
-@pytest.fixture(autouse=True)
-def _leave_the_library_as_it_was() -> Iterator[None]:
-    isa, threads = native.isa(), native.threads()
-    yield
-    native.select_isa(isa)
-    native.set_threads(threads)
+pytestmark = [
+    pytest.mark.skipif(not native.available(), reason="the C library is not built"),
+    pytest.mark.usefixtures("library_as_it_was"),
+]
 
 
 @pytest.mark.parametrize("name", CONFIGS)

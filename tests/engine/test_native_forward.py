@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +28,10 @@ from tests.engine.native_models import (
     run_schedule,
 )
 
-pytestmark = pytest.mark.skipif(not native.available(), reason="the C library is not built")
+pytestmark = [
+    pytest.mark.skipif(not native.available(), reason="the C library is not built"),
+    pytest.mark.usefixtures("library_as_it_was"),
+]
 
 CONFIGS = {
     "base": BASE,
@@ -55,14 +57,6 @@ CONFIGS = {
         BASE, num_attention_heads=8, kv_lora_rank=160, qk_nope_head_dim=96, qk_rope_head_dim=64
     ),
 }
-
-
-@pytest.fixture(autouse=True)
-def _leave_the_library_as_it_was() -> Iterator[None]:
-    isa, threads = native.isa(), native.threads()
-    yield
-    native.select_isa(isa)
-    native.set_threads(threads)
 
 
 def kl_divergence(reference_RV: Tensor, logits_RV: Tensor) -> float:
