@@ -50,13 +50,9 @@ static void absorb_queries(plk_run *r, int thread, const plk_layer *layer, int b
     const float *q = r->plan.q + first * q_stride + (int64_t)head * width;
     const plk_matrix up =
         plk_run_of_head(&layer->key_up, layer->key_up_stride, layer->key_up_scale_stride, head);
-    const void *prepared = q;
-    int64_t stride = q_stride * (int64_t)sizeof *q;
-    if (form != PLK_X_F32) {
-      prepared = own->prepared;
-      stride = plk_prepared_bytes(form, net->nope_dim);
-      plk_prepare_part(form, q, q_stride, n, net->nope_dim, own->prepared, 0, 1);
-    }
+    int64_t stride;
+    const void *prepared =
+        plk_run_prepared(form, q, q_stride, n, net->nope_dim, own->prepared, &stride);
     plk_linear_part(&up, form, prepared, stride, n, own->temporary, net->kv_rank, 0, 1);
     float rotated[PLK_MAX_ROPE];
     for (int i = 0; i < n; i++) {

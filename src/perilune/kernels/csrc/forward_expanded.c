@@ -118,13 +118,9 @@ static void expand(const plk_run *r, const work *w, const plk_layer *layer, int 
   const plk_matrix value = plk_run_of_head(&layer->value_up, layer->value_up_stride,
                                            layer->value_up_scale_stride, head);
   const int form = plk_run_form(r, &key); /* the values' too: both are parts of one matrix */
-  const void *prepared = latents;
-  int64_t stride = latent * (int64_t)sizeof *latents;
-  if (form != PLK_X_F32) {
-    prepared = w->prepared;
-    stride = plk_prepared_bytes(form, net->kv_rank);
-    plk_prepare_part(form, latents, latent, n, net->kv_rank, w->prepared, 0, 1);
-  }
+  int64_t stride;
+  const void *prepared =
+      plk_run_prepared(form, latents, latent, n, net->kv_rank, w->prepared, &stride);
   plk_linear_part(&key, form, prepared, stride, n, w->keys, kw, 0, 1);
   for (int i = 0; i < n; i++)
     memcpy(w->keys + (int64_t)i * kw + net->nope_dim, latents + (int64_t)i * latent + net->kv_rank,
@@ -188,12 +184,10 @@ static void attend_page(const plk_run *r, const work *w, const plk_expanded *u, 
                                        &w->maximum[row + i], &w->sum[row + i],
                                        w->probabilities + i * TOKENS);
   }
-  const void *probabilities = w->probabilities;
-  if (w->form == PLK_X_BF16) {
-    plk_prepare_part(w->form, w->probabilities, TOKENS, n, TOKENS, w->prepared, 0, 1);
-    probabilities = w->prepared;
-  }
-  multiply(w, w->value_matrix, w->value_width, TOKENS, probabilities, TOKENS * element, n,
+  int64_t probabilities_stride;
+  const void *probabilities = plk_run_prepared(w->form, w->probabilities, TOKENS, n, TOKENS,
+                                               w->prepared, &probabilities_stride);
+  multiply(w, w->value_matrix, w->value_width, TOKENS, probabilities, probabilities_stride, n,
            w->mixed);
   for (int i = 0; i < n; i++)
     r->ops->blend(w->out + (int64_t)(row + i) * w->value_width, keep[i],

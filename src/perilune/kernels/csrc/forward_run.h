@@ -55,6 +55,17 @@ static inline plk_matrix plk_run_of_head(const plk_matrix *m, int64_t stride, in
   return out;
 }
 
+/* Rows of float32 as a matrix of `form` wants them: themselves, or prepared into `buffer`.
+ * *stride: bytes between them. */
+static inline const void *plk_run_prepared(int form, const float *x, int64_t x_stride, int n,
+                                           int width, void *buffer, int64_t *stride) {
+  *stride = x_stride * (int64_t)sizeof *x;
+  if (form == PLK_X_F32) return x;
+  *stride = plk_prepared_bytes(form, width);
+  plk_prepare_part(form, x, x_stride, n, width, buffer, 0, 1);
+  return buffer;
+}
+
 /* Thread 0 takes the time at the end of each phase. */
 void plk_run_phase_end(plk_run *r, int thread, int phase);
 

@@ -2,7 +2,9 @@
 #ifndef PERILUNE_ISA_H
 #define PERILUNE_ISA_H
 
+#include <math.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "perilune_kernels.h"
 
@@ -51,6 +53,20 @@ extern const plk_kernels plk_kernels_portable, plk_kernels_neon, plk_kernels_avx
 
 /* Those of the chosen set. */
 const plk_kernels *plk_kernels_current(void);
+
+/* A group's scale from the bits of its largest size (taken as integers, NaN is the largest of all):
+ * what its values are multiplied with, 0 where all of them become zero. */
+static inline float plk_int8_scale(uint32_t largest, float *scale) {
+  float absmax;
+  memcpy(&absmax, &largest, 4);
+  if (largest >= 0x7f800000) {
+    *scale = NAN;
+    return 0;
+  }
+  if (absmax < PLK_INT8_TINY) absmax = 0;
+  *scale = absmax / 127.0f;
+  return absmax > 0 ? 127.0f / absmax : 0;
+}
 
 static inline int plk_words_per_group(int format) {
   /* 32 inputs in 32-bit words: f32, bf16, fp8, int8, int4 */

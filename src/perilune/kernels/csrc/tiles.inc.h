@@ -442,23 +442,14 @@ static void prepare_int8(const float *x, int64_t n_groups, plk_int8_group *out) 
       const uint32_t size = bits[i] & 0x7fffffff; /* as integers, so that NaN is the largest */
       largest = size > largest ? size : largest;
     }
-    float absmax;
-    memcpy(&absmax, &largest, 4);
+    const float inverse = plk_int8_scale(largest, &out->scale);
     int8_t q[PLK_GROUP] = {0};
     int32_t sum = 0;
-    if (largest >= 0x7f800000) {
-      absmax = NAN;
-    } else if (absmax < PLK_INT8_TINY) {
-      absmax = 0;
-    } else {
-      const float inverse = 127.0f / absmax;
-      for (int i = 0; i < PLK_GROUP; i++) {
-        q[i] = (int8_t)rintf(x[i] * inverse);
-        sum += q[i];
-      }
+    for (int i = 0; inverse > 0 && i < PLK_GROUP; i++) {
+      q[i] = (int8_t)rintf(x[i] * inverse);
+      sum += q[i];
     }
     for (int i = 0; i < PLK_GROUP; i++) out->q[i / 8 * 8 + (i & 1) * 4 + i % 8 / 2] = q[i];
-    out->scale = absmax / 127.0f;
     out->sum8 = 8 * sum;
   }
 }

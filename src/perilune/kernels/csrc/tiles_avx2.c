@@ -150,15 +150,8 @@ static void prepare_int8(const float *x, int64_t n_groups, plk_int8_group *out) 
       v[i] = _mm256_loadu_ps(x + 8 * i);
       most = _mm256_max_epi32(most, _mm256_and_si256(_mm256_castps_si256(v[i]), size));
     }
-    const uint32_t largest = (uint32_t)largest8(most); /* as integers: NaN is the largest */
-    float absmax, inverse = 0;
-    memcpy(&absmax, &largest, 4);
-    if (largest >= 0x7f800000)
-      absmax = NAN;
-    else if (absmax < PLK_INT8_TINY)
-      absmax = 0;
-    else
-      inverse = 127.0f / absmax;
+    const uint32_t largest = (uint32_t)largest8(most);
+    const float inverse = plk_int8_scale(largest, &out->scale);
     const __m256 factor = _mm256_set1_ps(inverse);
     for (int i = 0; i < 4; i++) /* infinity times zero would be a number */
       q[i] = inverse > 0 ? _mm256_cvtps_epi32(_mm256_mul_ps(v[i], factor)) : _mm256_setzero_si256();
@@ -166,7 +159,6 @@ static void prepare_int8(const float *x, int64_t n_groups, plk_int8_group *out) 
                                              _mm256_packs_epi32(q[2], q[3]));
     _mm256_storeu_si256((__m256i *)out->q,
                         _mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(bytes, together), order));
-    out->scale = absmax / 127.0f;
     out->sum8 = 8 * sum8(_mm256_add_epi32(_mm256_add_epi32(q[0], q[1]),
                                           _mm256_add_epi32(q[2], q[3])));
   }

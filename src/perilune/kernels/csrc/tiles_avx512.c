@@ -91,14 +91,7 @@ static void prepare_int8(const float *x, int64_t n_groups, plk_int8_group *out) 
     const uint32_t largest = (uint32_t)_mm512_reduce_max_epi32(
         _mm512_max_epi32(_mm512_and_si512(_mm512_castps_si512(a), size),
                          _mm512_and_si512(_mm512_castps_si512(b), size)));
-    float absmax, inverse = 0;
-    memcpy(&absmax, &largest, 4);
-    if (largest >= 0x7f800000)
-      absmax = NAN;
-    else if (absmax < PLK_INT8_TINY)
-      absmax = 0;
-    else
-      inverse = 127.0f / absmax;
+    const float inverse = plk_int8_scale(largest, &out->scale);
     __m512i qa = _mm512_setzero_si512(), qb = qa;
     if (inverse > 0) {
       const __m512 factor = _mm512_set1_ps(inverse);
@@ -107,7 +100,6 @@ static void prepare_int8(const float *x, int64_t n_groups, plk_int8_group *out) 
     }
     _mm_storeu_si128((__m128i *)out->q, _mm_shuffle_epi8(_mm512_cvtepi32_epi8(qa), order));
     _mm_storeu_si128((__m128i *)(out->q + 16), _mm_shuffle_epi8(_mm512_cvtepi32_epi8(qb), order));
-    out->scale = absmax / 127.0f;
     out->sum8 = 8 * _mm512_reduce_add_epi32(_mm512_add_epi32(qa, qb));
   }
 }
