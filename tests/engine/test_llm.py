@@ -185,6 +185,19 @@ def test_the_plan_fits_and_counts_everything(config: ModelConfig) -> None:
     assert exact.pages == 10 and exact.cache == 10 * 64 * 80 * 3 * 4
 
 
+def test_the_plan_counts_the_keys_that_long_prompts_read() -> None:
+    """61 layers of 64 heads of 128 x 512 in bfloat16; exact mode has none."""
+    config = ModelConfig()
+
+    def workspace(**options: Any) -> int:
+        options |= {"cache_tokens": 64}
+        return plan_memory(config, 0, EngineOptions(**options), None).workspace
+
+    keys = workspace() - workspace(expanded_prefill=0)
+    assert keys == 61 * 64 * 128 * 512 * 2
+    assert workspace(exact=True) == workspace(expanded_prefill=0)
+
+
 def test_the_real_cache_costs_what_the_papers_say() -> None:
     """70,272 bytes a token in bfloat16: 61 layers of 576 values."""
     assert page_bytes(ModelConfig()) == 64 * 70_272

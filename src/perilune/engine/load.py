@@ -119,14 +119,28 @@ def _max_context(config: ModelConfig, options: EngineOptions) -> int:
 
 
 def _workspace(config: ModelConfig, options: EngineOptions) -> int:
-    """Activations of the largest step and the logits of all sequences, float32, generously."""
+    """Activations of the largest step and the logits of all sequences, float32, generously;
+    and what the kernels copy of the weights.
+    """
     heads = config.num_attention_heads * (
         config.qk_head_dim + config.v_head_dim + 2 * config.latent_dim
     )
     experts = config.num_experts_per_tok * (3 * config.moe_intermediate_size + config.hidden_size)
     row = 6 * config.hidden_size + heads + experts + 3 * config.intermediate_size
     logits = options.max_sequences * (1 + options.speculative_tokens) * config.vocab_size
-    return 4 * (options.max_batch_tokens * row + 2 * logits)
+    activations = 4 * (options.max_batch_tokens * row + 2 * logits)
+    return activations + (_expanded_keys(config) if _expands(options) else 0)
+
+
+def _expands(options: EngineOptions) -> bool:
+    """Whether long prompts attend in the expanded form, where the C kernels run the model."""
+    return bool(options.expanded_prefill) and not options.exact
+
+
+def _expanded_keys(config: ModelConfig) -> int:
+    """Bytes of the second copy of `kv_b_proj`'s key part that the expanded form reads."""
+    heads = config.num_attention_heads * config.qk_nope_head_dim
+    return 2 * config.num_hidden_layers * heads * config.kv_lora_rank
 
 
 def load_engine(
@@ -192,7 +206,7 @@ def choose_forward(model: KimiK2Model, options: EngineOptions) -> Forward:
             model,
             exact=options.exact,
             int8_dense=options.int8_dense,
-            expanded_prefill=bool(options.expanded_prefill) and not options.exact,
+            expanded_prefill=_expands(options),
         )
     if options.native:
         raise UsageError(f"the C kernels cannot run this model: {cause}", remedy="native=None")
