@@ -6,9 +6,11 @@
  */
 #define TILE_QUERIES (LANES == 16 ? 4 : LANES == 8 ? 3 : 2)
 #define TILE_VECTORS 4 /* of `width` in the weighted sum; tokens in the scores */
-/* From so many queries on a bf16 page is widened once, a few tokens or columns at a time, and not
- * again for each tile of queries. */
-#define WIDEN_QUERIES (2 * TILE_QUERIES)
+/* From so many queries on, which are more than a tile, a bf16 page is widened once, a few tokens or
+ * columns at a time, and not again for each tile. */
+#define WIDEN_QUERIES (LANES == 8 ? 4 : 2 * TILE_QUERIES)
+/* Two tiles of two are faster than one of three and one that waits for its own sums. */
+#define TAKES_TILE(left) ((left) >= TILE_QUERIES && !(TILE_QUERIES == 3 && (left) == 4))
 #define WIDEN_DIM 1024 /* the largest: the stack is used */
 
 INLINE vf page_load(const void *page, int64_t at, int is_bf16) {
@@ -74,7 +76,7 @@ INLINE void scores_tiles(const float *queries, int64_t query_stride, int n_queri
     const float *rows = queries + m * query_stride;
     float *out = scores + (int64_t)m * PLK_PAGE_TOKENS;
     const int left = n_queries - m;
-    if (left >= TILE_QUERIES) {
+    if (TAKES_TILE(left)) {
       scores_tile(rows, query_stride, TILE_QUERIES, tokens, dim, 4, out, is_bf16);
       m += TILE_QUERIES;
     } else if (left >= 2) {
@@ -160,7 +162,7 @@ INLINE void mix_tiles(const float *probabilities, int n_queries, const void *col
     const float *p = probabilities + (int64_t)m * PLK_PAGE_TOKENS;
     float *o = out + (int64_t)m * width;
     const int left = n_queries - m;
-    if (left >= TILE_QUERIES) {
+    if (TAKES_TILE(left)) {
       mix_tile(p, TILE_QUERIES, columns, dim, n_tokens, width, n_vectors, keep + m, o, is_bf16);
       m += TILE_QUERIES;
     } else if (left >= 2) {

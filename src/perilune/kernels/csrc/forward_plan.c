@@ -289,6 +289,12 @@ static int make_segments(plk_plan *plan, int begin, int end, int n) {
   return n;
 }
 
+/* ceil(n / parts), at most `most`, and at least 1. */
+static int part_of(int n, int parts, int most) {
+  const int part = (n + parts - 1) / parts;
+  return part > most ? (most > 1 ? most : 1) : part;
+}
+
 void plk_plan_make_units(plk_plan *plan, const plk_network *net, const plk_step *step,
                          int n_threads) {
   memset(plan->counters, 0,
@@ -303,21 +309,14 @@ void plk_plan_make_units(plk_plan *plan, const plk_network *net, const plk_step 
     const int first_unit = plan->block_units[block] = n_units;
     plan->block_segments[block] = n_segments;
     n_segments = make_segments(plan, begin, end, n_segments);
-    /* Groups of rows first: they decide how finely heads are cut so that no thread is idle. */
-    int n_groups = 0;
-    for (int row = begin, s = sequence; row < end;) {
-      while (step->query_starts[s + 1] <= row) s++;
-      if (plan->rows[row].expanded) {
-        row = step->query_starts[s] + expanded_rows(step, s);
-        continue;
-      }
-      n_groups++;
-      const int limit = step->query_starts[s + 1] < end ? step->query_starts[s + 1] : end;
-      row = limit - row < PLK_TASK_ROWS ? limit : row + PLK_TASK_ROWS;
-    }
-    const int cuts = plan->cut_contexts || !n_groups ? 1 : (n_threads + n_groups - 1) / n_groups;
-    int spread = (net->n_heads + cuts - 1) / cuts;
-    if (spread < 1) spread = 1;
+    int absorbed = 0;
+    for (int row = begin; row < end; row++) absorbed += !plan->rows[row].expanded;
+    if (!absorbed) continue;
+    /* All heads of a row lie side by side, so units are of whole rows; where rows are fewer than
+     * threads, their heads are cut, or (cut_contexts) their contexts. */
+    const int threads = plan->cut_contexts ? 1 : n_threads;
+    const int most_rows = part_of(absorbed, threads, PLK_ATTENTION_QUERIES / net->n_heads);
+    const int spread = part_of(net->n_heads, (threads + absorbed - 1) / absorbed, net->n_heads);
     for (int row = begin; row < end;) {
       while (step->query_starts[sequence + 1] <= row) sequence++;
       if (plan->rows[row].expanded) {
@@ -326,7 +325,7 @@ void plk_plan_make_units(plk_plan *plan, const plk_network *net, const plk_step 
       }
       const int limit = step->query_starts[sequence + 1];
       int n = (limit < end ? limit : end) - row;
-      if (n > PLK_TASK_ROWS) n = PLK_TASK_ROWS;
+      if (n > most_rows) n = most_rows;
       n_units += add_units(plan, net, step, sequence, row, n, spread, &partial,
                            plan->units + n_units);
       row += n;
