@@ -1,9 +1,10 @@
 """What guessing by lookup is worth on the texts of agents: steps and rows, without a network.
 
-    python benchmarks/speculation.py [--json] [--episodes 12] [--drafts 6]
+    python benchmarks/speculation.py [--json] [--episodes 12] [--drafts 12]
 
 Episodes that nano learns from (tables split among sub-agents, tables alone, single rows) are read
-turn by turn: a turn's tokens are given away as a step confirms them. A step costs 1 and a further
+turn by turn: a turn's tokens are given away as a step confirms them, and are remembered for the
+turns that follow. A step costs 1 and a further
 row its share: 0.05 where steps wait for memory, as with large models; 0.3 is nano on two cores.
 "Cost" is that of a token, without guessing 1.
 """
@@ -18,6 +19,7 @@ from typing import Any
 from perilune.agent.nano import nano_folder
 from perilune.chat.tokenizer import Tokenizer
 from perilune.engine.speculation import NgramSpeculator, Survival
+from perilune.engine.text_memory import TextMemory
 from perilune.train.nano.render import Renderer, orchestrator_renderer
 from perilune.train.nano.swarm_source import swarm_episode
 
@@ -51,10 +53,10 @@ def turns(kind: str, episodes: int) -> list[tuple[list[int], int]]:
 def replay(
     texts: Sequence[tuple[list[int], int]], drafts: int, least_share: float
 ) -> dict[str, float]:
-    survival = Survival()
+    survival, memory = Survival(), TextMemory()
     steps = rows = said = guessed = right = 0
     for tokens, begin in texts:
-        speculator = NgramSpeculator(survival)
+        speculator = NgramSpeculator(survival, memory)
         at = begin + 1  # the first comes with the prompt
         while at < len(tokens):
             limit = min(drafts, len(tokens) - at - 1)
@@ -62,8 +64,7 @@ def replay(
             accepted = 0
             while accepted < len(proposal) and proposal[accepted] == tokens[at + accepted]:
                 accepted += 1
-            if proposal:
-                speculator.observe(len(proposal), accepted)
+            speculator.observe(tokens[: at + accepted + 1], accepted + 1, proposal)
             steps, rows = steps + 1, rows + 1 + len(proposal)
             said, guessed, right = said + accepted + 1, guessed + len(proposal), right + accepted
             at += accepted + 1
@@ -80,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--episodes", type=int, default=12)
-    parser.add_argument("--drafts", type=int, default=6)
+    parser.add_argument("--drafts", type=int, default=12)
     arguments = parser.parse_args()
     table: list[dict[str, Any]] = []
     for kind in KINDS:

@@ -244,7 +244,7 @@ def main() -> None:
         "--widths", type=lambda text: [int(each) for each in text.split(",")], default=WIDTHS
     )
     parser.add_argument("--reserved", action="store_true", help="phrasings that training lacks")
-    parser.add_argument("--speculative", type=int, default=6, help="tokens guessed behind one")
+    parser.add_argument("--speculative", type=int, default=12, help="tokens guessed behind one")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--plot", type=Path)
     options = parser.parse_args()

@@ -149,8 +149,12 @@ class Engine:
         return True
 
     def clear_prefix_cache(self) -> None:
-        """Forget all cached prefixes (the weights have changed, or the contents must go)."""
+        """Forget all cached prefixes (the weights have changed, or the contents must go).
+
+        And what speculation remembers of texts.
+        """
         self.scheduler.clear_prefix_cache()
+        self._intake.forget_texts()
 
     def status(self) -> EngineStatus:
         pages, latest = self.cache.pages, self.metrics.latest_steps
@@ -201,11 +205,12 @@ class Engine:
             forward_started = self._clock()
             logits = self.forward(batch.step_input(), self.cache)
             forward_seconds = self._clock() - forward_started
-            if all(rows.count == 1 for rows in batch.scheduled):
-                self._row_cost.observe(batch.num_rows, forward_seconds)
             note = self._step_metrics(batch, forward_seconds)
             self._take_in(batch, logits, masks)
-            self.metrics.note_step(note, self._clock() - started)
+            seconds = self._clock() - started
+            if all(rows.count == 1 for rows in batch.scheduled):
+                self._row_cost.observe(note.rows, seconds)
+            self.metrics.note_step(note, seconds)
         outputs, self._outputs = self._outputs, []
         return outputs
 
@@ -327,7 +332,7 @@ class Engine:
             reason, stop = self._take(sequence, token, deltas)
             if reason is not None or (i < len(drafts) and token != drafts[i]):
                 break
-        self._note_tokens(sequence, len(drafts), len(tokens))
+        self._note_tokens(sequence, drafts, len(tokens))
         # The last token was only picked; those before it were computed, as drafts.
         self.scheduler.commit(sequence, len(sequence.tokens) - 1)
         if reason is not None:
@@ -409,14 +414,15 @@ class Engine:
             output = replace(output, metrics=request.metrics)
         self._outputs.append(output)
 
-    def _note_tokens(self, sequence: SequenceState, proposed: int, taken: int) -> None:
+    def _note_tokens(self, sequence: SequenceState, drafts: list[int], taken: int) -> None:
         metrics = sequence.request.metrics
         if metrics.first_token is None:
             metrics.first_token = self._clock()
         metrics.output_tokens += taken
-        if proposed and sequence.speculator is not None:
-            sequence.speculator.observe(proposed, taken - 1)
-            metrics.proposed_tokens += proposed
+        if sequence.speculator is not None:
+            sequence.speculator.observe(sequence.tokens, taken, drafts)
+        if drafts:
+            metrics.proposed_tokens += len(drafts)
             metrics.accepted_tokens += taken - 1
 
     def _step_metrics(self, batch: Batch, forward_seconds: float) -> StepMetrics:

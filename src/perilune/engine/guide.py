@@ -98,7 +98,8 @@ class Guide:
     """The state of one sequence. Terminators are the ids that end it.
 
     `stray` are special ids that belong nowhere in free text: a marker out of its place, a role
-    token, a reserved id. `</think>` is in its place in thinking.
+    token, a reserved id. `</think>` is in its place in thinking. `masks`: those of free text by what
+    they forbid, which guides of one vocabulary may share.
     """
 
     def __init__(
@@ -112,11 +113,13 @@ class Guide:
         thinking_budget: int | None = None,
         answer: Matcher | None = None,
         tools: ToolGrammar | None = None,
+        masks: dict[frozenset[int | None], Tensor] | None = None,
     ) -> None:
         self._vocab_size = vocab_size
         self._terminators = list(terminators)
         self._stray = list(stray)
-        self._free: dict[bool, Tensor | None] = {}  # masks of free text: in thinking, in the answer
+        self._masks = {} if masks is None else masks
+        self._free: dict[bool, Tensor | None] = {}  # of them: in thinking, in the answer
         self._ids = ids or SpecialIds()
         self._budget = thinking_budget
         self._answer = answer
@@ -222,8 +225,10 @@ class Guide:
         """Everything but stray markers, and but calls where the request forbids their use."""
         thinking = self.phase is Phase.THINKING
         if thinking not in self._free:
-            forbidden = self._forbidden(thinking)
-            self._free[thinking] = self._all_but(*forbidden) if forbidden else None
+            forbidden = frozenset(self._forbidden(thinking))
+            if forbidden and forbidden not in self._masks:
+                self._masks[forbidden] = self._all_but(*forbidden)
+            self._free[thinking] = self._masks.get(forbidden)
         return self._free[thinking]
 
     def _forbidden(self, thinking: bool) -> set[int | None]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel
 from perilune.engine.detokenizer import Detokenizer, Parser, TextParser
@@ -14,6 +16,7 @@ from perilune.engine.sampler import derive_seed
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.engine.speculation import NgramSpeculator, Survival
+from perilune.engine.text_memory import TextMemories
 from perilune.errors import RequestError
 
 
@@ -38,7 +41,9 @@ class Intake:
         self._chat = chat
         self._compiler: GrammarCompiler | None = None
         self._stray_ids: frozenset[int] | None = None
+        self._masks: dict[frozenset[int | None], Tensor] = {}
         self._survival = Survival()
+        self._memories = TextMemories()
 
     def check(self, request: Request) -> None:
         """Raise RequestError when the request makes no sense or can never be served."""
@@ -78,6 +83,10 @@ class Intake:
         if params.stop and request.output is OutputFormat.TOKENS:
             raise RequestError("stop strings need text output", param="stop")
 
+    def forget_texts(self) -> None:
+        """What was said so far is no longer guessed by."""
+        self._memories.clear()
+
     def max_length(self, request: Request) -> int:
         """Tokens of prompt and output at which the request ends, whatever comes."""
         capacity = min(self._config.max_context, self._cache_tokens)
@@ -112,6 +121,7 @@ class Intake:
                 terminators=self.terminators(sequence.request),
                 ids=self._chat.special_ids,
                 thinking=True,
+                masks=self._masks,
             )
         sequence.guide.end_thinking()
 
@@ -121,7 +131,8 @@ class Intake:
         if parser is not None:
             sequence.detokenizer = Detokenizer(parser, params.stop)
         if params.speculate and self._config.scheduler.max_draft_tokens:
-            sequence.speculator = NgramSpeculator(self._survival)
+            memory = self._memories.of(sequence.request.salt)
+            sequence.speculator = NgramSpeculator(self._survival, memory)
         return sequence
 
     def _parser(self, request: Request) -> Parser | None:
@@ -191,6 +202,7 @@ class Intake:
             thinking_budget=params.thinking_budget,
             answer=answer,
             tools=tools,
+            masks=self._masks,
         )
 
 

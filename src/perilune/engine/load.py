@@ -58,7 +58,7 @@ class EngineOptions:
     max_context: int | None = None
     max_batch_tokens: int = 512
     max_sequences: int = 64
-    speculative_tokens: int = 6
+    speculative_tokens: int = 12
     seed: int | None = None
     bandwidth: float | None = None
 
@@ -127,7 +127,8 @@ def _workspace(config: ModelConfig, options: EngineOptions) -> int:
     )
     experts = config.num_experts_per_tok * (3 * config.moe_intermediate_size + config.hidden_size)
     row = 6 * config.hidden_size + heads + experts + 3 * config.intermediate_size
-    logits = options.max_sequences * (1 + options.speculative_tokens) * config.vocab_size
+    wanted = options.max_sequences * (1 + options.speculative_tokens)
+    logits = min(wanted, options.max_batch_tokens) * config.vocab_size
     activations = 4 * (options.max_batch_tokens * row + 2 * logits)
     return activations + (_expanded_keys(config) if _expands(options) else 0)
 

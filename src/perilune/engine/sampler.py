@@ -75,12 +75,16 @@ def sample(
     if known is not None and known < logits_RV.shape[1]:
         logits_RV[:, known:] = -torch.inf
     logprobs = [_logprobs(logits_RV[r], row) for r, row in enumerate(rows)]
-    for r, row in enumerate(rows):
-        _adjust(logits_RV[r], row)
-    tokens = logits_RV.argmax(dim=-1)
-    best = logits_RV.gather(1, tokens[:, None])[:, 0]
-    healthy = best.isfinite().tolist()  # a NaN anywhere in the row is its maximum
-    picked = tokens.tolist()
+    picked, healthy = _likeliest(logits_RV)
+    changed = [
+        r for r, row in enumerate(rows) if not _stands(row, picked[r] if healthy[r] else None)
+    ]
+    if changed:
+        for r in changed:
+            _adjust(logits_RV[r], rows[r])
+        adjusted_RV = logits_RV if len(changed) == len(rows) else logits_RV[changed]
+        for r, token, well in zip(changed, *_likeliest(adjusted_RV), strict=True):
+            picked[r], healthy[r] = token, well
     drawn = [r for r, row in enumerate(rows) if healthy[r] and not row.params.greedy]
     for r, token in zip(drawn, _draw(logits_RV, rows, drawn), strict=True):
         picked[r] = token
@@ -97,6 +101,25 @@ def sample(
         values = logprobs[r]
         results.append(Sampled(token, None if values is None else _logprob(values, token, rows[r])))
     return results
+
+
+def _likeliest(logits_RV: Tensor) -> tuple[list[int], list[bool]]:
+    """The largest of each row, the first of equals, and whether it is a number."""
+    tokens = logits_RV.argmax(dim=-1)
+    best = logits_RV.gather(1, tokens[:, None])[:, 0]
+    return tokens.tolist(), best.isfinite().tolist()  # a NaN anywhere in the row is its maximum
+
+
+def _stands(row: SampleRow, likeliest: int | None) -> bool:
+    """Whether the likeliest token is the one to pick, whatever a mask takes from the others."""
+    params = row.params
+    if row.banned or params.logit_bias or params.repetition_penalty != 1.0:
+        return False
+    if (params.presence_penalty or params.frequency_penalty) and row.counts:
+        return False
+    if row.allowed is None:
+        return True
+    return params.greedy and likeliest is not None and bool(row.allowed[likeliest])
 
 
 def _adjust(logits_V: Tensor, row: SampleRow) -> None:

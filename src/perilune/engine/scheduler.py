@@ -36,7 +36,7 @@ class SchedulerConfig:
 
     max_batch_tokens: int = 512
     max_sequences: int = 64  # running at once
-    max_draft_tokens: int = 6  # guessed behind one token; 0 turns speculation off
+    max_draft_tokens: int = 12  # guessed behind one token; 0 turns speculation off
     expanded_prefill: int = 0  # tokens of a prompt, not cached, from which it is expanded; 0: never
 
     def __post_init__(self) -> None:

@@ -1,10 +1,11 @@
-"""Speculation by lookup: guess that the text goes on as it went on the last time.
+"""Speculation by lookup: guess that the text goes on as it, or others, went on the last time.
 
-The last few tokens are looked up earlier in the same text (prompt and output), and what followed
-them is proposed. Each guess is checked against the token that the sampler picks at its place with
-the randomness of that place, so the text is exactly the one without speculation; guesses only
-decide how many tokens a step yields. How many are made is learnt: a guess must come true, together
-with all before it, as often as its row costs of a step.
+The last few tokens are looked up earlier in the same text (prompt and output), and in what the
+model has said in other requests (`text_memory`); what followed them is proposed. Each guess is
+checked against the token that the sampler picks at its place with the randomness of that place, so
+the text is exactly the one without speculation; guesses only decide how many tokens a step yields.
+How many are made is learnt: a guess must come true, together with all before it, as often as its
+row costs of a step.
 Source: prompt lookup decoding (A. Saxena, 2023); arXiv 2211.17192 for checking in one forward.
 """
 
@@ -13,7 +14,9 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 
-LONGEST, SHORTEST = 4, 2  # tokens looked up: the longest match is the likeliest to go on alike
+from perilune.engine.text_memory import ORDERS, TextMemory
+
+LONGEST, SHORTEST = 4, 1  # tokens looked up: the longest match is the likeliest to go on alike
 WINDOW = 32_768  # tokens looked back at, at most
 _WIDTH = array("i").itemsize
 
@@ -57,8 +60,8 @@ class Survival:
     Shared by all sequences of an engine: a turn of an agent is too short to learn it anew.
     """
 
-    BORDERS = (3, 4, 8, 16)  # tokens that agree: kinds 0 to 4
-    PRIOR = (0.5, 0.5, 0.6, 0.8, 0.9)  # of a guess of each kind, those before it being right
+    BORDERS = (2, 3, 4, 8, 16)  # tokens that agree: kinds 0 to 5
+    PRIOR = (0.3, 0.5, 0.5, 0.6, 0.8, 0.9)  # of a guess of each kind, those before it being right
     PRIOR_WEIGHT = 4.0
     MEMORY = 1 / 128  # weight of the latest
     PROBE = 16  # of so many times that guessing does not pay, one guess is made to see if it would
@@ -73,37 +76,32 @@ class Survival:
         """Of a match of so many tokens."""
         return sum(agreeing >= border for border in self.BORDERS)
 
-    def length(self, kind: int, limit: int, least_share: float) -> int:
-        """How many guesses pay, when one must come true in `least_share` of all cases."""
-        all_right, n = 1.0, 0
-        while n < limit:
-            place = min(n, self.PLACES - 1)
-            right = self._right[kind][place] + self.PRIOR[kind] * self.PRIOR_WEIGHT
-            all_right *= right / (self._tried[kind][place] + self.PRIOR_WEIGHT)
-            if all_right < least_share:
-                break
-            n += 1
-        if n == 0 and limit > 0:
-            self._refrained[kind] += 1
-            n = int(self._refrained[kind] % self.PROBE == 0)
-        return n
+    def share(self, kind: int, place: int) -> float:
+        """How often the guess at `place` comes true, those before it being right."""
+        place = min(place, self.PLACES - 1)
+        right = self._right[kind][place] + self.PRIOR[kind] * self.PRIOR_WEIGHT
+        return right / (self._tried[kind][place] + self.PRIOR_WEIGHT)
 
-    def observe(self, kind: int, proposed: int, accepted: int) -> None:
-        """What became of a proposal; behind the first wrong guess nothing was tried."""
+    def probes(self, kind: int) -> bool:
+        """Whether a guess that does not pay is made this time, to see if it would."""
+        self._refrained[kind] += 1
+        return self._refrained[kind] % self.PROBE == 0
+
+    def observe(self, kind: int, place: int, came_true: bool) -> None:
         right, tried = self._right[kind], self._tried[kind]
-        for i in range(min(proposed, accepted + 1)):
-            place = min(i, self.PLACES - 1)
-            right[place] += (i < accepted) - right[place] * self.MEMORY
-            tried[place] += 1 - tried[place] * self.MEMORY
+        place = min(place, self.PLACES - 1)
+        right[place] += came_true - right[place] * self.MEMORY
+        tried[place] += 1 - tried[place] * self.MEMORY
 
 
 class NgramSpeculator:
     """The guesses of one sequence."""
 
-    def __init__(self, survival: Survival) -> None:
+    def __init__(self, survival: Survival, memory: TextMemory) -> None:
         self._survival = survival
+        self._memory = memory
         self._text = bytearray()  # the tokens, 4 bytes each: searching bytes is fast
-        self._kind = 0  # of the latest proposal
+        self._sources: list[tuple[int, int] | None] = []  # kind and place of the guesses by lookup
 
     def propose(self, tokens: Sequence[int], limit: int, least_share: float) -> list[int]:
         """Up to `limit` tokens that may follow `tokens`: those that pay.
@@ -112,21 +110,48 @@ class NgramSpeculator:
         """
         known = len(self._text) // _WIDTH
         self._text += array("i", tokens[known:]).tobytes()
+        self._sources = []
+        at, kind = self._look_up(tokens)
+        guesses: list[int] = []
+        text = list(tokens[-ORDERS[0] :])
+        all_right = 1.0
+        while len(guesses) < limit:
+            token, right = self._memory.guess(text) or (None, 0.0)
+            source: tuple[int, int] | None = None
+            if at is not None:
+                copied = _follower(tokens, at, place := len(guesses))
+                share = self._survival.share(kind, place)
+                if share >= right:
+                    token, right, source = copied, share, (kind, place)
+                elif copied != token:
+                    at = None
+            all_right *= right
+            if token is None or all_right < least_share:
+                break
+            guesses.append(token)
+            text.append(token)
+            self._sources.append(source)
+        if not guesses and at is not None and limit > 0 and self._survival.probes(kind):
+            guesses.append(tokens[at])
+            self._sources.append((kind, 0))
+        return guesses
+
+    def observe(self, tokens: Sequence[int], count: int, guesses: Sequence[int]) -> None:
+        """The last `count` of `tokens` were said where these (the latest) guesses were made."""
+        said = tokens[len(tokens) - count :]
+        for token, guess, source in zip(said, guesses, self._sources, strict=False):
+            if source is not None:
+                self._survival.observe(*source, token == guess)
+        self._memory.learn(tokens, count)
+
+    def _look_up(self, tokens: Sequence[int]) -> tuple[int | None, int]:
         for size in range(LONGEST, SHORTEST - 1, -1):
-            start = self._follower(size)
+            start = self._find(size)
             if start is not None:
-                self._kind = self._survival.kind(_agreeing(tokens, start, size))
-                n = self._survival.length(self._kind, limit, least_share)
-                # The match may reach the end of the text: then the text repeats itself.
-                period = len(tokens) - start
-                return [tokens[start + i % period] for i in range(n)]
-        return []
+                return start, self._survival.kind(_agreeing(tokens, start, size))
+        return None, 0
 
-    def observe(self, proposed: int, accepted: int) -> None:
-        """What became of the latest proposal."""
-        self._survival.observe(self._kind, proposed, accepted)
-
-    def _follower(self, size: int) -> int | None:
+    def _find(self, size: int) -> int | None:
         """Index of the token after the latest earlier occurrence of the last `size` tokens."""
         end = len(self._text)
         if end <= size * _WIDTH:
@@ -139,6 +164,11 @@ class NgramSpeculator:
                 return at // _WIDTH + size
             end = at + len(pattern) - 1
         return None
+
+
+def _follower(tokens: Sequence[int], at: int, place: int) -> int:
+    """What follows at `place` behind a match; where it reaches the end, the text repeats itself."""
+    return tokens[at + place % (len(tokens) - at)]
 
 
 def _agreeing(tokens: Sequence[int], start: int, size: int) -> int:

@@ -80,7 +80,7 @@ class Settings:
         default=512, metadata=_option("Rows of one step.", least=1, most=65536)
     )
     speculative_tokens: int = field(
-        default=6, metadata=_option("Tokens guessed behind one.", least=0, most=32)
+        default=12, metadata=_option("Tokens guessed behind one.", least=0, most=32)
     )
     exact: bool = field(default=False, metadata=_option("float32 activations and cache."))
     int8_dense: bool = field(default=False, metadata=_option("Attention and head in int8."))
