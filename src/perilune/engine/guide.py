@@ -98,8 +98,8 @@ class Guide:
     """The state of one sequence. Terminators are the ids that end it.
 
     `stray` are special ids that belong nowhere in free text: a marker out of its place, a role
-    token, a reserved id. `</think>` is in its place in thinking. `masks`: those of free text by what
-    they forbid, which guides of one vocabulary may share.
+    token, a reserved id. `</think>` is in its place in thinking. `masks`: those of free text, by
+    what they forbid, which guides of one vocabulary may share.
     """
 
     def __init__(
