@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from perilune.chat.encoding_cache import EncodingCache
 from perilune.chat.special_tokens import RESERVED, SpecialIds, reserved_names
 from perilune.chat.tiktoken_model import SPLIT_PATTERN, read_mergeable_ranks
 from perilune.config import checkpoint_file
@@ -47,6 +48,7 @@ class Tokenizer:
         encoding: tiktoken.Encoding | None = None,
     ) -> None:
         self._encode_ordinary = encode_ordinary
+        self._encoded = EncodingCache(self._encode)
         self._token_bytes = token_bytes
         self._special = dict(special)
         self.special_tokens: Mapping[str, int] = {name: i for i, name in special.items()}
@@ -120,6 +122,9 @@ class Tokenizer:
 
         A lone surrogate, which UTF-8 cannot hold, becomes U+FFFD.
         """
+        return self._encoded(text)
+
+    def _encode(self, text: str) -> list[int]:
         if len(text) <= MAX_RUN_CHARACTERS:
             return self._encode_ordinary(text)
         ids: list[int] = []
