@@ -120,6 +120,7 @@ class Engine:
             raise RequestError(f"{request.request_id!r} is already under way", param="request_id")
         self._intake.check(request)
         request.max_length = self._intake.max_length(request)
+        request.terminators = self._intake.terminators(request)
         seed = self._random.getrandbits(64) if params.seed is None else params.seed
         request.sequences = [self._intake.first_sequence(request, seed)]
         self._requests[request.request_id] = request
@@ -292,11 +293,11 @@ class Engine:
     ) -> list[SampleRow]:
         """How to sample behind the sequence and behind each draft, as if it had come true."""
         request, params = sequence.request, sequence.request.params
-        counts = sequence.output_counts
+        counts = sequence.output_counts if params.penalises else {}
         prompt = frozenset(request.prompt) if params.repetition_penalty != 1 else frozenset()
         rows = []
         for i in range(len(drafts) + 1):
-            if i:
+            if i and params.penalises:
                 counts = {**counts, drafts[i - 1]: counts.get(drafts[i - 1], 0) + 1}
             position = sequence.num_output + i
             early = position < params.min_tokens
@@ -308,7 +309,7 @@ class Engine:
                     counts=counts,
                     prompt_tokens=prompt,
                     allowed=allowed[i] if i < len(allowed) else None,
-                    banned=tuple(self._intake.terminators(request)) if early else (),
+                    banned=tuple(request.terminators) if early else (),
                 )
             )
         return rows
@@ -370,7 +371,7 @@ class Engine:
         self, sequence: SequenceState, token: int, deltas: list[Delta]
     ) -> tuple[FinishReason | None, int | str | None]:
         """Append one token; whether it ends the sequence, and the stop id or string that did."""
-        terminators = self._intake.terminators(sequence.request)
+        terminators = sequence.request.terminators
         sequence.tokens.append(token)
         sequence.output_counts[token] = sequence.output_counts.get(token, 0) + 1
         if sequence.guide is not None:

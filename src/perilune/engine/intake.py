@@ -118,7 +118,7 @@ class Intake:
             assert self._chat is not None
             sequence.guide = Guide(
                 vocab_size=self._config.vocab_size,
-                terminators=self.terminators(sequence.request),
+                terminators=sequence.request.terminators,
                 ids=self._chat.special_ids,
                 thinking=True,
                 masks=self._masks,
@@ -195,7 +195,7 @@ class Intake:
         )
         return Guide(
             vocab_size=self._config.vocab_size,
-            terminators=self.terminators(request),
+            terminators=request.terminators,
             ids=chat.special_ids if is_chat else None,
             stray=self._stray(chat) if is_chat else (),
             thinking=thinking,

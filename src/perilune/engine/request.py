@@ -122,6 +122,7 @@ class Request:
     tools: Tools | None = None  # CHAT
     arrival: int = 0  # set by the engine
     max_length: int = 0  # prompt and output tokens; set by the engine
+    terminators: frozenset[int] = frozenset()  # ids that end an answer; set by the engine
     metrics: RequestMetrics = field(default_factory=RequestMetrics)
     sequences: list[SequenceState] = field(default_factory=list)
     prompt_logprobs: list[TokenLogprob] = field(default_factory=list)  # so far

@@ -113,9 +113,7 @@ def _likeliest(logits_RV: Tensor) -> tuple[list[int], list[bool]]:
 def _stands(row: SampleRow, likeliest: int | None) -> bool:
     """Whether the likeliest token is the one to pick, whatever a mask takes from the others."""
     params = row.params
-    if row.banned or params.logit_bias or params.repetition_penalty != 1.0:
-        return False
-    if (params.presence_penalty or params.frequency_penalty) and row.counts:
+    if row.banned or params.logit_bias or params.penalises:
         return False
     if row.allowed is None:
         return True

@@ -112,6 +112,13 @@ class SamplingParams:
                 raise RequestError("logit_bias maps token ids to numbers", param="logit_bias")
 
     @property
+    def penalises(self) -> bool:
+        """Whether what was said changes the logits."""
+        return bool(
+            self.presence_penalty or self.frequency_penalty or self.repetition_penalty != 1.0
+        )
+
+    @property
     def greedy(self) -> bool:
         return self.temperature == 0
 
