@@ -52,7 +52,8 @@ def main() -> None:
     forwards = {
         "C exact": (NativeForward(small_model(), exact=True), torch.float32),
         "C default (int8 and bf16)": (NativeForward(small_model()), torch.bfloat16),
-        "C int8_dense": (NativeForward(small_model(), int8_dense=True), torch.bfloat16),
+        "C dense int8": (NativeForward(small_model(), dense_format="int8"), torch.bfloat16),
+        "C dense int4": (NativeForward(small_model(), dense_format="int4"), torch.bfloat16),
         "torch bf16": (TorchForward(small_model()), torch.bfloat16),
     }
     figures = {

@@ -31,11 +31,12 @@ from perilune.engine.native_forward import NativeForward
 from perilune.model.model import KimiK2Model
 
 SEED_TOKENS = 16
-MODES: dict[str, tuple[dict[str, bool], torch.dtype]] = {
+MODES: dict[str, tuple[dict[str, Any], torch.dtype]] = {
     "exact, float32 cache": ({"exact": True}, torch.float32),
     "exact, bf16 cache": ({"exact": True}, torch.bfloat16),
     "default": ({}, torch.bfloat16),
-    "int8_dense": ({"int8_dense": True}, torch.bfloat16),
+    "dense int8": ({"dense_format": "int8"}, torch.bfloat16),
+    "dense int4": ({"dense_format": "int4"}, torch.bfloat16),
 }
 
 
@@ -86,11 +87,12 @@ def measure(model: KimiK2Model, count: int, tokens: int) -> dict[str, Any]:
     del wide
     figures = {}
     for name, (options, dtype) in MODES.items():
-        forward = NativeForward(model, **options)
+        whole = copy.deepcopy(model) if "dense_format" in options else model
+        forward = NativeForward(whole, **options)
         figures[name] = compare(
             reference, torch.cat([logits_of(forward, ids, dtype) for ids in prompts])
         )
-        if name != "int8_dense":  # the last one; its originals are gone
+        if whole is model:
             forward.restore()
     return {"positions": len(reference), "modes": figures}
 

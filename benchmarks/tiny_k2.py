@@ -5,7 +5,8 @@
 Decode of one stream (context 64, 64 tokens), prefill of 512 tokens, decode of 16 streams. The
 contenders live in processes of their own and take turns; medians over the repetitions. Wanted:
 decode >= 1.2 x llama.cpp (Q4_0 and Q8_0) and >= 10 x transformers, prefill >= 2.5 x both, 16
-streams >= 5 x the tokens of one. `int8` has attention, shared experts and head in int8, `expanded`
+streams >= 5 x the tokens of one. `int8` and `int4` have attention, shared experts and head in these
+(llama.cpp's Q8_0 and Q4_0 have everything in 8 and 4 bits; we have bfloat16 by default), `expanded`
 the expanded form of attention in the prompt (the engine's default from 2,048 new tokens on).
 """
 
@@ -25,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.tiny_k2_contenders import serve
 
 CONTENDERS = (
-    "perilune", "perilune int8", "perilune expanded",
+    "perilune", "perilune int8", "perilune int4", "perilune expanded",
     "llama.cpp Q4_0", "llama.cpp Q8_0", "transformers",
 )  # fmt: skip
 STREAMS = 16
@@ -107,8 +108,12 @@ def ratios(rates: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
         "  with int8": {
             "value": rates["perilune int8"]["decode"] / max(r["decode"] for r in llama), "bar": 1.2,
         },
+        "  with int4": {
+            "value": rates["perilune int4"]["decode"] / max(r["decode"] for r in llama), "bar": 1.2,
+        },
         "decode / transformers": {"value": ours["decode"] / plain["decode"], "bar": 10.0},
         "prefill / best peer": {"value": ours["prefill"] / fastest, "bar": 2.5},
+        "  prompt with int4": {"value": rates["perilune int4"]["prefill"] / fastest, "bar": 2.5},
         "  expanded": {"value": rates["perilune expanded"]["prefill"] / fastest, "bar": 2.5},
         "16 streams / 1 stream": {"value": ours["streams"] / ours["decode"], "bar": 5.0},
     }  # fmt: skip

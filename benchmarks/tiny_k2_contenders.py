@@ -101,14 +101,14 @@ class Contender(Protocol):
 
 
 class Perilune:
-    def __init__(self, threads: int, *, int8_dense: bool = False, expanded: bool = False) -> None:
+    def __init__(self, threads: int, *, dense: str | None = None, expanded: bool = False) -> None:
         from perilune.engine.latent_cache import LatentCache
         from perilune.engine.native_forward import NativeForward
         from perilune.kernels import native
 
         native.set_threads(threads)
         model = int4_model()
-        self.forward = NativeForward(model, int8_dense=int8_dense, expanded_prefill=expanded)
+        self.forward = NativeForward(model, dense_format=dense, expanded_prefill=expanded)
         self.cache = LatentCache.for_model(CONFIG, 256)
 
     def _steps(self, n: int) -> float:
@@ -220,9 +220,9 @@ class Transformers:
 
 def build(name: str, threads: int, folder: Path) -> Contender:
     if name.startswith("perilune"):
-        return Perilune(
-            threads, int8_dense=name.endswith("int8"), expanded=name.endswith("expanded")
-        )
+        kind = name.removeprefix("perilune").strip()
+        dense = kind if kind.startswith("int") else None
+        return Perilune(threads, dense=dense, expanded=kind == "expanded")
     if name.startswith("llama.cpp"):
         return LlamaCpp(threads, name.split()[1], folder)
     return Transformers(threads)

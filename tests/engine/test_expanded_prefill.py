@@ -47,20 +47,20 @@ def test_exact_mode_agrees_with_the_reference(name: str, dtype: torch.dtype) -> 
 
 
 @pytest.mark.parametrize("storage", list(StorageFormat))
-@pytest.mark.parametrize("int8_dense", [False, True])
+@pytest.mark.parametrize("dense", [None, "int8", "int4"])
 def test_fast_modes_stay_as_close_as_in_the_absorbed_form(
-    storage: StorageFormat, int8_dense: bool
+    storage: StorageFormat, dense: str | None
 ) -> None:
     model = random_model(BASE, storage=storage)
     (ids,) = random_prompts(BASE, [256])
     expected = reference_logits(model, ids)
-    forward = NativeForward(model, int8_dense=int8_dense, expanded_prefill=True)
+    forward = NativeForward(model, dense_format=dense, expanded_prefill=True)
     got = run_alone(forward, BASE, ids, dtype=torch.bfloat16)
-    assert 0 < kl_divergence(expected, got) < (5e-3 if int8_dense else 1e-3)
+    assert 0 < kl_divergence(expected, got) < {None: 1e-3, "int8": 5e-3, "int4": 0.5}[dense]
 
 
 @pytest.mark.parametrize("isa", native.isas() if native.available() else [])
-@pytest.mark.parametrize("mode", ["default", "exact", "exact, bf16 cache", "int8_dense"])
+@pytest.mark.parametrize("mode", ["default", "exact", "exact, bf16 cache", "int8", "int4"])
 @pytest.mark.parametrize("name", ["base", "tied, odd widths", "wide heads"])
 def test_a_row_does_not_know_its_company(isa: str, mode: str, name: str) -> None:
     """Bitwise: alone in one step, or in random chunks, batches and pages; on every set."""
@@ -68,7 +68,7 @@ def test_a_row_does_not_know_its_company(isa: str, mode: str, name: str) -> None
     native.select_isa(isa)
     model = random_model(config, storage=StorageFormat.INT4)
     forward = NativeForward(
-        model, exact="exact" in mode, int8_dense=mode == "int8_dense", expanded_prefill=True
+        model, exact="exact" in mode, dense_format=dense_of(mode), expanded_prefill=True
     )
     dtype = torch.float32 if mode == "exact" else torch.bfloat16
     prompts = random_prompts(config, [150, 30, 300])
@@ -81,6 +81,10 @@ def test_a_row_does_not_know_its_company(isa: str, mode: str, name: str) -> None
         )
         for expected, got in zip(alone, together, strict=True):
             assert torch.equal(got, expected)
+
+
+def dense_of(mode: str) -> str | None:
+    return mode if mode in ("int8", "int4") else None
 
 
 def reference_of(config: object, ids: list[int]) -> torch.Tensor:

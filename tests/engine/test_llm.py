@@ -124,8 +124,8 @@ def test_a_model_in_memory_works_with_ids(bf16_folder: Path, llm: LLM) -> None:
 def test_unknown_options_are_named(bf16_folder: Path) -> None:
     with pytest.raises(UsageError, match=r"'colour'.*exact"):
         LLM(bf16_folder, colour="red")
-    with pytest.raises(UsageError, match="int8_dense"):
-        load_engine(bf16_folder, EngineOptions(native=False, int8_dense=True))
+    with pytest.raises(UsageError, match="dense_format"):
+        load_engine(bf16_folder, EngineOptions(native=False, dense_format="int8"))
     with pytest.raises(EngineError):
         load_engine(bf16_folder, EngineOptions(max_batch_tokens=2, max_sequences=4))
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perilune.config import ModelConfig, RopeConfig, StorageFormat
 from perilune.engine.batch import SequenceRows, StepInput, build_step
@@ -17,6 +17,7 @@ from perilune.engine.native_forward import NativeForward
 from perilune.errors import UsageError
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
+from perilune.kernels.quantization import dequantize_int4, quantize_int4
 from perilune.kernels.thread_choice import ThreadChoice
 from perilune.model.model import KimiK2Model
 from tests.engine.native_models import (
@@ -108,11 +109,12 @@ def test_every_instruction_set_agrees(isa: str, exact: bool, name: str) -> None:
     assert torch.equal(scheduled, got)
 
 
-@pytest.mark.parametrize("mode", ["default", "exact", "exact, bf16 cache", "int8_dense"])
+@pytest.mark.parametrize("mode", ["default", "exact", "exact, bf16 cache", "int8", "int4"])
 def test_a_row_does_not_know_its_company(mode: str) -> None:
     """Bitwise: alone in one step, or in random chunks, batches and pages."""
     model = random_model(BASE, storage=StorageFormat.INT4)
-    forward = NativeForward(model, exact="exact" in mode, int8_dense=mode == "int8_dense")
+    dense = mode if mode.startswith("int") else None
+    forward = NativeForward(model, exact="exact" in mode, dense_format=dense)
     dtype = torch.float32 if mode == "exact" else torch.bfloat16
     prompts = random_prompts(BASE, [1, 64, 65, 130, 200, 17])
     alone = [run_alone(forward, BASE, ids, dtype=dtype) for ids in prompts]
@@ -204,7 +206,7 @@ def test_the_fast_modes_stay_close(storage: StorageFormat) -> None:
     (ids,) = random_prompts(BASE, [120])
     expected = reference_logits(model, ids)
     fast = run_alone(NativeForward(copy.deepcopy(model)), BASE, ids, dtype=torch.bfloat16)
-    int8 = NativeForward(copy.deepcopy(model), int8_dense=True)
+    int8 = NativeForward(copy.deepcopy(model), dense_format="int8")
     smaller = run_alone(int8, BASE, ids, dtype=torch.bfloat16)
     assert 0 < kl_divergence(expected, fast) < 1e-3
     assert 0 < kl_divergence(expected, smaller) < 5e-3
@@ -240,17 +242,65 @@ def test_weights_are_the_single_copy() -> None:
     assert all(t.numel() < largest for t in owned)  # norms, biases, frequencies
 
 
-def test_int8_lets_the_originals_go_and_cannot_restore() -> None:
+def rounded_to_int4(model: KimiK2Model) -> None:
+    """Each dense weight as its INT4 copy stands for it, by the torch reference of the format."""
+    for name, module in model.named_modules():
+        weight = getattr(module, "weight", None)
+        if not isinstance(module, nn.Linear) or weight is None or name.endswith(".gate"):
+            continue
+        if name.endswith("kv_b_proj"):
+            attention = model.get_submodule(name.removesuffix(".kv_b_proj"))
+            nope, rank = attention.nope_dim, attention.rank
+            parts = weight.data.view(attention.num_heads, -1, rank)
+            key = parts[:, :nope].transpose(1, 2)  # as the absorbed form reads it
+            parts[:, :nope] = rounded(key).transpose(1, 2)
+            parts[:, nope:] = rounded(parts[:, nope:])
+        else:
+            module.weight = nn.Parameter(rounded(weight.data))  # a tied embedding stays as it is
+
+
+def rounded(weight: Tensor) -> Tensor:
+    return dequantize_int4(*quantize_int4(weight), weight.dtype)
+
+
+@pytest.mark.parametrize("name", ["base", "tied, odd widths"])
+def test_int4_dense_is_the_model_with_its_weights_rounded(name: str) -> None:
+    config = CONFIGS[name]
+    model = random_model(config, storage=StorageFormat.INT4)
+    (ids,) = random_prompts(config, [120])
+    whole = reference_logits(model, ids)
+    twin = random_model(config, storage=StorageFormat.INT4)
+    rounded_to_int4(twin)
+    expected = reference_logits(twin, ids)
+    got = run_alone(NativeForward(model, dense_format="int4"), config, ids, dtype=torch.bfloat16)
+    assert kl_divergence(expected, got) < 5e-3
+    assert kl_divergence(whole, got) > 4 * kl_divergence(expected, got)
+
+
+def test_int4_needs_numbers() -> None:
     model = random_model(BASE)
-    forward = NativeForward(model, int8_dense=True)
+    model.lm_head.weight.data[3, 5] = torch.inf
+    with pytest.raises(UsageError, match="not finite"):
+        NativeForward(model, dense_format="int4")
+
+
+def test_a_format_that_there_is_not_is_refused() -> None:
+    with pytest.raises(UsageError, match="int8 or int4, not 'int5'"):
+        NativeForward(random_model(BASE), dense_format="int5")
+
+
+@pytest.mark.parametrize("dense", ["int8", "int4"])
+def test_quantising_lets_the_originals_go_and_cannot_restore(dense: str) -> None:
+    model = random_model(BASE)
+    forward = NativeForward(model, dense_format=dense)
     assert model.lm_head.weight.is_meta
     with pytest.raises(UsageError, match="cannot be put back"):
         forward.restore()
 
 
-def test_exact_and_int8_exclude_each_other() -> None:
+def test_exact_and_quantised_exclude_each_other() -> None:
     with pytest.raises(UsageError):
-        NativeForward(random_model(BASE), exact=True, int8_dense=True)
+        NativeForward(random_model(BASE), exact=True, dense_format="int8")
 
 
 def test_the_profile_counts_the_bytes_of_the_weights_touched() -> None:

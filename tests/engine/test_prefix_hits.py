@@ -263,7 +263,7 @@ def test_tails_go_when_room_is_needed_the_oldest_first() -> None:
 
 
 @pytest.mark.skipif("native" not in FORWARDS, reason="the C library is not built")
-@pytest.mark.parametrize("mode", [{}, {"exact": True}, {"int8_dense": True}])
+@pytest.mark.parametrize("mode", [{}, {"exact": True}, {"dense_format": "int8"}])
 def test_the_bits_are_those_of_a_prompt_computed_whole(
     int4_folder: Path, mode: dict[str, bool]
 ) -> None:

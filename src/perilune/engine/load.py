@@ -40,7 +40,8 @@ class EngineOptions:
     """How to run a model.
 
     exact: float32 activations and cache; logits within 1e-4 of the reference generator's.
-    int8_dense: attention, shared experts and head in int8 (C kernels only; changes logits a bit).
+    dense_format: attention, shared experts and head in "int8", a half of their bytes (changes the
+        logits a bit), or "int4", a quarter (more than a bit). C kernels only. None: as stored.
     expanded_prefill: from so many tokens on that are not cached, a prompt attends in the expanded
         form, which is faster and rounds differently (C kernels; never in exact mode). 0: never;
         then the same text comes out to the bit whatever the cache held.
@@ -51,7 +52,7 @@ class EngineOptions:
     """
 
     exact: bool = False
-    int8_dense: bool = False
+    dense_format: str | None = None
     expanded_prefill: int = 2048
     native: bool | None = None
     cache_tokens: int | None = None
@@ -175,8 +176,9 @@ def load_engine(
     config = network.config
     cache = LatentCache.for_model(config, plan.pages, dtype=options.cache_dtype)
     read_cost = ReadCost.of(network, config, cache.bytes_per_token)
-    if options.int8_dense:  # what the tensors hold in bfloat16 is read as int8
-        read_cost = replace(read_cost, fixed=read_cost.fixed // 2)
+    if options.dense_format is not None:  # what the tensors hold in bfloat16 is read in fewer bits
+        bits = {"int8": 8.5, "int4": 4.5}[options.dense_format]
+        read_cost = replace(read_cost, fixed=round(read_cost.fixed * bits / 16))
     return Engine(
         choose_forward(network, options),
         cache,
@@ -206,13 +208,13 @@ def choose_forward(model: KimiK2Model, options: EngineOptions) -> Forward:
         return NativeForward(
             model,
             exact=options.exact,
-            int8_dense=options.int8_dense,
+            dense_format=options.dense_format,
             expanded_prefill=_expands(options),
         )
     if options.native:
         raise UsageError(f"the C kernels cannot run this model: {cause}", remedy="native=None")
-    if options.int8_dense:
-        raise UsageError(f"int8_dense needs the C kernels: {cause}")
+    if options.dense_format is not None:
+        raise UsageError(f"dense_format needs the C kernels: {cause}")
     return TorchForward(model.float() if options.exact else model)
 
 

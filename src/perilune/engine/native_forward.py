@@ -7,6 +7,7 @@ chunks and on however many threads it runs; so is its result, to the bit.
 from __future__ import annotations
 
 import time
+from typing import Final
 
 from torch import Tensor, nn
 
@@ -24,7 +25,7 @@ from perilune.kernels.forward import (
     Network,
     StepProfile,
 )
-from perilune.kernels.native import GROUP
+from perilune.kernels.native import GROUP, Format
 from perilune.kernels.thread_choice import ThreadChoice
 from perilune.model.layer import DecoderLayer
 from perilune.model.mlp import MLP
@@ -32,14 +33,26 @@ from perilune.model.model import KimiK2Model
 from perilune.model.moe import MixtureOfExperts
 from perilune.model.rotary import inverse_frequencies
 
+DENSE_FORMATS: Final = {"int8": Format.INT8, "int4": Format.INT4}
+
+
+def check_dense_format(dense_format: str | None) -> None:
+    """Raises UsageError for one that there is not."""
+    if dense_format is not None and dense_format not in DENSE_FORMATS:
+        raise UsageError(
+            f"dense_format must be {' or '.join(DENSE_FORMATS)}, not {dense_format!r}",
+            remedy="Leave it out to keep the weights as they are stored",
+        )
+
 
 class NativeForward:
     """Takes a model over: its weights are rearranged in place, its modules compute nonsense then.
 
     `exact`: float32 activations everywhere (with a float32 cache the logits are within 1e-4 of the
     reference); otherwise activations are bfloat16, and int8 in groups of 32 for INT4 experts.
-    `int8_dense`: quantise attention, dense and shared feed-forward and head to int8 at load; a
-    decode step then reads about half of their bytes. Not together with `exact`.
+    `dense_format`: quantise attention, dense and shared feed-forward and head at load, in groups of
+    32, to "int8" or "int4"; a decode step then reads about a half or a quarter of their bytes. Not
+    together with `exact`.
 
     `expanded_prefill`: rows below the step's `expanded_until` attend in the expanded form, at a
     third of the products, all others in the absorbed form; the two round differently. Without it
@@ -53,11 +66,12 @@ class NativeForward:
         model: KimiK2Model,
         *,
         exact: bool = False,
-        int8_dense: bool = False,
+        dense_format: str | None = None,
         expanded_prefill: bool = False,
     ) -> None:
-        if exact and int8_dense:
-            raise UsageError("exact arithmetic and int8 weights contradict each other")
+        check_dense_format(dense_format)
+        if exact and dense_format is not None:
+            raise UsageError("exact arithmetic and quantised weights contradict each other")
         cause = self.unsupported(model)
         if cause is not None:
             raise UsageError(
@@ -68,7 +82,11 @@ class NativeForward:
         self.last_profile: StepProfile | None = None
         self._choice: ThreadChoice | None = None
         self._expanded = expanded_prefill
-        self._layout = NativeLayout(exact=exact, int8_dense=int8_dense, expanded=expanded_prefill)
+        self._layout = NativeLayout(
+            exact=exact,
+            dense_format=None if dense_format is None else DENSE_FORMATS[dense_format],
+            expanded=expanded_prefill,
+        )
         network = _network(model, self._layout, exact)
         layers = [_layer(layer, self._layout) for layer in model.model.layers]
         self._native = NativeNetwork(network, layers, self._layout.keep)
@@ -102,7 +120,7 @@ class NativeForward:
         return logits_RV
 
     def restore(self) -> None:
-        """Close, and put the model's weights back. Raises UsageError after `int8_dense`."""
+        """Close, and put the model's weights back. Raises UsageError after quantising."""
         self._layout.restore()
         self._native.close()
 
@@ -150,7 +168,7 @@ def _network(model: KimiK2Model, layout: NativeLayout, exact: bool) -> Network:
         vocabulary=c.vocab_size,
         exact=exact,
         embed_format=FORMATS[embed.dtype],
-        embed_native=tied and not layout.int8_dense,
+        embed_native=tied and layout.dense_format is None,
         routed_scaling=c.routed_scaling_factor,
         norm_eps=c.rms_norm_eps,
         rank_norm_eps=c.lora_norm_eps,

@@ -2,9 +2,9 @@
 
 The native layout is a permutation of the stored bits (`csrc/perilune_kernels.h`), so a weight stays
 the single copy of itself and can be put back. Only three things are new memory: dense weights
-quantised to int8 on request (their originals are let go), `kv_b_proj` of FP8 checkpoints, whose
-key part has to be transposed and is dequantised for it (1 % of a model), and a second copy of the
-key part, not transposed, where prompts attend in the expanded form (0.1 %).
+quantised to int8 or INT4 on request (their originals are let go), `kv_b_proj` of FP8 checkpoints,
+whose key part has to be transposed and is dequantised for it (1 % of a model), and a second copy of
+the key part, not transposed, where prompts attend in the expanded form (0.1 %).
 
 Shape suffixes: H heads, N width of a head's position-free part, V of its value, L latent rank.
 """
@@ -22,7 +22,7 @@ from perilune.kernels import native
 from perilune.kernels.forward import Layer
 from perilune.kernels.native import GROUP, Format, Matrix
 from perilune.kernels.native import Experts as NativeExperts
-from perilune.kernels.quantization import FP8_BLOCK
+from perilune.kernels.quantization import FP8_BLOCK, quantize_int4
 from perilune.model.attention import LatentAttention
 from perilune.model.experts import Experts, RoutedExperts
 from perilune.weights.formats import Fp8Experts, Fp8Linear, Int4Experts
@@ -32,15 +32,18 @@ FORMATS: Final = {
     torch.bfloat16: Format.BF16,
     torch.float8_e4m3fn: Format.FP8,
 }
+QUANTIZED_AT_ONCE: Final = 1 << 22  # values, in float32 then
 PROJECTIONS: Final = ("gate_proj", "up_proj", "down_proj")
 
 
 class NativeLayout:
     """Rearranges weights one by one; remembers how to put each back, and what must stay alive."""
 
-    def __init__(self, *, exact: bool, int8_dense: bool, expanded: bool = False) -> None:
+    def __init__(
+        self, *, exact: bool, dense_format: Format | None = None, expanded: bool = False
+    ) -> None:
         self.exact = exact
-        self.int8_dense = int8_dense
+        self.dense_format = dense_format
         self.expanded = expanded
         self.keep: list[Tensor] = []
         self._library = native.require()
@@ -48,7 +51,7 @@ class NativeLayout:
         self._quantized = False
 
     def restore(self) -> None:
-        """Put every weight back as the modules know it. Raises UsageError after int8_dense."""
+        """Put every weight back as the modules know it. Raises UsageError after quantising."""
         if self._quantized:
             raise UsageError(
                 "weights quantised at load cannot be put back", remedy="Load the model again"
@@ -61,10 +64,10 @@ class NativeLayout:
         return self._kept(weight.detach().to(torch.float32, copy=True).contiguous())
 
     def matrix(self, module: nn.Module, *, dense: bool = True) -> Matrix:
-        """A linear module's weight. `dense`: int8_dense applies to it."""
+        """A linear module's weight. `dense`: dense_format applies to it."""
         weight = module.weight
         assert isinstance(weight, Tensor)
-        if dense and self.int8_dense:
+        if dense and self.dense_format is not None:
             whole = module.dequantize() if isinstance(module, Fp8Linear) else weight.detach()
             matrix = self._quantize(whole, weight.shape[0])
             module.weight = _gone(weight)
@@ -89,12 +92,12 @@ class NativeLayout:
         weight_HUL = weight.view(heads, nope + values, rank)
         if self.expanded:
             self._key_out(weight_HUL[:, :nope], layer)
-        if self.int8_dense:
+        if self.dense_format is not None:
             key_HLN = weight_HUL[:, :nope].transpose(1, 2)
             layer.key_up = self._quantize(key_HLN.reshape(-1, nope), rank)
             layer.value_up = self._quantize(weight_HUL[:, nope:].reshape(-1, rank), values)
             for name, rows, columns in (("key_up", rank, nope), ("value_up", values, rank)):
-                setattr(layer, f"{name}_stride", rows * columns)
+                setattr(layer, f"{name}_stride", self._quantized_bytes(rows * columns))
                 setattr(layer, f"{name}_scale_stride", rows * columns // GROUP * 2)
             module.weight = _gone(module.weight)
             return
@@ -119,9 +122,9 @@ class NativeLayout:
 
     def _key_out(self, key_HNL: Tensor, layer: Layer) -> None:
         heads, nope, rank = key_HNL.shape
-        if self.int8_dense:
+        if self.dense_format is not None:
             layer.key_out = self._quantize(key_HNL.reshape(-1, rank), nope)
-            layer.key_out_stride = nope * rank
+            layer.key_out_stride = self._quantized_bytes(nope * rank)
             layer.key_out_scale_stride = nope * rank // GROUP * 2
             return
         copy_HNL = key_HNL.contiguous().clone()
@@ -161,23 +164,53 @@ class NativeLayout:
             FORMATS[weight.dtype], 0, rows, columns, self._interleaved(weight), scale or None
         )
 
+    def _quantized_bytes(self, values: int) -> int:
+        return values // 2 if self.dense_format is Format.INT4 else values
+
     def _quantize(self, weight: Tensor, rows_of_one: int) -> Matrix:
-        """Row-major [rows, columns], a stack of matrices -> int8 copies; describes the first."""
+        """Row-major [rows, columns], a stack of matrices -> small copies; describes the first."""
         rows, columns = weight.shape
+        if columns % GROUP:
+            raise UsageError(f"{columns} inputs do not divide into groups of {GROUP}")
         source = weight.to(torch.bfloat16).contiguous()
-        q = torch.empty(rows, columns, dtype=torch.int8)
         scale = torch.empty(rows, columns // GROUP, dtype=torch.bfloat16)
-        for first in range(0, rows, rows_of_one):
-            code = self._library.plk_quantize_int8(
-                source[first:].data_ptr(),
-                rows_of_one,
-                columns,
-                q[first:].data_ptr(),
-                scale[first:].data_ptr(),
-            )
-            native.check(code, "quantising a weight to int8")
+        if self.dense_format is Format.INT4:
+            small = torch.empty(rows, columns // 8, dtype=torch.int32)
+            for first in range(0, rows, rows_of_one):
+                part = slice(first, first + rows_of_one)
+                self._quantize_int4(source[part], small[part], scale[part])
+        else:
+            small = torch.empty(rows, columns, dtype=torch.int8)
+            for first in range(0, rows, rows_of_one):
+                code = self._library.plk_quantize_int8(
+                    source[first:].data_ptr(),
+                    rows_of_one,
+                    columns,
+                    small[first:].data_ptr(),
+                    scale[first:].data_ptr(),
+                )
+                native.check(code, "quantising a weight to int8")
         self._quantized = True
-        return Matrix(Format.INT8, 0, rows_of_one, columns, self._kept(q), self._kept(scale))
+        assert self.dense_format is not None
+        address = self._kept(small)
+        return Matrix(self.dense_format, 0, rows_of_one, columns, address, self._kept(scale))
+
+    def _quantize_int4(self, source: Tensor, words: Tensor, scale: Tensor) -> None:
+        """One matrix by the published rule of INT4 experts, into the native layout."""
+        at_once = max(1, QUANTIZED_AT_ONCE // source.shape[1])
+        for first in range(0, source.shape[0], at_once):
+            part = slice(first, first + at_once)
+            try:
+                words[part], scale[part] = quantize_int4(source[part])
+            except ValueError as error:
+                raise UsageError(f"a weight cannot be quantised to INT4: {error}") from None
+        rows, groups = scale.shape
+        native.check(
+            self._library.plk_interleave(words.data_ptr(), rows, words.shape[1]), "rearranging"
+        )
+        native.check(
+            self._library.plk_interleave_scale(scale.data_ptr(), rows, groups), "rearranging"
+        )
 
     def _interleaved(self, weight: Tensor) -> int:
         self._interleave(weight)

@@ -8,6 +8,7 @@ from typing import Any, Literal, cast
 from perilune.config import read_config
 from perilune.engine.async_engine import AsyncEngine
 from perilune.engine.load import checkpoint_identity
+from perilune.engine.native_forward import check_dense_format
 from perilune.errors import UsageError
 from perilune.serve.service import Service
 from perilune.serve.settings import Settings
@@ -17,11 +18,12 @@ def build_service(folder: Path, settings: Settings) -> Service:
     """An engine that is not started yet, and the service over it. Raises PeriluneError."""
     if settings.isolation not in ("process", "thread"):
         raise UsageError(f"isolation must be process or thread, not {settings.isolation!r}")
+    check_dense_format(settings.dense_format)
     longest = read_config(folder).text.max_position_embeddings
     options: dict[str, Any] = {
         name: getattr(settings, name)
         for name in (
-            "exact", "int8_dense", "expanded_prefill", "cache_tokens", "max_context",
+            "exact", "dense_format", "expanded_prefill", "cache_tokens", "max_context",
             "max_batch_tokens", "max_sequences", "speculative_tokens", "seed",
         )
     }  # fmt: skip

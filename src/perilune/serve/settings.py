@@ -83,7 +83,10 @@ class Settings:
         default=12, metadata=_option("Tokens guessed behind one.", least=0, most=32)
     )
     exact: bool = field(default=False, metadata=_option("float32 activations and cache."))
-    int8_dense: bool = field(default=False, metadata=_option("Attention and head in int8."))
+    dense_format: str | None = field(
+        default=None,
+        metadata=_option("Attention, shared experts and head in int8 or int4. Default: as stored."),
+    )
     expanded_prefill: int = field(
         default=2048,
         metadata=_option(
