@@ -4,9 +4,8 @@
 
 Episodes that nano learns from (tables split among sub-agents, tables alone, single rows) are read
 turn by turn: a turn's tokens are given away as a step confirms them, and are remembered for the
-turns that follow. A step costs 1 and a further
-row its share: 0.05 where steps wait for memory, as with large models; 0.3 is nano on two cores.
-"Cost" is that of a token, without guessing 1.
+turns that follow. A step costs 1 and a further row its share: 0.05 where steps wait for memory, as
+with large models; 0.3 is nano on two cores. "Cost" is that of a token, without guessing 1.
 """
 
 from __future__ import annotations

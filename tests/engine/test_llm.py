@@ -126,6 +126,8 @@ def test_unknown_options_are_named(bf16_folder: Path) -> None:
         LLM(bf16_folder, colour="red")
     with pytest.raises(UsageError, match="dense_format"):
         load_engine(bf16_folder, EngineOptions(native=False, dense_format="int8"))
+    with pytest.raises(UsageError, match="int8 or int4, not 'int5'"):
+        LLM(bf16_folder, dense_format="int5")
     with pytest.raises(EngineError):
         load_engine(bf16_folder, EngineOptions(max_batch_tokens=2, max_sequences=4))
 

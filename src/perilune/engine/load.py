@@ -20,7 +20,7 @@ from perilune.engine.engine import Engine
 from perilune.engine.intake import EngineConfig
 from perilune.engine.latent_cache import PAGE_SIZE, LatentCache, page_bytes, pages_for
 from perilune.engine.metrics import ReadCost, machine_bandwidth
-from perilune.engine.native_forward import NativeForward
+from perilune.engine.native_forward import NativeForward, check_dense_format
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.engine.torch_forward import TorchForward
 from perilune.errors import OutOfMemoryError, UsageError
@@ -156,6 +156,7 @@ def load_engine(
     Raises CheckpointError, OutOfMemoryError before the first byte is read, UsageError.
     """
     options = options or EngineOptions()
+    check_dense_format(options.dense_format)
     cpu = torch.device("cpu")
     if isinstance(model, KimiK2Model):
         plan = plan_memory(model.config, 0, options, available_memory(cpu))
