@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import perilune
-from perilune.config import ModelConfig, read_config
+from perilune.config import ModelConfig, StorageFormat, read_config
 from perilune.engine.batch import StepInput
 from perilune.engine.conversation import next_call_index, recommended_sampling
 from perilune.engine.latent_cache import LatentCache, page_bytes
@@ -26,6 +26,7 @@ from perilune.errors import EngineError, OutOfMemoryError, RequestError, UsageEr
 from perilune.weights.load import load_model
 
 from .models import reference_logprobs
+from .native_models import BASE, random_model
 
 SHORT = SamplingParams(max_tokens=8, temperature=0, ignore_eos=True)
 
@@ -227,6 +228,23 @@ def test_the_cost_of_a_model_is_what_it_holds(bf16_folder: Path) -> None:
     step = StepMetrics(1, 1, 0, forward_seconds=0.5, bytes_read=1000, bandwidth=4000)
     assert step.bytes_per_second == 2000 and step.share_of_bandwidth == 0.5
     assert StepMetrics(1, 1, 0, 0.5).share_of_bandwidth is None
+
+
+@pytest.mark.parametrize("bits", [8.5, 4.5])
+def test_quantised_matrices_cost_their_bits_whatever_they_were(bits: float) -> None:
+    """From FP8 as from bfloat16; vectors and the few scales of FP8 stay what they are."""
+    plain, fp8 = (
+        ReadCost.of(random_model(BASE, storage=storage), BASE, 480, bits).fixed
+        for storage in (StorageFormat.BF16, StorageFormat.FP8)
+    )
+    model = random_model(BASE, storage=StorageFormat.BF16)
+    inside = {
+        name: p for name, p in model.named_parameters() if "embed" not in name and p.dim() < 3
+    }
+    matrices = sum(p.numel() for p in inside.values() if p.dim() == 2)
+    vectors = sum(p.nbytes for p in inside.values() if p.dim() == 1)
+    assert plain == pytest.approx(matrices * bits / 8 + vectors, rel=1e-3)
+    assert fp8 == pytest.approx(plain, rel=0.01)
 
 
 def test_steps_say_what_they_read_and_how_close_to_the_limit(llm: LLM) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -176,10 +176,8 @@ def load_engine(
         stop_ids |= chat.stop_ids
     config = network.config
     cache = LatentCache.for_model(config, plan.pages, dtype=options.cache_dtype)
-    read_cost = ReadCost.of(network, config, cache.bytes_per_token)
-    if options.dense_format is not None:  # what the tensors hold in bfloat16 is read in fewer bits
-        bits = {"int8": 8.5, "int4": 4.5}[options.dense_format]
-        read_cost = replace(read_cost, fixed=round(read_cost.fixed * bits / 16))
+    bits = {None: None, "int8": 8.5, "int4": 4.5}[options.dense_format]  # scales included
+    read_cost = ReadCost.of(network, config, cache.bytes_per_token, bits)
     return Engine(
         choose_forward(network, options),
         cache,

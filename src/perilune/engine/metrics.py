@@ -34,15 +34,25 @@ class ReadCost:
     latent: int  # one token of context, all layers
 
     @classmethod
-    def of(cls, model: nn.Module, config: ModelConfig, latent_bytes: int) -> ReadCost:
-        """From the tensors that the model holds. The embedding table is not read, but for rows."""
+    def of(
+        cls,
+        model: nn.Module,
+        config: ModelConfig,
+        latent_bytes: int,
+        dense_bits: float | None = None,
+    ) -> ReadCost:
+        """From the tensors that the model holds. The embedding table is not read, but for rows.
+
+        `dense_bits`: of a value of the matrices outside the experts, where they will be quantised.
+        The router, which will not be, is a hundredth of them.
+        """
         routed = [m for m in model.modules() if isinstance(m, RoutedExperts)]
         routed_bytes = sum(map(_bytes, routed))
         embedding = model.get_submodule("model.embed_tokens")
-        table = 0 if config.tie_word_embeddings else _bytes(embedding)
+        table = 0 if config.tie_word_embeddings else _bytes(embedding, dense_bits)
         experts = max(1, config.n_routed_experts)
         return cls(
-            fixed=_bytes(model) - routed_bytes - table,
+            fixed=_bytes(model, dense_bits) - routed_bytes - table,
             expert=routed_bytes / (experts * max(1, len(routed))),
             moe_layers=len(routed),
             experts=experts,
@@ -60,9 +70,13 @@ class ReadCost:
         return round(self.fixed + experts + context_tokens * self.latent)
 
 
-def _bytes(module: nn.Module) -> int:
+def _bytes(module: nn.Module, matrix_bits: float | None = None) -> int:
+    """Of all tensors; `matrix_bits`: of a value of those with two dimensions, unlike experts."""
     tensors = {t.data_ptr(): t for t in (*module.parameters(), *module.buffers())}
-    return sum(t.numel() * t.element_size() for t in tensors.values())
+    return sum(
+        t.nbytes if matrix_bits is None or t.dim() != 2 else round(t.numel() * matrix_bits / 8)
+        for t in tensors.values()
+    )
 
 
 @dataclass(frozen=True, slots=True)
