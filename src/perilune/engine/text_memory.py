@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 ORDERS = (8, 4, 2)  # tokens of context, the longest first
 MOST_RIGHT, MOST_WRONG = 7, 3  # counted of one context
-MOST_CONTEXTS = 1 << 16  # of one generation, 10 MB or so
-MOST_MEMORIES = 64
+MOST_CONTEXTS = 1 << 15  # of one generation; the two of a memory take 20 MB
+MOST_MEMORIES = 16
 
 
 @dataclass(slots=True)
