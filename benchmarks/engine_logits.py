@@ -17,17 +17,18 @@ import random
 import torch
 from torch import Tensor
 
-from perilune.engine.batch import Forward, SequenceRows, build_step
 from perilune.engine.bench import small_model
-from perilune.engine.latent_cache import LatentCache, pages_for
-from perilune.engine.native_forward import NativeForward
-from perilune.engine.torch_forward import TorchForward
+from perilune.runner.batch import SequenceRows, build_batch
+from perilune.runner.cache import PagedLatentCache, pages_for
+from perilune.runner.cpu.runner import CpuRunner
+from perilune.runner.runner import ModelRunner
+from perilune.runner.torch_runner import TorchRunner
 
 
-def logits(forward: Forward, ids: list[int], dtype: torch.dtype) -> Tensor:
-    cache = LatentCache.for_model(small_model().config, pages_for(len(ids)), dtype=dtype)
+def logits(runner: ModelRunner, ids: list[int], dtype: torch.dtype) -> Tensor:
+    cache = PagedLatentCache.for_model(small_model().config, pages_for(len(ids)), dtype=dtype)
     rows = SequenceRows(ids, 0, list(range(pages_for(len(ids)))), wanted=len(ids))
-    return forward(build_step([rows]), cache)
+    return runner.execute(build_batch([rows]), cache)
 
 
 def compare(found: Tensor, expected: Tensor) -> dict[str, float]:
@@ -48,17 +49,17 @@ def main() -> None:
     arguments = parser.parse_args()
     pick = random.Random(1)
     ids = [pick.randrange(36_864) for _ in range(arguments.tokens)]
-    expected = logits(TorchForward(small_model().float()), ids, torch.float32)
+    expected = logits(TorchRunner(small_model().float()), ids, torch.float32)
     forwards = {
-        "C exact": (NativeForward(small_model(), exact=True), torch.float32),
-        "C default (int8 and bf16)": (NativeForward(small_model()), torch.bfloat16),
-        "C dense int8": (NativeForward(small_model(), dense_format="int8"), torch.bfloat16),
-        "C dense int4": (NativeForward(small_model(), dense_format="int4"), torch.bfloat16),
-        "torch bf16": (TorchForward(small_model()), torch.bfloat16),
+        "C exact": (CpuRunner(small_model(), exact=True), torch.float32),
+        "C default (int8 and bf16)": (CpuRunner(small_model()), torch.bfloat16),
+        "C dense int8": (CpuRunner(small_model(), dense_format="int8"), torch.bfloat16),
+        "C dense int4": (CpuRunner(small_model(), dense_format="int4"), torch.bfloat16),
+        "torch bf16": (TorchRunner(small_model()), torch.bfloat16),
     }
     figures = {
-        name: compare(logits(forward, ids, dtype), expected)
-        for name, (forward, dtype) in forwards.items()
+        name: compare(logits(runner, ids, dtype), expected)
+        for name, (runner, dtype) in forwards.items()
     }
     if arguments.json:
         print(json.dumps(figures, indent=2))

@@ -25,10 +25,10 @@ from benchmarks.tiny_k2_contenders import int4_model
 from torch import Tensor
 
 from perilune.config import ModelConfig
-from perilune.engine.batch import SequenceRows, build_step
-from perilune.engine.latent_cache import LatentCache, pages_for
-from perilune.engine.native_forward import NativeForward
 from perilune.model.model import KimiK2Model
+from perilune.runner.batch import SequenceRows, build_batch
+from perilune.runner.cache import PagedLatentCache, pages_for
+from perilune.runner.cpu.runner import CpuRunner
 
 SEED_TOKENS = 16
 MODES: dict[str, tuple[dict[str, Any], torch.dtype]] = {
@@ -40,30 +40,30 @@ MODES: dict[str, tuple[dict[str, Any], torch.dtype]] = {
 }
 
 
-def logits_of(forward: NativeForward, ids: list[int], dtype: torch.dtype) -> Tensor:
+def logits_of(runner: CpuRunner, ids: list[int], dtype: torch.dtype) -> Tensor:
     pages = list(range(pages_for(len(ids))))
-    cache = LatentCache.for_model(forward.config, len(pages), dtype=dtype)
-    return forward(build_step([SequenceRows(ids, 0, pages, len(ids))]), cache)
+    cache = PagedLatentCache.for_model(runner.config, len(pages), dtype=dtype)
+    return runner.execute(build_batch([SequenceRows(ids, 0, pages, len(ids))]), cache)
 
 
 def draw_prompts(model: KimiK2Model, count: int, tokens: int) -> list[list[int]]:
     """Text of the model's own: its distribution is where a mode has to be right."""
     config: ModelConfig = model.config
     generator = torch.Generator().manual_seed(0)
-    forward = NativeForward(model)
+    runner = CpuRunner(model)
     prompts = []
     for _ in range(count):
         ids = torch.randint(config.vocab_size, (SEED_TOKENS,), generator=generator).tolist()
         pages = list(range(pages_for(tokens)))
-        cache = LatentCache.for_model(config, len(pages))
+        cache = PagedLatentCache.for_model(config, len(pages))
         done = 0
         while len(ids) < tokens:
             rows = SequenceRows(ids[done:], done, pages, 1)
             done = len(ids)
-            chances = forward(build_step([rows]), cache)[0].softmax(-1)
+            chances = runner.execute(build_batch([rows]), cache)[0].softmax(-1)
             ids.append(int(torch.multinomial(chances, 1, generator=generator)))
         prompts.append(ids)
-    forward.restore()
+    runner.restore()
     return prompts
 
 
@@ -88,12 +88,12 @@ def measure(model: KimiK2Model, count: int, tokens: int) -> dict[str, Any]:
     figures = {}
     for name, (options, dtype) in MODES.items():
         whole = copy.deepcopy(model) if "dense_format" in options else model
-        forward = NativeForward(whole, **options)
+        runner = CpuRunner(whole, **options)
         figures[name] = compare(
-            reference, torch.cat([logits_of(forward, ids, dtype) for ids in prompts])
+            reference, torch.cat([logits_of(runner, ids, dtype) for ids in prompts])
         )
         if whole is model:
-            forward.restore()
+            runner.restore()
     return {"positions": len(reference), "modes": figures}
 
 

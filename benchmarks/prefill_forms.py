@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.tiny_k2_contenders import CONFIG, int4_model, prompt
 
-from perilune.engine.batch import SequenceRows, build_step
-from perilune.engine.latent_cache import LatentCache, pages_for
-from perilune.engine.native_forward import NativeForward
 from perilune.kernels import native
+from perilune.runner.batch import SequenceRows, build_batch
+from perilune.runner.cache import PagedLatentCache, pages_for
+from perilune.runner.cpu.runner import CpuRunner
 
 ROWS = 512
 CONTEXTS = (512, 1024, 2048, 8192)
@@ -43,21 +43,21 @@ def products(context: int) -> tuple[int, int]:
 def measure(threads: int, repetitions: int) -> list[dict[str, Any]]:
     native.set_threads(threads)
     forms = {
-        name: NativeForward(int4_model(), expanded_prefill=name == "expanded")
+        name: CpuRunner(int4_model(), expanded_prefill=name == "expanded")
         for name in ("absorbed", "expanded")
     }
-    cache = LatentCache.for_model(CONFIG, pages_for(max(CONTEXTS)))
+    cache = PagedLatentCache.for_model(CONFIG, pages_for(max(CONTEXTS)))
     out = []
     for context in CONTEXTS:
         rows = SequenceRows(
             prompt(ROWS), context - ROWS, list(range(pages_for(context))), 1, context
         )
-        step = build_step([rows])
+        step = build_batch([rows])
         seconds: dict[str, list[float]] = {name: [] for name in forms}
         for repetition in range(-1, repetitions):  # the first is for warming up
-            for name, forward in forms.items():
+            for name, runner in forms.items():
                 start = time.perf_counter()
-                forward(step, cache)
+                runner.execute(step, cache)
                 if repetition >= 0:
                     seconds[name].append(time.perf_counter() - start)
         times = {name: statistics.median(values) for name, values in seconds.items()}

@@ -39,13 +39,13 @@ from typing import Any
 
 import torch
 
-from perilune.engine.batch import SequenceRows, build_step
-from perilune.engine.latent_cache import LatentCache
-from perilune.engine.native_forward import NativeForward
 from perilune.kernels import native
-from perilune.kernels.forward import StepProfile
 from perilune.model.model import KimiK2Model
 from perilune.model.slots import named_slots
+from perilune.runner.batch import SequenceRows, build_batch
+from perilune.runner.cache import PagedLatentCache
+from perilune.runner.cpu.network import StepProfile
+from perilune.runner.cpu.runner import CpuRunner
 from perilune.weights.bulk import read_tensors
 from perilune.weights.checkpoint import open_checkpoint
 from perilune.weights.load import load_model
@@ -193,7 +193,7 @@ def describe(seen: dict[str, float]) -> str:
     )
 
 
-def decode(forward: NativeForward, repetitions: int) -> dict[str, Any]:
+def decode(runner: CpuRunner, repetitions: int) -> dict[str, Any]:
     lib = native.require()
     buffer = torch.ones(STREAM_BYTES, dtype=torch.uint8)
     native.advise_huge_pages(buffer)
@@ -201,20 +201,20 @@ def decode(forward: NativeForward, repetitions: int) -> dict[str, Any]:
     def stream() -> float:
         return STREAM_BYTES / float(lib.plk_stream_read(buffer.data_ptr(), STREAM_BYTES))
 
-    config = forward.config
-    cache = LatentCache.for_model(config, 16)
+    config = runner.config
+    cache = PagedLatentCache.for_model(config, 16)
     pages = list(range(16))
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(config.vocab_size, (CONTEXT + repetitions + 1,), generator=generator)
-    forward(build_step([SequenceRows(ids[:CONTEXT].tolist(), 0, pages, 1)]), cache)
-    forward.profile = True
+    runner.execute(build_batch([SequenceRows(ids[:CONTEXT].tolist(), 0, pages, 1)]), cache)
+    runner.profile = True
     shares, rates, profiles = [], [], []
     before = stream()
     for i in range(repetitions + 1):
         row = SequenceRows([int(ids[CONTEXT + i])], CONTEXT + i, pages, 1)
-        forward(build_step([row]), cache)
+        runner.execute(build_batch([row]), cache)
         after = stream()
-        profile = forward.last_profile
+        profile = runner.last_profile
         assert profile is not None
         if i:  # the first one warms up
             limit = (before + after) / 2
@@ -261,9 +261,9 @@ def main() -> None:
     }
     if not arguments.only_load:
         start = time.perf_counter()
-        forward = NativeForward(model)
+        runner = CpuRunner(model)
         result["rearrange_seconds"] = time.perf_counter() - start
-        result["decode"] = decode(forward, arguments.repetitions)
+        result["decode"] = decode(runner, arguments.repetitions)
     if arguments.json:
         print(json.dumps(result, indent=2))
     else:

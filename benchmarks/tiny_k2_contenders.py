@@ -102,26 +102,28 @@ class Contender(Protocol):
 
 class Perilune:
     def __init__(self, threads: int, *, dense: str | None = None, expanded: bool = False) -> None:
-        from perilune.engine.latent_cache import LatentCache
-        from perilune.engine.native_forward import NativeForward
         from perilune.kernels import native
+        from perilune.runner.cache import PagedLatentCache
+        from perilune.runner.cpu.runner import CpuRunner
 
         native.set_threads(threads)
         model = int4_model()
-        self.forward = NativeForward(model, dense_format=dense, expanded_prefill=expanded)
-        self.cache = LatentCache.for_model(CONFIG, 256)
+        self.runner = CpuRunner(model, dense_format=dense, expanded_prefill=expanded)
+        self.cache = PagedLatentCache.for_model(CONFIG, 256)
 
     def _steps(self, n: int) -> float:
-        from perilune.engine.batch import SequenceRows, build_step
+        from perilune.runner.batch import SequenceRows, build_batch
 
         pages = [list(range(4 * s, 4 * s + 4)) for s in range(n)]
         for s in range(n):
-            self.forward(build_step([SequenceRows(prompt(CONTEXT, s), 0, pages[s], 1)]), self.cache)
+            self.runner.execute(
+                build_batch([SequenceRows(prompt(CONTEXT, s), 0, pages[s], 1)]), self.cache
+            )
         ids = list(range(3, 3 + n))
         start = time.perf_counter()
         for step in range(DECODED):
             rows = [SequenceRows([ids[s]], CONTEXT + step, pages[s], 1) for s in range(n)]
-            ids = self.forward(build_step(rows), self.cache).argmax(-1).tolist()
+            ids = self.runner.execute(build_batch(rows), self.cache).argmax(-1).tolist()
         return (time.perf_counter() - start) / DECODED
 
     def decode(self) -> float:
@@ -131,12 +133,12 @@ class Perilune:
         return self._steps(n)
 
     def prefill(self, tokens: int) -> float:
-        from perilune.engine.batch import SequenceRows, build_step
+        from perilune.runner.batch import SequenceRows, build_batch
 
         ids = prompt(tokens)
         start = time.perf_counter()
-        step = build_step([SequenceRows(ids, 0, list(range(-(-tokens // 64))), 1, tokens)])
-        self.forward(step, self.cache).argmax(-1).item()
+        step = build_batch([SequenceRows(ids, 0, list(range(-(-tokens // 64))), 1, tokens)])
+        self.runner.execute(step, self.cache).argmax(-1).item()
         return time.perf_counter() - start
 
 

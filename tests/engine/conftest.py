@@ -8,7 +8,6 @@ import torch
 
 from perilune.config import StorageFormat
 from perilune.engine.llm import LLM
-from perilune.kernels import native
 
 from .models import write_tiny
 
@@ -20,15 +19,6 @@ def one_torch_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture
-def library_as_it_was() -> Iterator[None]:
-    """For tests that choose an instruction set or a number of threads."""
-    isa, threads = native.isa(), native.threads()
-    yield
-    native.select_isa(isa)
-    native.set_threads(threads)
 
 
 @pytest.fixture(scope="session")

@@ -15,15 +15,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from perilune.engine.batch import StepInput
 from perilune.engine.engine import Engine
 from perilune.engine.intake import EngineConfig
-from perilune.engine.latent_cache import PAGE_SIZE, LatentCache
 from perilune.engine.prefix_cache import PrefixCache, PrefixNode
 from perilune.engine.request import SequenceOutput
 from perilune.engine.sampler import Sampled, SampleRow, derive_seed, sample
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig
+from perilune.runner.batch import ForwardBatch
+from perilune.runner.cache import PAGE_SIZE, PagedLatentCache
 
 VOCAB = 24
 END = 23
@@ -45,22 +45,22 @@ def fake_logits(context: np.ndarray) -> np.ndarray:
 
 
 class FakeForward:
-    """`Forward` that checks the step's contract on the way."""
+    """`ModelRunner` that checks the step's contract on the way."""
 
     def __init__(self) -> None:
         self.rows = 0
 
-    def __call__(self, step: StepInput, cache: LatentCache) -> Tensor:
+    def execute(self, batch: ForwardBatch, cache: PagedLatentCache) -> Tensor:
         storage = cache.storage[0].numpy()
-        starts = step.query_starts.tolist()
-        wanted = set(step.logits_rows.tolist())
-        assert len(wanted) == len(step.logits_rows)
+        starts = batch.query_starts.tolist()
+        wanted = set(batch.logits_rows.tolist())
+        assert len(wanted) == len(batch.logits_rows)
         tables, positions, ids = (
-            t.numpy() for t in (step.page_tables, step.positions, step.input_ids)
+            t.numpy() for t in (batch.page_tables, batch.positions, batch.input_ids)
         )
         self.rows += len(ids)
         written: set[tuple[int, int]] = set()
-        for s, length in enumerate(step.context_lengths.tolist()):
+        for s, length in enumerate(batch.context_lengths.tolist()):
             rows = slice(starts[s], starts[s + 1])
             assert positions[rows].tolist() == list(
                 range(length - (rows.stop - rows.start), length)
@@ -75,7 +75,7 @@ class FakeForward:
                 written.add(place)
                 storage[place] = (ids[row], positions[row])
         logits = []
-        for s, length in enumerate(step.context_lengths.tolist()):
+        for s, length in enumerate(batch.context_lengths.tolist()):
             pages = tables[s, : -(-length // PAGE_SIZE)]
             assert (pages >= 0).all() and len(set(pages.tolist())) == len(pages)
             content = storage[pages].reshape(-1, 2)
@@ -124,7 +124,7 @@ def fake_engine(
     max_context: int = 1024,
     seed: int = 0,
 ) -> Engine:
-    cache = LatentCache(num_layers=1, latent_dim=2, num_pages=pages, dtype=torch.float32)
+    cache = PagedLatentCache(num_layers=1, latent_dim=2, num_pages=pages, dtype=torch.float32)
     cache.storage.fill_(-1)
     config = EngineConfig(
         vocab_size=VOCAB,
@@ -157,7 +157,7 @@ def answers(outputs: Sequence[SequenceOutput]) -> dict[tuple[str, int], list[int
 
 def check_pages(engine: Engine) -> None:
     """Every page is accounted for: held exactly by the running sequences, else idle or free."""
-    pages = engine.cache.pages
+    pages = engine.pages
     holders: dict[int, int] = {}
     for sequence in engine.scheduler.running:
         assert len(sequence.pages) * PAGE_SIZE >= sequence.num_computed
@@ -168,7 +168,7 @@ def check_pages(engine: Engine) -> None:
     assert {p: n for p in range(pages.num_pages) if (n := pages.holders(p))} == holders
     assert pages.num_free + pages.num_idle + len(holders) == pages.num_pages
     for node, place in check_tree(engine.prefix_cache):
-        if isinstance(engine.forward, FakeForward):
+        if isinstance(engine.runner, FakeForward):
             content = engine.cache.storage[0, node.page, : node.num_tokens]
             assert content[:, 0].tolist() == memoryview(node.content).cast("i").tolist()
             assert content[:, 1].tolist() == list(range(place, place + node.num_tokens))

@@ -17,13 +17,13 @@ import pytest_asyncio
 from perilune.chat.deltas import ContentDelta, ReasoningDelta, ToolCallEnd, ToolCallStart
 from perilune.engine import watchdog
 from perilune.engine.async_engine import AsyncEngine, EngineState
-from perilune.engine.batch import StepInput
 from perilune.engine.driver import Add
 from perilune.engine.hosts import ProcessHost, ThreadHost
 from perilune.engine.llm import LLM
 from perilune.engine.request import FinishReason, OutputFormat, SequenceOutput
 from perilune.engine.sampling_params import Grammar, SamplingParams
 from perilune.errors import EngineDeadError, EngineError, RequestError
+from perilune.runner.batch import ForwardBatch
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -218,13 +218,14 @@ async def test_a_crash_in_a_thread_fails_its_requests_by_name_and_comes_back(
 ) -> None:
     async with AsyncEngine(bf16_folder, max_restarts=1, **OPTIONS) as engine:
         assert isinstance(engine._host, ThreadHost) and engine._host._engine is not None
-        forward = engine._host._engine.forward
+        runner = engine._host._engine.runner
+        execute = runner.execute
 
-        def crash(step: StepInput, cache: object) -> None:
+        def crash(step: ForwardBatch, cache: object) -> None:
             raise ArithmeticError("a kernel went wrong")
 
         expected = tokens(await collect(engine.generate("The Moon", SHORT)))
-        engine._host._engine.forward = crash  # type: ignore[assignment]
+        runner.execute = crash  # type: ignore[method-assign]
         streams = [
             asyncio.create_task(collect(engine.generate("The Moon", LONG, request_id=name)))
             for name in ("first", "second")
@@ -233,9 +234,9 @@ async def test_a_crash_in_a_thread_fails_its_requests_by_name_and_comes_back(
             with pytest.raises(EngineDeadError, match=f"{name}.*a kernel went wrong"):
                 await stream
         await engine.start()
-        engine._host._engine.forward = forward
+        runner.execute = execute  # type: ignore[method-assign]
         assert tokens(await collect(engine.generate("The Moon", SHORT))) == expected
-        engine._host._engine.forward = crash  # type: ignore[assignment]
+        runner.execute = crash  # type: ignore[method-assign]
         with pytest.raises(EngineDeadError):
             await collect(engine.generate("The Moon", SHORT))
         with pytest.raises(EngineDeadError, match="died 2 times"):

@@ -36,7 +36,7 @@ def test_the_table_names_the_limit(bf16_folder: Path) -> None:
 def test_measuring_leaves_nothing_behind(llm: LLM) -> None:
     bench_decode(llm.engine, streams=2, context=70, steps=8)
     bench_prefill(llm.engine, tokens=100, repetitions=1)
-    assert not llm.engine.has_work and llm.engine.cache.pages.num_held == 0
+    assert not llm.engine.has_work and llm.engine.pages.num_held == 0
 
 
 def test_the_small_model_is_the_one_of_the_comparisons() -> None:

@@ -11,9 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from perilune.engine.latent_cache import PAGE_SIZE, LatentCache, PageAllocator, pages_for
+from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache, PrefixNode
 from perilune.errors import EngineError
+from perilune.runner.cache import PAGE_SIZE, PagedLatentCache, pages_for
 
 from .fakes import check_tree
 
@@ -256,7 +257,7 @@ def test_misuse_is_refused() -> None:
 
 
 def test_copying_pages_copies_all_layers_in_order() -> None:
-    cache = LatentCache(num_layers=3, latent_dim=5, num_pages=4, dtype=torch.float32)
+    cache = PagedLatentCache(num_layers=3, latent_dim=5, num_pages=4, dtype=torch.float32)
     cache.storage.copy_(torch.rand(cache.storage.shape))
     before = cache.storage.clone()
     cache.copy_pages([(0, 1), (1, 2)])

@@ -14,19 +14,18 @@ import torch
 
 import perilune
 from perilune.config import ModelConfig, StorageFormat, read_config
-from perilune.engine.batch import StepInput
 from perilune.engine.conversation import next_call_index, recommended_sampling
-from perilune.engine.latent_cache import LatentCache, page_bytes
 from perilune.engine.llm import LLM
 from perilune.engine.load import EngineOptions, load_engine, plan_memory
 from perilune.engine.metrics import ReadCost, StepMetrics
 from perilune.engine.request import FinishReason
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import EngineError, OutOfMemoryError, RequestError, UsageError
+from perilune.runner.batch import ForwardBatch
+from perilune.runner.cache import PagedLatentCache, page_bytes
 from perilune.weights.load import load_model
-
-from .models import reference_logprobs
-from .native_models import BASE, random_model
+from tests.engine.models import reference_logprobs
+from tests.runner.models import BASE, random_model
 
 SHORT = SamplingParams(max_tokens=8, temperature=0, ignore_eos=True)
 
@@ -72,7 +71,7 @@ def test_chats_come_one_or_many(llm: LLM) -> None:
 def test_one_bad_request_of_several_and_none_runs(llm: LLM) -> None:
     with pytest.raises(RequestError, match="empty"):
         llm.generate([[1, 2], []], SHORT)
-    assert not llm.engine.has_work and llm.engine.cache.pages.num_held == 0
+    assert not llm.engine.has_work and llm.engine.pages.num_held == 0
     with pytest.raises(UsageError, match="2 sampling params for 1"):
         llm.generate("x", [SHORT, SHORT])
     with pytest.raises(RequestError, match="not read yet"):
@@ -81,33 +80,33 @@ def test_one_bad_request_of_several_and_none_runs(llm: LLM) -> None:
 
 
 def test_an_interrupt_leaves_the_engine_usable(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, calls = llm.engine.forward, []
+    execute, calls = llm.engine.runner.execute, []
 
-    def interrupted(step: StepInput, cache: LatentCache) -> torch.Tensor:
+    def interrupted(step: ForwardBatch, cache: PagedLatentCache) -> torch.Tensor:
         calls.append(step)
         if len(calls) == 3:
             raise KeyboardInterrupt
-        return forward(step, cache)
+        return execute(step, cache)
 
-    monkeypatch.setattr(llm.engine, "forward", interrupted)
+    monkeypatch.setattr(llm.engine.runner, "execute", interrupted)
     with pytest.raises(KeyboardInterrupt):
         llm.generate(["a", "b"], SHORT)
-    assert not llm.engine.has_work and llm.engine.cache.pages.num_held == 0
+    assert not llm.engine.has_work and llm.engine.pages.num_held == 0
     assert len(llm.generate("a", SHORT)[0].answers[0].token_ids) == 8
 
 
 def test_a_broken_row_fails_its_request_by_name(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward = llm.engine.forward
+    execute = llm.engine.runner.execute
 
-    def broken(step: StepInput, cache: LatentCache) -> torch.Tensor:
-        logits = forward(step, cache).clone()
+    def broken(step: ForwardBatch, cache: PagedLatentCache) -> torch.Tensor:
+        logits = execute(step, cache).clone()
         logits[1:] = torch.nan
         return logits
 
-    monkeypatch.setattr(llm.engine, "forward", broken)
+    monkeypatch.setattr(llm.engine.runner, "execute", broken)
     with pytest.raises(RequestError, match="not a number"):
         llm.generate(["a", "b"], SHORT)
-    assert llm.engine.cache.pages.num_held == 0
+    assert llm.engine.pages.num_held == 0
 
 
 def test_a_model_in_memory_works_with_ids(bf16_folder: Path, llm: LLM) -> None:

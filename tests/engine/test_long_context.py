@@ -30,7 +30,7 @@ def check(
         max_batch_tokens=chunk, max_sequences=1,
     ) as llm:  # fmt: skip
         (result,) = llm.generate([prompt], GREEDY)
-        assert llm.engine.cache.pages.num_held == 0
+        assert llm.engine.pages.num_held == 0
     assert result.answers[0].token_ids == expected
     assert len(said) == len(result.answers[0].logprobs) == 4
     for logits, entry in zip(said, result.answers[0].logprobs, strict=True):

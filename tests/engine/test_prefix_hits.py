@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from perilune.engine.engine import Engine
-from perilune.engine.latent_cache import LatentCache
 from perilune.engine.load import EngineOptions, load_engine
 from perilune.engine.request import FinishReason, SequenceOutput, TokenLogprob
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import MIN_COPIED_TOKENS
+from perilune.runner.cache import PagedLatentCache
 
 from .fakes import FakeForward, answers, check_pages, fake_engine, reference, run
 from .models import FORWARDS, VOCAB
@@ -36,15 +36,15 @@ def ask(
     engine: Engine, prompt: list[int], max_tokens: int = 5, **values: str
 ) -> tuple[int, list[int]]:
     """Tokens found in the cache and the answer, which is right, of a request alone."""
-    assert isinstance(engine.forward, FakeForward)
-    rows = engine.forward.rows
+    assert isinstance(engine.runner, FakeForward)
+    rows = engine.runner.rows
     engine.add_request(prompt, params(max_tokens), **values)  # type: ignore[arg-type]
     outputs = run(engine)
     check_pages(engine)
     (answer,) = answers(outputs).values()
     check(prompt, params(max_tokens), answer)
     found = cached(outputs[-1])
-    assert engine.forward.rows - rows == len(prompt) - found + max_tokens - 1
+    assert engine.runner.rows - rows == len(prompt) - found + max_tokens - 1
     return found, answer
 
 
@@ -57,13 +57,13 @@ def cached(output: SequenceOutput) -> int:
 def copied(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """The copies of pages that were made."""
     made: list[tuple[int, int]] = []
-    plain = LatentCache.copy_pages
+    plain = PagedLatentCache.copy_pages
 
-    def spy(cache: LatentCache, copies: list[tuple[int, int]]) -> None:
+    def spy(cache: PagedLatentCache, copies: list[tuple[int, int]]) -> None:
         made.extend(copies)
         plain(cache, copies)
 
-    monkeypatch.setattr(LatentCache, "copy_pages", spy)
+    monkeypatch.setattr(PagedLatentCache, "copy_pages", spy)
     return made
 
 
@@ -77,7 +77,7 @@ def test_a_turn_computes_only_what_is_new(copied: list[tuple[int, int]]) -> None
         known = len(prompt) + len(answer) - 1  # the last token of an answer is never computed
         prompt += answer + text(7, seed=turn)
     assert not copied  # each turn goes on in the page of the last
-    assert engine.cache.pages.num_idle == -(-known // 64)
+    assert engine.pages.num_idle == -(-known // 64)
 
 
 def test_the_prompt_again_leaves_one_token() -> None:
@@ -177,7 +177,7 @@ def test_answers_of_one_request_go_on_from_a_shared_tail() -> None:
 
 def test_a_sequence_that_gave_way_finds_its_last_page() -> None:
     engine = fake_engine(pages=7, max_batch_tokens=256)
-    assert isinstance(engine.forward, FakeForward)
+    assert isinstance(engine.runner, FakeForward)
     engine.add_request(text(150), params(60), priority=1)
     outputs = [o for _ in range(20) for o in engine.step()]
     engine.add_request(text(200, seed=1), params(1), priority=0)
@@ -186,7 +186,7 @@ def test_a_sequence_that_gave_way_finds_its_last_page() -> None:
     check(text(150), params(60), later)
     check(text(200, seed=1), params(1), now)
     assert outputs[-1].metrics is not None and outputs[-1].metrics.preemptions == 1
-    assert engine.forward.rows == 150 + 59 + 200  # nothing is computed twice
+    assert engine.runner.rows == 150 + 59 + 200  # nothing is computed twice
 
 
 def test_a_copy_needs_no_page_more(copied: list[tuple[int, int]]) -> None:
@@ -202,14 +202,14 @@ def test_a_copy_needs_no_page_more(copied: list[tuple[int, int]]) -> None:
 def test_a_copy_that_was_not_made_is_not_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fake_engine(pages=12)
     ask(engine, text(60))
-    plain = LatentCache.copy_pages
+    plain = PagedLatentCache.copy_pages
 
-    def interrupted(cache: LatentCache, copies: list[tuple[int, int]]) -> None:
+    def interrupted(cache: PagedLatentCache, copies: list[tuple[int, int]]) -> None:
         if copies:
             raise KeyboardInterrupt
         plain(cache, copies)
 
-    monkeypatch.setattr(LatentCache, "copy_pages", interrupted)
+    monkeypatch.setattr(PagedLatentCache, "copy_pages", interrupted)
     engine.add_request([*text(50), 21, 21], params(), request_id="a")
     with pytest.raises(KeyboardInterrupt):
         engine.step()
@@ -217,20 +217,20 @@ def test_a_copy_that_was_not_made_is_not_trusted(monkeypatch: pytest.MonkeyPatch
     engine.cancel("a")
     engine.step()
     check_pages(engine)
-    monkeypatch.setattr(LatentCache, "copy_pages", plain)
+    monkeypatch.setattr(PagedLatentCache, "copy_pages", plain)
     assert ask(engine, [*text(50), 21, 21])[0] == 0
 
 
 def test_a_row_that_is_no_number_leaves_no_tail(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = fake_engine(pages=12)
-    forward = engine.forward
+    execute = engine.runner.execute
     monkeypatch.setattr(
-        engine, "forward", lambda step, cache: forward(step, cache).fill_(torch.nan)
+        engine.runner, "execute", lambda step, cache: execute(step, cache).fill_(torch.nan)
     )
     engine.add_request(text(50), params())
     (output,) = run(engine)
     assert output.finish_reason is FinishReason.ERROR
-    monkeypatch.setattr(engine, "forward", forward)
+    monkeypatch.setattr(engine.runner, "execute", execute)
     assert ask(engine, text(50))[0] == 0
 
 
@@ -242,7 +242,7 @@ def test_cleared_while_it_runs_a_sequence_ends_without_a_tail() -> None:
     engine.cancel("a")
     engine.step()
     check_pages(engine)
-    assert engine.cache.pages.num_free == 12
+    assert engine.pages.num_free == 12
     assert ask(engine, text(100))[0] == 0
 
 

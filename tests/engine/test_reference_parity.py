@@ -81,7 +81,7 @@ def test_logits_equal_the_reference(
                 happened["preempted"] += output.metrics.preemptions
                 happened["cached"] += output.metrics.cached_tokens
                 happened["accepted"] += output.metrics.accepted_tokens
-        assert engine.cache.pages.num_held == 0
+        assert engine.pages.num_held == 0
         engine.close()
     assert worst < 1e-4
     assert happened["preempted"] and happened["cached"], happened
@@ -127,6 +127,6 @@ def test_the_cache_is_all_that_grows_with_tokens(bf16_folder: Path) -> None:
     assert engine.cache.bytes_per_token == 3 * 80 * 4
     engine.add_request([5] * 300, SamplingParams(max_tokens=3, ignore_eos=True))
     engine.step()
-    assert engine.cache.pages.num_held == 5  # 300 tokens, all layers together
+    assert engine.pages.num_held == 5  # 300 tokens, all layers together
     run(engine)
     engine.close()

@@ -20,16 +20,16 @@ def params(max_tokens: int = 5, **values: object) -> SamplingParams:
 
 def test_prompts_are_cut_into_chunks_beside_running_answers() -> None:
     engine = fake_engine(max_batch_tokens=10, pages=20)
-    assert isinstance(engine.forward, FakeForward)
+    assert isinstance(engine.runner, FakeForward)
     engine.add_request([1, 2, 3], params(50), request_id="short")
     engine.step()
     engine.add_request([1] * 30, params(), request_id="long")
     rows = []
     produced = []
     for _ in range(5):
-        before = engine.forward.rows
+        before = engine.runner.rows
         outputs = engine.step()
-        rows.append(engine.forward.rows - before)
+        rows.append(engine.runner.rows - before)
         produced.append([o.request_id for o in outputs])
     # One row of every step is the answer's; the prompt gets the other nine: 9 + 9 + 9 + 3.
     assert rows == [10, 10, 10, 4, 2]
@@ -54,27 +54,27 @@ def test_answers_of_one_request_share_the_prompt_and_copy_when_they_write() -> N
     engine = fake_engine(pages=12, max_sequences=3)
     engine.add_request([5] * 130, params(3, n=3, temperature=1.0))
     while not engine.step():
-        assert engine.cache.pages.num_held <= 3
+        assert engine.pages.num_held <= 3
     check_pages(engine)
-    assert engine.cache.pages.num_held == 3  # the prompt, once
+    assert engine.pages.num_held == 3  # the prompt, once
     engine.step()
-    assert engine.cache.pages.num_held == 5  # two full pages shared, three last pages
+    assert engine.pages.num_held == 5  # two full pages shared, three last pages
     run(engine)
-    assert engine.cache.pages.num_held == 0
+    assert engine.pages.num_held == 0
 
 
 def test_a_known_prefix_is_not_computed_again() -> None:
     engine = fake_engine(pages=12)
-    assert isinstance(engine.forward, FakeForward)
+    assert isinstance(engine.runner, FakeForward)
     engine.add_request([5] * 200, params(1))
     (first,) = run(engine)
     assert first.metrics is not None and first.metrics.cached_tokens == 0
-    rows = engine.forward.rows
+    rows = engine.runner.rows
     engine.add_request([5] * 200, params(1))
     (second,) = run(engine)
     assert second.tokens == first.tokens
     assert second.metrics is not None and second.metrics.cached_tokens == 199
-    assert engine.forward.rows - rows == 1
+    assert engine.runner.rows - rows == 1
     # Another salt is another tenant.
     engine.add_request([5] * 200, params(1), salt="other")
     (third,) = run(engine)

@@ -14,9 +14,9 @@ from collections import Counter
 import pytest
 
 from perilune.engine.engine import Engine
-from perilune.engine.latent_cache import PAGE_SIZE
 from perilune.engine.request import FinishReason, SequenceState
 from perilune.engine.sampling_params import SamplingParams
+from perilune.runner.cache import PAGE_SIZE
 
 from .fakes import VOCAB, answers, check_pages, fake_engine, reference
 
@@ -71,7 +71,7 @@ def run_schedule(seed: int) -> Counter[str]:
             assert steps < 20_000, "no progress"
         check_pages(engine)
 
-    assert engine.cache.pages.num_held == 0
+    assert engine.pages.num_held == 0
     engine.close()
     found = answers(outputs)
     for key, tokens in expected.items():

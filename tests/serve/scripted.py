@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from perilune.chat.format import ChatFormat
-from perilune.engine.batch import StepInput
 from perilune.engine.conversation import next_call_index
 from perilune.engine.engine import Engine
 from perilune.engine.intake import EngineConfig
-from perilune.engine.latent_cache import LatentCache
 from perilune.engine.scheduler import SchedulerConfig
+from perilune.runner.batch import ForwardBatch
+from perilune.runner.cache import PagedLatentCache
 
 SURE = 100.0  # logit of the scripted token; all others are 0
 
@@ -63,7 +63,7 @@ class Scripted:
 
 
 class ScriptedForward:
-    """`Forward` of a script. The cache keeps (token, position), and gives the context back."""
+    """`ModelRunner` of a script. The cache keeps (token, position), and gives the context back."""
 
     def __init__(self, script: Scripted, chat: ChatFormat, vocab_size: int) -> None:
         self.script = script
@@ -72,23 +72,23 @@ class ScriptedForward:
         self._tokens: dict[tuple[int, ...], list[int]] = {}  # prompt -> the turn's tokens
         self._answers: dict[tuple[int, ...], int] = {}  # prompt -> where its answer begins there
 
-    def __call__(self, step: StepInput, cache: LatentCache) -> Tensor:
+    def execute(self, batch: ForwardBatch, cache: PagedLatentCache) -> Tensor:
         if self.script.step_seconds:
             time.sleep(self.script.step_seconds)
         storage = cache.storage[0]
-        starts, wanted = step.query_starts.tolist(), set(step.logits_rows.tolist())
-        logits = torch.zeros(len(step.logits_rows), self._vocab_size)
+        starts, wanted = batch.query_starts.tolist(), set(batch.logits_rows.tolist())
+        logits = torch.zeros(len(batch.logits_rows), self._vocab_size)
         row_out = 0
-        for s, length in enumerate(step.context_lengths.tolist()):
-            pages = step.page_tables[s, : -(-length // 64)].long()
+        for s, length in enumerate(batch.context_lengths.tolist()):
+            pages = batch.page_tables[s, : -(-length // 64)].long()
             rows = torch.arange(starts[s], starts[s + 1])
-            positions = step.positions[rows].long()
-            values = torch.stack([step.input_ids[rows].float(), positions.float()], dim=1)
+            positions = batch.positions[rows].long()
+            values = torch.stack([batch.input_ids[rows].float(), positions.float()], dim=1)
             storage[pages[positions // 64], positions % 64] = values
             context = storage[pages].reshape(-1, 2)[:length, 0].long().tolist()
             for row in rows.tolist():
                 if row in wanted:
-                    seen = context[: int(step.positions[row]) + 1]
+                    seen = context[: int(batch.positions[row]) + 1]
                     logits[row_out, self._next(seen)] = SURE
                     row_out += 1
         return logits
@@ -152,7 +152,7 @@ def scripted_engine(
 ) -> Engine:
     """A real engine over a script; give it to `AsyncEngine`."""
     vocab_size = chat.tokenizer.vocab_size
-    cache = LatentCache(
+    cache = PagedLatentCache(
         num_layers=1, latent_dim=2, num_pages=cache_tokens // 64, dtype=torch.float32
     )
     return Engine(

@@ -242,14 +242,14 @@ async def test_kimi_strict_refuses_what_the_official_api_refuses(
 async def test_a_model_that_fails_is_500_by_name(chat_format: Any, stream: bool) -> None:
     """Damaged weights give no numbers: this request fails, the server goes on."""
     engine = scripted_engine(Scripted([Turn("Hi")]), chat_format)
-    healthy = engine.forward
+    healthy = engine.runner.execute
     broken = [True]
 
-    def forward(step: Any, cache: Any) -> Any:
+    def execute(step: Any, cache: Any) -> Any:
         logits = healthy(step, cache)
         return logits * float("nan") if broken[0] else logits
 
-    engine.forward = forward
+    engine.runner.execute = execute
     async with AsyncEngine(engine) as running, asgi_client(make_service(running)) as client:
         body = {"messages": [USER], "stream": stream}
         reply = await client.post(URL, json=body)

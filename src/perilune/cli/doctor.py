@@ -23,6 +23,7 @@ import typer
 ROOM_CHECKS = (
     "perilune.kernels.doctor",
     "perilune.weights.doctor",
+    "perilune.runner.doctor",
     "perilune.chat.doctor",
     "perilune.engine.doctor",
     "perilune.agent.sandbox.doctor",

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from perilune.chat.deltas import Delta, Finished
 from perilune.chat.format import ChatFormat
-from perilune.engine.batch import Batch, Forward, ScheduledRows
+from perilune.engine.batch import Batch, ScheduledRows
 from perilune.engine.guide import Guide
 from perilune.engine.intake import EngineConfig, Intake
-from perilune.engine.latent_cache import PAGE_SIZE, LatentCache
 from perilune.engine.metrics import EngineMetrics, EngineStatus, ReadCost, StepMetrics
+from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
 from perilune.engine.request import (
     FinishReason,
@@ -39,6 +39,8 @@ from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import Scheduler
 from perilune.engine.speculation import RowCost
 from perilune.errors import PeriluneError, RequestError
+from perilune.runner.cache import PAGE_SIZE, PagedLatentCache
+from perilune.runner.runner import ModelRunner
 
 Masks = list[Tensor | None]  # of the token to pick, then of those behind each draft
 
@@ -48,8 +50,8 @@ class Engine:
 
     def __init__(
         self,
-        forward: Forward,
-        cache: LatentCache,
+        runner: ModelRunner,
+        cache: PagedLatentCache,
         config: EngineConfig,
         *,
         chat: ChatFormat | None = None,
@@ -57,16 +59,17 @@ class Engine:
         bandwidth: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
-        self.forward = forward
+        self.runner = runner
         self.cache = cache
         self.config = config
         self.chat = chat
         self.metrics = EngineMetrics()
+        self.pages = PageAllocator(cache.num_pages)
         self.prefix_cache = PrefixCache(
-            cache.pages, model=config.identity, storage_format=str(cache.storage.dtype)
+            self.pages, model=config.identity, storage_format=str(cache.storage.dtype)
         )
-        self.scheduler = Scheduler(config.scheduler, cache.pages, self.prefix_cache)
-        self._intake = Intake(config, cache.pages.num_pages * PAGE_SIZE, chat)
+        self.scheduler = Scheduler(config.scheduler, self.pages, self.prefix_cache)
+        self._intake = Intake(config, cache.num_pages * PAGE_SIZE, chat)
         # A head may be wider than the tokenizer; what has no text is never picked.
         self._known_tokens = chat.tokenizer.vocab_size if chat else config.vocab_size
         self._read_cost = read_cost
@@ -158,7 +161,7 @@ class Engine:
         self._intake.forget_texts()
 
     def status(self) -> EngineStatus:
-        pages, latest = self.cache.pages, self.metrics.latest_steps
+        pages, latest = self.pages, self.metrics.latest_steps
         return EngineStatus(
             waiting=len(self.scheduler.waiting),
             running=len(self.scheduler.running),
@@ -175,8 +178,8 @@ class Engine:
         """A new engine over the same network, with nothing queued and an empty cache."""
         self._mask_thread.shutdown(wait=False, cancel_futures=True)
         return Engine(
-            self.forward,
-            self.cache.emptied(),
+            self.runner,
+            self.cache,
             self.config,
             chat=self.chat,
             read_cost=self._read_cost,
@@ -204,7 +207,7 @@ class Engine:
             masks = self._start_masks(batch)
             self.cache.copy_pages(batch.copies)
             forward_started = self._clock()
-            logits = self.forward(batch.step_input(), self.cache)
+            logits = self.runner.execute(batch.forward_batch(), self.cache)
             forward_seconds = self._clock() - forward_started
             note = self._step_metrics(batch, forward_seconds)
             self._take_in(batch, logits, masks)

@@ -15,16 +15,15 @@ import torch
 
 from perilune.chat.format import ChatFormat
 from perilune.config import ModelConfig
-from perilune.engine.batch import Forward
 from perilune.engine.engine import Engine
 from perilune.engine.intake import EngineConfig
-from perilune.engine.latent_cache import PAGE_SIZE, LatentCache, page_bytes, pages_for
 from perilune.engine.metrics import ReadCost, machine_bandwidth
-from perilune.engine.native_forward import NativeForward, check_dense_format
 from perilune.engine.scheduler import SchedulerConfig
-from perilune.engine.torch_forward import TorchForward
-from perilune.errors import OutOfMemoryError, UsageError
+from perilune.errors import OutOfMemoryError
 from perilune.model.model import KimiK2Model
+from perilune.runner.cache import PAGE_SIZE, PagedLatentCache, page_bytes, pages_for
+from perilune.runner.cpu.runner import check_dense_format
+from perilune.runner.select import select_runner
 from perilune.weights.checkpoint import open_checkpoint
 from perilune.weights.format_bytes import gigabytes
 from perilune.weights.load import load_model
@@ -175,11 +174,17 @@ def load_engine(
     if chat is not None:
         stop_ids |= chat.stop_ids
     config = network.config
-    cache = LatentCache.for_model(config, plan.pages, dtype=options.cache_dtype)
+    cache = PagedLatentCache.for_model(config, plan.pages, dtype=options.cache_dtype)
     bits = {None: None, "int8": 8.5, "int4": 4.5}[options.dense_format]  # scales included
     read_cost = ReadCost.of(network, config, cache.bytes_per_token, bits)
     return Engine(
-        choose_forward(network, options),
+        select_runner(
+            network,
+            native=options.native,
+            exact=options.exact,
+            dense_format=options.dense_format,
+            expanded_prefill=_expands(options),
+        ),
         cache,
         EngineConfig(
             vocab_size=config.vocab_size,
@@ -198,23 +203,6 @@ def load_engine(
         read_cost=read_cost,
         bandwidth=options.bandwidth or machine_bandwidth(),
     )
-
-
-def choose_forward(model: KimiK2Model, options: EngineOptions) -> Forward:
-    """The C kernels where they can run the model, else the model's own modules."""
-    cause = "it was asked for" if options.native is False else NativeForward.unsupported(model)
-    if cause is None:
-        return NativeForward(
-            model,
-            exact=options.exact,
-            dense_format=options.dense_format,
-            expanded_prefill=_expands(options),
-        )
-    if options.native:
-        raise UsageError(f"the C kernels cannot run this model: {cause}", remedy="native=None")
-    if options.dense_format is not None:
-        raise UsageError(f"dense_format needs the C kernels: {cause}")
-    return TorchForward(model.float() if options.exact else model)
 
 
 def checkpoint_identity(folder: Path) -> str:

@@ -20,7 +20,8 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from perilune.engine.latent_cache import PAGE_SIZE, PageAllocator
+from perilune.engine.page_allocator import PageAllocator
+from perilune.runner.cache import PAGE_SIZE
 
 KEY_BYTES = 16
 TOKEN_BYTES = array("i").itemsize

@@ -15,10 +15,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from perilune.engine.batch import Batch, ScheduledRows
-from perilune.engine.latent_cache import PAGE_SIZE, PageAllocator, pages_for
+from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
 from perilune.engine.request import Request, SequenceState, State
 from perilune.errors import EngineError
+from perilune.runner.cache import PAGE_SIZE, pages_for
 
 MAX_SCORED_ROWS = 64  # of a prompt whose logits are all wanted: they are large
 # Shared by a page that would have to be copied. Fewer gain little, and the markers with which every

@@ -1,13 +1,11 @@
-"""The kernels' lines of `perilune doctor`: what computes each format here, on how many threads."""
+"""The kernels' lines of `perilune doctor`: the library, its threads, the bandwidth."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 from perilune.kernels import native
-from perilune.kernels.registry import choices
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +19,7 @@ class KernelCheck:
 
 
 def doctor_checks() -> Iterator[KernelCheck]:
-    """The library, its threads, the measured read bandwidth, and what is chosen per format."""
+    """The library, its threads, the measured read bandwidth."""
     library = native.library()
     if library is None:
         yield KernelCheck(
@@ -45,6 +43,3 @@ def doctor_checks() -> Iterator[KernelCheck]:
             True,
             f"{native.read_bandwidth() / 1e9:.1f} GB/s read on all threads, the limit of decoding",
         )
-    for (operation, detail), rows in groupby(choices(), key=lambda row: (row[0], row[2])):
-        formats = ", ".join(storage.name for _, storage, _ in rows)
-        yield KernelCheck(f"{operation} {formats}", True, detail)

@@ -8,8 +8,8 @@ from typing import Any, Literal, cast
 from perilune.config import read_config
 from perilune.engine.async_engine import AsyncEngine
 from perilune.engine.load import checkpoint_identity
-from perilune.engine.native_forward import check_dense_format
 from perilune.errors import UsageError
+from perilune.runner.cpu.runner import check_dense_format
 from perilune.serve.service import Service
 from perilune.serve.settings import Settings
 

@@ -19,12 +19,12 @@ from torch import Tensor, nn
 
 from perilune.errors import UsageError
 from perilune.kernels import native
-from perilune.kernels.forward import Layer
 from perilune.kernels.native import GROUP, Format, Matrix
 from perilune.kernels.native import Experts as NativeExperts
 from perilune.kernels.quantization import FP8_BLOCK, quantize_int4
 from perilune.model.attention import LatentAttention
 from perilune.model.experts import Experts, RoutedExperts
+from perilune.runner.cpu.network import Layer
 from perilune.weights.formats import Fp8Experts, Fp8Linear, Int4Experts
 
 FORMATS: Final = {

@@ -174,7 +174,7 @@ class NativeNetwork:
         profile: bool = False,
         most_threads: int = 0,
     ) -> tuple[Tensor, StepProfile | None]:
-        """One step: int32 tensors as in `engine.batch.StepInput`, cache [layers, pages, 64, C].
+        """One step: int32 tensors as in `runner.batch.ForwardBatch`, cache [layers, pages, 64, C].
 
         `expanded_until`: int32 [S]; rows at positions below it attend in the expanded form, for
         which the layers need their `key_out`. `most_threads`: 0 is all of the pool; the result is

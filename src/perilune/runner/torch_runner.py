@@ -14,41 +14,41 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from perilune.engine.batch import StepInput
-from perilune.engine.latent_cache import PAGE_SIZE, LatentCache
 from perilune.model.attention import LatentAttention, Rotation
 from perilune.model.layer import DecoderLayer
 from perilune.model.model import KimiK2Model
+from perilune.runner.batch import ForwardBatch
+from perilune.runner.cache import PAGE_SIZE, PagedLatentCache
 
 # Attention scores held at once, in values: bounds the memory of a long prompt's chunk.
 MAX_SCORES = 2**25
 
 
-class TorchForward:
-    """`Forward` from the modules of a `KimiK2Model`."""
+class TorchRunner:
+    """`ModelRunner` from the modules of a `KimiK2Model`."""
 
     def __init__(self, model: KimiK2Model) -> None:
         self.model = model
 
     @torch.inference_mode()
-    def __call__(self, step: StepInput, cache: LatentCache) -> Tensor:
+    def execute(self, batch: ForwardBatch, cache: PagedLatentCache) -> Tensor:
         decoder = self.model.model
         device = decoder.embed_tokens.weight.device
-        positions_T = step.positions.to(device)
+        positions_T = batch.positions.to(device)
         rotation = decoder.rotary(positions_T)
-        slots_T = _slots(step).to(device)
-        x_TD: Tensor = decoder.embed_tokens(step.input_ids.to(device))
+        slots_T = _slots(batch).to(device)
+        x_TD: Tensor = decoder.embed_tokens(batch.input_ids.to(device))
         for module, storage in zip(decoder.layers, cache.storage, strict=True):
             layer = cast(DecoderLayer, module)
             h_TD = layer.input_layernorm(x_TD)
-            x_TD = x_TD + _attention(layer.self_attn, h_TD, rotation, slots_T, step, storage)
+            x_TD = x_TD + _attention(layer.self_attn, h_TD, rotation, slots_T, batch, storage)
             x_TD = x_TD + layer.mlp(layer.post_attention_layernorm(x_TD))
-        wanted_RD = decoder.norm(x_TD[step.logits_rows.to(device)])
+        wanted_RD = decoder.norm(x_TD[batch.logits_rows.to(device)])
         logits_RV: Tensor = self.model.lm_head(wanted_RD)
         return logits_RV.float().cpu()
 
 
-def _slots(step: StepInput) -> Tensor:
+def _slots(step: ForwardBatch) -> Tensor:
     """Where each row's latent goes: page * 64 + slot, int64 [T]."""
     rows_S = step.query_starts.diff()
     sequence_T = torch.arange(step.num_sequences).repeat_interleave(rows_S)
@@ -61,7 +61,7 @@ def _attention(
     h_TD: Tensor,
     rotation: Rotation,
     slots_T: Tensor,
-    step: StepInput,
+    step: ForwardBatch,
     storage: Tensor,
 ) -> Tensor:
     """One layer's attention for all rows; `storage` is that layer's pages [P, 64, C]."""

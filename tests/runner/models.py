@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig, StorageFormat
-from perilune.engine.batch import Forward, SequenceRows, build_step
-from perilune.engine.latent_cache import LatentCache, pages_for
 from perilune.kernels.quantization import quantize_fp8_block, quantize_int4
 from perilune.model.experts import Experts, RoutedExperts
 from perilune.model.model import KimiK2Model
+from perilune.runner.batch import SequenceRows, build_batch
+from perilune.runner.cache import PagedLatentCache, pages_for
+from perilune.runner.runner import ModelRunner
 from perilune.weights.formats import PROJECTIONS, Fp8Linear, Int4Experts, apply_format
 
 BASE = ModelConfig(
@@ -98,7 +99,7 @@ class Sequence_:
 
 
 def run_schedule(
-    forward: Forward,
+    runner: ModelRunner,
     config: ModelConfig,
     prompts: Sequence[Sequence[int]],
     *,
@@ -115,7 +116,7 @@ def run_schedule(
     draw = random.Random(seed)
     needed = [pages_for(len(ids)) for ids in prompts]
     free = draw.sample(range(sum(needed) + 3), sum(needed))
-    cache = LatentCache.for_model(config, sum(needed) + 3, dtype=dtype)
+    cache = PagedLatentCache.for_model(config, sum(needed) + 3, dtype=dtype)
     cache.storage.fill_(float("nan"))
     sequences = [
         Sequence_(list(ids), [free.pop() for _ in range(n)])
@@ -129,7 +130,7 @@ def run_schedule(
         for i in chosen:
             left = len(sequences[i].ids) - sequences[i].done
             counts.append(min(left, draw.choice((1, 1, 2, 3, 7, most_rows))))
-        step = build_step(
+        step = build_batch(
             [
                 SequenceRows(
                     sequences[i].ids[sequences[i].done : sequences[i].done + n],
@@ -141,7 +142,7 @@ def run_schedule(
                 for i, n in zip(chosen, counts, strict=True)
             ]
         )
-        answer = forward(step, cache)
+        answer = runner.execute(step, cache)
         for i, part in zip(chosen, answer.split(counts), strict=True):
             logits[i].append(part)
             sequences[i].done += len(part)
@@ -149,7 +150,7 @@ def run_schedule(
 
 
 def run_alone(
-    forward: Forward,
+    runner: ModelRunner,
     config: ModelConfig,
     ids: Sequence[int],
     *,
@@ -158,9 +159,9 @@ def run_alone(
 ) -> Tensor:
     """All logits of one prompt in a single step."""
     pages = list(range(pages_for(len(ids))))
-    cache = LatentCache.for_model(config, len(pages), dtype=dtype)
+    cache = PagedLatentCache.for_model(config, len(pages), dtype=dtype)
     rows = SequenceRows(ids, 0, pages, len(ids), len(ids) - absorbed)
-    return forward(build_step([rows]), cache)
+    return runner.execute(build_batch([rows]), cache)
 
 
 def random_prompts(config: ModelConfig, lengths: Sequence[int], seed: int = 0) -> list[list[int]]:

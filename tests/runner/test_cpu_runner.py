@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig, RopeConfig, StorageFormat
-from perilune.engine.batch import SequenceRows, StepInput, build_step
-from perilune.engine.latent_cache import LatentCache
-from perilune.engine.native_forward import NativeForward
 from perilune.errors import UsageError
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
 from perilune.kernels.quantization import dequantize_int4, quantize_int4
 from perilune.kernels.thread_choice import ThreadChoice
 from perilune.model.model import KimiK2Model
-from tests.engine.native_models import (
+from perilune.runner.batch import ForwardBatch, SequenceRows, build_batch
+from perilune.runner.cache import PagedLatentCache
+from perilune.runner.cpu.runner import CpuRunner
+from tests.runner.models import (
     BASE,
     random_model,
     random_prompts,
@@ -73,8 +73,8 @@ def test_exact_mode_agrees_with_the_float32_reference(name: str, dtype: torch.dt
     model = random_model(config, dtype=dtype)
     (ids,) = random_prompts(config, [150])
     expected = reference_logits(model, ids)
-    forward = NativeForward(model, exact=True)
-    (got,) = run_schedule(forward, config, [ids], dtype=torch.float32, seed=1)
+    runner = CpuRunner(model, exact=True)
+    (got,) = run_schedule(runner, config, [ids], dtype=torch.float32, seed=1)
     assert expected.std() > 0.3  # a network that says nothing would agree with anything
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
@@ -85,7 +85,7 @@ def test_exact_mode_agrees_in_every_storage_format(storage: StorageFormat) -> No
     model = random_model(config, storage=storage)
     (ids,) = random_prompts(config, [100])
     expected = reference_logits(model, ids)
-    got = run_alone(NativeForward(model, exact=True), config, ids, dtype=torch.float32)
+    got = run_alone(CpuRunner(model, exact=True), config, ids, dtype=torch.float32)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
@@ -98,14 +98,14 @@ def test_every_instruction_set_agrees(isa: str, exact: bool, name: str) -> None:
     (ids,) = random_prompts(config, [90])
     expected = reference_logits(model, ids)
     native.select_isa(isa)
-    forward = NativeForward(model, exact=exact)
+    runner = CpuRunner(model, exact=exact)
     cache = torch.float32 if exact else torch.bfloat16
-    got = run_alone(forward, config, ids, dtype=cache)
+    got = run_alone(runner, config, ids, dtype=cache)
     if exact:
         torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
     else:
         assert kl_divergence(expected, got) < 1e-3
-    (scheduled,) = run_schedule(forward, config, [ids], dtype=cache, seed=3)
+    (scheduled,) = run_schedule(runner, config, [ids], dtype=cache, seed=3)
     assert torch.equal(scheduled, got)
 
 
@@ -114,12 +114,12 @@ def test_a_row_does_not_know_its_company(mode: str) -> None:
     """Bitwise: alone in one step, or in random chunks, batches and pages."""
     model = random_model(BASE, storage=StorageFormat.INT4)
     dense = mode if mode.startswith("int") else None
-    forward = NativeForward(model, exact="exact" in mode, dense_format=dense)
+    runner = CpuRunner(model, exact="exact" in mode, dense_format=dense)
     dtype = torch.float32 if mode == "exact" else torch.bfloat16
     prompts = random_prompts(BASE, [1, 64, 65, 130, 200, 17])
-    alone = [run_alone(forward, BASE, ids, dtype=dtype) for ids in prompts]
+    alone = [run_alone(runner, BASE, ids, dtype=dtype) for ids in prompts]
     for seed in range(4):
-        together = run_schedule(forward, BASE, prompts, dtype=dtype, seed=seed, most_rows=90)
+        together = run_schedule(runner, BASE, prompts, dtype=dtype, seed=seed, most_rows=90)
         for expected, got in zip(alone, together, strict=True):
             assert torch.equal(got, expected)
 
@@ -130,10 +130,10 @@ def test_a_long_prompt_in_one_step_is_that_prompt_in_many() -> None:
     model = random_model(config)
     (ids,) = random_prompts(config, [4500])
     expected = reference_logits(model, ids)
-    forward = NativeForward(model, exact=True)
-    got = run_alone(forward, config, ids, dtype=torch.float32)
+    runner = CpuRunner(model, exact=True)
+    got = run_alone(runner, config, ids, dtype=torch.float32)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
-    (chunked,) = run_schedule(forward, config, [ids], dtype=torch.float32, seed=5, most_rows=700)
+    (chunked,) = run_schedule(runner, config, [ids], dtype=torch.float32, seed=5, most_rows=700)
     assert torch.equal(chunked, got)
 
 
@@ -141,16 +141,16 @@ def test_a_long_prompt_in_one_step_is_that_prompt_in_many() -> None:
 def test_a_context_cut_over_threads_is_the_whole_one(dtype: torch.dtype) -> None:
     """Few rows over long contexts are attended to in splits, side by side."""
     config = replace(BASE, num_hidden_layers=2)
-    forward = NativeForward(random_model(config))
+    runner = CpuRunner(random_model(config))
     first, second = random_prompts(config, [4200, 2060])
-    cache = LatentCache.for_model(config, 100, dtype=dtype)
+    cache = PagedLatentCache.for_model(config, 100, dtype=dtype)
     pages = list(range(100))
     native.set_threads(1)
-    forward(build_step([SequenceRows(first, 0, pages[:66], 1)]), cache)
-    forward(build_step([SequenceRows(second, 0, pages[66:], 1)]), cache)
+    runner.execute(build_batch([SequenceRows(first, 0, pages[:66], 1)]), cache)
+    runner.execute(build_batch([SequenceRows(second, 0, pages[66:], 1)]), cache)
     steps = [
-        build_step([SequenceRows(first[-3:], 4197, pages[:66], 3)]),
-        build_step(
+        build_batch([SequenceRows(first[-3:], 4197, pages[:66], 3)]),
+        build_batch(
             [
                 SequenceRows(second[-2:], 2058, pages[66:], 2),
                 SequenceRows([first[70]], 70, pages[:66], 1),
@@ -158,22 +158,22 @@ def test_a_context_cut_over_threads_is_the_whole_one(dtype: torch.dtype) -> None
             ]
         ),
     ]
-    alone = [forward(step, cache) for step in steps]
+    alone = [runner.execute(step, cache) for step in steps]
     for threads in (2, 3, 9):
         native.set_threads(threads)
         for step, expected in zip(steps, alone, strict=True):
-            assert torch.equal(forward(step, cache), expected)
+            assert torch.equal(runner.execute(step, cache), expected)
 
 
 @pytest.mark.parametrize("threads", [1, 3, 7])
 def test_the_number_of_threads_changes_nothing(threads: int) -> None:
     model = random_model(BASE, storage=StorageFormat.INT4)
-    forward = NativeForward(model)
+    runner = CpuRunner(model)
     prompts = random_prompts(BASE, [1, 70, 20])
     native.set_threads(2)
-    expected = run_schedule(forward, BASE, prompts, dtype=torch.bfloat16, seed=0)
+    expected = run_schedule(runner, BASE, prompts, dtype=torch.bfloat16, seed=0)
     native.set_threads(threads)
-    got = run_schedule(forward, BASE, prompts, dtype=torch.bfloat16, seed=0)
+    got = run_schedule(runner, BASE, prompts, dtype=torch.bfloat16, seed=0)
     for a, b in zip(got, expected, strict=True):
         assert torch.equal(a, b)
 
@@ -182,20 +182,20 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
 def test_a_step_runs_on_the_threads_that_were_chosen(
     chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    forward = NativeForward(random_model(BASE, storage=StorageFormat.INT4))
+    runner = CpuRunner(random_model(BASE, storage=StorageFormat.INT4))
     prompts = random_prompts(BASE, [1, 70, 20])
     native.set_threads(3)
-    expected = run_schedule(forward, BASE, prompts, dtype=torch.bfloat16, seed=0)
+    expected = run_schedule(runner, BASE, prompts, dtype=torch.bfloat16, seed=0)
     seen: list[int] = []
-    plain = forward._native.forward
+    plain = runner._native.forward
 
     def spy(**arguments: Any) -> Any:
         seen.append(arguments["most_threads"])
         return plain(**arguments)
 
-    monkeypatch.setattr(forward._native, "forward", spy)
+    monkeypatch.setattr(runner._native, "forward", spy)
     monkeypatch.setattr(ThreadChoice, "threads", lambda self, rows: chosen)
-    got = run_schedule(forward, BASE, prompts, dtype=torch.bfloat16, seed=0)
+    got = run_schedule(runner, BASE, prompts, dtype=torch.bfloat16, seed=0)
     assert set(seen) == {chosen}
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
@@ -205,8 +205,8 @@ def test_the_fast_modes_stay_close(storage: StorageFormat) -> None:
     model = random_model(BASE, storage=storage)
     (ids,) = random_prompts(BASE, [120])
     expected = reference_logits(model, ids)
-    fast = run_alone(NativeForward(copy.deepcopy(model)), BASE, ids, dtype=torch.bfloat16)
-    int8 = NativeForward(copy.deepcopy(model), dense_format="int8")
+    fast = run_alone(CpuRunner(copy.deepcopy(model)), BASE, ids, dtype=torch.bfloat16)
+    int8 = CpuRunner(copy.deepcopy(model), dense_format="int8")
     smaller = run_alone(int8, BASE, ids, dtype=torch.bfloat16)
     assert 0 < kl_divergence(expected, fast) < 1e-3
     assert 0 < kl_divergence(expected, smaller) < 5e-3
@@ -216,16 +216,16 @@ def test_the_fast_modes_stay_close(storage: StorageFormat) -> None:
 def test_restore_puts_every_bit_back(storage: StorageFormat) -> None:
     model = random_model(CONFIGS["tied, odd widths"], storage=storage)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    forward = NativeForward(model)
+    runner = CpuRunner(model)
     assert any(
         not torch.equal(_bits(tensor), _bits(before[name]))
         for name, tensor in model.state_dict().items()
     )
-    forward.restore()
+    runner.restore()
     for name, tensor in model.state_dict().items():
         assert torch.equal(_bits(tensor), _bits(before[name])), name
     with pytest.raises(KernelError):
-        run_alone(forward, model.config, [1, 2], dtype=torch.bfloat16)
+        run_alone(runner, model.config, [1, 2], dtype=torch.bfloat16)
 
 
 def _bits(tensor: Tensor) -> Tensor:
@@ -235,10 +235,10 @@ def _bits(tensor: Tensor) -> Tensor:
 def test_weights_are_the_single_copy() -> None:
     model = random_model(BASE, storage=StorageFormat.INT4)
     where = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
-    forward = NativeForward(model)
+    runner = CpuRunner(model)
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == where
     largest = max(t.numel() for t in (model.lm_head.weight, *model.model.norm.parameters()))
-    owned = [t for t in forward._layout.keep if t.data_ptr() not in where.values()]
+    owned = [t for t in runner._layout.keep if t.data_ptr() not in where.values()]
     assert all(t.numel() < largest for t in owned)  # norms, biases, frequencies
 
 
@@ -272,7 +272,7 @@ def test_int4_dense_is_the_model_with_its_weights_rounded(name: str) -> None:
     twin = random_model(config, storage=StorageFormat.INT4)
     rounded_to_int4(twin)
     expected = reference_logits(twin, ids)
-    got = run_alone(NativeForward(model, dense_format="int4"), config, ids, dtype=torch.bfloat16)
+    got = run_alone(CpuRunner(model, dense_format="int4"), config, ids, dtype=torch.bfloat16)
     assert kl_divergence(expected, got) < 5e-3
     assert kl_divergence(whole, got) > 4 * kl_divergence(expected, got)
 
@@ -281,26 +281,26 @@ def test_int4_needs_numbers() -> None:
     model = random_model(BASE)
     model.lm_head.weight.data[3, 5] = torch.inf
     with pytest.raises(UsageError, match="not finite"):
-        NativeForward(model, dense_format="int4")
+        CpuRunner(model, dense_format="int4")
 
 
 def test_a_format_that_there_is_not_is_refused() -> None:
     with pytest.raises(UsageError, match="int8 or int4, not 'int5'"):
-        NativeForward(random_model(BASE), dense_format="int5")
+        CpuRunner(random_model(BASE), dense_format="int5")
 
 
 @pytest.mark.parametrize("dense", ["int8", "int4"])
 def test_quantising_lets_the_originals_go_and_cannot_restore(dense: str) -> None:
     model = random_model(BASE)
-    forward = NativeForward(model, dense_format=dense)
+    runner = CpuRunner(model, dense_format=dense)
     assert model.lm_head.weight.is_meta
     with pytest.raises(UsageError, match="cannot be put back"):
-        forward.restore()
+        runner.restore()
 
 
 def test_exact_and_quantised_exclude_each_other() -> None:
     with pytest.raises(UsageError):
-        NativeForward(random_model(BASE), exact=True, dense_format="int8")
+        CpuRunner(random_model(BASE), exact=True, dense_format="int8")
 
 
 def test_the_profile_counts_the_bytes_of_the_weights_touched() -> None:
@@ -317,10 +317,10 @@ def test_the_profile_counts_the_bytes_of_the_weights_touched() -> None:
             if part in name and "norm" not in name and "bias" not in name and "shape" not in name
         )
 
-    forward = NativeForward(model)
-    forward.profile = True
-    run_alone(forward, config, [1, 2, 3], dtype=torch.bfloat16)
-    profile = forward.last_profile
+    runner = CpuRunner(model)
+    runner.profile = True
+    run_alone(runner, config, [1, 2, 3], dtype=torch.bfloat16)
+    profile = runner.last_profile
     assert profile is not None
     assert profile.bytes_read["attention"] == total("self_attn")
     assert profile.bytes_read["expert"] == total("mlp.experts")
@@ -336,18 +336,18 @@ def test_the_profile_counts_the_bytes_of_the_weights_touched() -> None:
 
 
 def test_no_row_and_no_wanted_logits() -> None:
-    forward = NativeForward(random_model(BASE))
-    cache = LatentCache.for_model(BASE, 2)
-    assert forward(build_step([]), cache).shape == (0, BASE.vocab_size)
-    step = build_step([SequenceRows([1, 2, 3], 0, [1], 0)])
-    assert forward(step, cache).shape == (0, BASE.vocab_size)
-    later = forward(build_step([SequenceRows([4], 3, [1], 1)]), cache)
-    alone = run_alone(forward, BASE, [1, 2, 3, 4], dtype=torch.bfloat16)
+    runner = CpuRunner(random_model(BASE))
+    cache = PagedLatentCache.for_model(BASE, 2)
+    assert runner.execute(build_batch([]), cache).shape == (0, BASE.vocab_size)
+    step = build_batch([SequenceRows([1, 2, 3], 0, [1], 0)])
+    assert runner.execute(step, cache).shape == (0, BASE.vocab_size)
+    later = runner.execute(build_batch([SequenceRows([4], 3, [1], 1)]), cache)
+    alone = run_alone(runner, BASE, [1, 2, 3, 4], dtype=torch.bfloat16)
     assert torch.equal(later[0], alone[3])
 
 
-def _step(**changes: object) -> StepInput:
-    step = build_step([SequenceRows([1, 2, 3], 62, [1, 0], 1)])
+def _step(**changes: object) -> ForwardBatch:
+    step = build_batch([SequenceRows([1, 2, 3], 62, [1, 0], 1)])
     return replace(step, **changes)  # type: ignore[arg-type]
 
 
@@ -373,21 +373,21 @@ def _int32(*values: int) -> Tensor:
     ],
 )
 def test_a_step_that_contradicts_itself_is_refused(changes: dict[str, Tensor]) -> None:
-    forward = NativeForward(random_model(BASE))
-    cache = LatentCache.for_model(BASE, 2)
+    runner = CpuRunner(random_model(BASE))
+    cache = PagedLatentCache.for_model(BASE, 2)
     cache.storage.zero_()
-    forward(_step(), cache)
+    runner.execute(_step(), cache)
     cache.storage.zero_()
     with pytest.raises(KernelError):
-        forward(_step(**changes), cache)
+        runner.execute(_step(**changes), cache)
     assert not cache.storage.any()
 
 
 def test_a_cache_of_another_network_is_refused() -> None:
-    forward = NativeForward(random_model(BASE))
+    runner = CpuRunner(random_model(BASE))
     other = replace(BASE, num_hidden_layers=2)
     with pytest.raises(KernelError, match="cache"):
-        forward(_step(), LatentCache.for_model(other, 2))
+        runner.execute(_step(), PagedLatentCache.for_model(other, 2))
 
 
 @pytest.mark.parametrize(
@@ -401,21 +401,21 @@ def test_a_cache_of_another_network_is_refused() -> None:
 )
 def test_sizes_that_the_kernels_do_not_take_are_named(config: ModelConfig, cause: str) -> None:
     model = KimiK2Model(config)
-    assert cause in (NativeForward.unsupported(model) or "")
+    assert cause in (CpuRunner.unsupported(model) or "")
     with pytest.raises(UsageError, match=cause):
-        NativeForward(model)
+        CpuRunner(model)
 
 
 def test_other_dtypes_and_devices_are_named() -> None:
-    assert "float16" in (NativeForward.unsupported(KimiK2Model(BASE).half()) or "")
+    assert "float16" in (CpuRunner.unsupported(KimiK2Model(BASE).half()) or "")
     with torch.device("meta"):
         model = KimiK2Model(BASE)
-    assert "meta" in (NativeForward.unsupported(model) or "")
-    assert NativeForward.unsupported(random_model(BASE)) is None
+    assert "meta" in (CpuRunner.unsupported(model) or "")
+    assert CpuRunner.unsupported(random_model(BASE)) is None
 
 
-def test_without_the_library_the_torch_forward_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_library_the_torch_runner_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "available", lambda: False)
-    assert NativeForward.unsupported(random_model(BASE)) == "the C library is not there"
-    with pytest.raises(UsageError, match="torch forward"):
-        NativeForward(random_model(BASE))
+    assert CpuRunner.unsupported(random_model(BASE)) == "the C library is not there"
+    with pytest.raises(UsageError, match="TorchRunner"):
+        CpuRunner(random_model(BASE))

@@ -1,4 +1,4 @@
-"""`Forward` by the C library: the network in one call a step (`csrc/forward.h`).
+"""`CpuRunner`: the `ModelRunner` by the C library: the network in one call a step (`csrc/forward.h`).
 
 Every row's arithmetic is the same whatever shares the batch with it, however its prompt is cut into
 chunks and on however many threads it runs; so is its result, to the bit.
@@ -12,19 +12,8 @@ from typing import Final
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig
-from perilune.engine.batch import StepInput
-from perilune.engine.latent_cache import LatentCache
-from perilune.engine.native_layout import FORMATS, NativeLayout, unfit
 from perilune.errors import UsageError
 from perilune.kernels import native
-from perilune.kernels.forward import (
-    MAX_EXPERTS,
-    MAX_ROPE,
-    Layer,
-    NativeNetwork,
-    Network,
-    StepProfile,
-)
 from perilune.kernels.native import GROUP, Format
 from perilune.kernels.thread_choice import ThreadChoice
 from perilune.model.layer import DecoderLayer
@@ -32,6 +21,17 @@ from perilune.model.mlp import MLP
 from perilune.model.model import KimiK2Model
 from perilune.model.moe import MixtureOfExperts
 from perilune.model.rotary import inverse_frequencies
+from perilune.runner.batch import ForwardBatch
+from perilune.runner.cache import PagedLatentCache
+from perilune.runner.cpu.layout import FORMATS, NativeLayout, unfit
+from perilune.runner.cpu.network import (
+    MAX_EXPERTS,
+    MAX_ROPE,
+    Layer,
+    NativeNetwork,
+    Network,
+    StepProfile,
+)
 
 DENSE_FORMATS: Final = {"int8": Format.INT8, "int4": Format.INT4}
 
@@ -45,7 +45,7 @@ def check_dense_format(dense_format: str | None) -> None:
         )
 
 
-class NativeForward:
+class CpuRunner:
     """Takes a model over: its weights are rearranged in place, its modules compute nonsense then.
 
     `exact`: float32 activations everywhere (with a float32 cache the logits are within 1e-4 of the
@@ -75,7 +75,7 @@ class NativeForward:
         cause = self.unsupported(model)
         if cause is not None:
             raise UsageError(
-                f"the C kernels cannot run this model: {cause}", remedy="Use the torch forward"
+                f"the C kernels cannot run this model: {cause}", remedy="Use TorchRunner"
             )
         self.config = model.config
         self.profile = False
@@ -93,26 +93,26 @@ class NativeForward:
 
     @staticmethod
     def unsupported(model: KimiK2Model) -> str | None:
-        """Why this model needs the torch forward, or None."""
+        """Why this model needs `TorchRunner`, or None."""
         if not native.available():
             return "the C library is not there"
         return _odd_sizes(model.config) or unfit(model)
 
-    def __call__(self, step: StepInput, cache: LatentCache) -> Tensor:
+    def execute(self, batch: ForwardBatch, cache: PagedLatentCache) -> Tensor:
         """-> float32 logits [R, V]. Raises KernelError for a step that contradicts itself."""
-        rows, most = len(step.input_ids), native.threads()
+        rows, most = len(batch.input_ids), native.threads()
         if self._choice is None or self._choice.candidates[-1] != most:
             self._choice = ThreadChoice(most)
         started = time.perf_counter()
         logits_RV, self.last_profile = self._native.forward(
-            input_ids=step.input_ids,
-            positions=step.positions,
-            query_starts=step.query_starts,
-            page_tables=step.page_tables,
-            context_lengths=step.context_lengths,
-            logits_rows=step.logits_rows,
+            input_ids=batch.input_ids,
+            positions=batch.positions,
+            query_starts=batch.query_starts,
+            page_tables=batch.page_tables,
+            context_lengths=batch.context_lengths,
+            logits_rows=batch.logits_rows,
             cache=cache.storage,
-            expanded_until=step.expanded_until if self._expanded else None,
+            expanded_until=batch.expanded_until if self._expanded else None,
             profile=self.profile,
             most_threads=self._choice.threads(rows),
         )

@@ -1,95 +1,14 @@
-"""The latent cache: what attention remembers of each token, in pages of 64 tokens.
+"""Which page of the latent cache belongs to whom: bookkeeping alone, no memory.
 
-K2 caches one latent a token and layer (the normed 512 values of `kv_a` and the 64 rotated values
-of the shared key: 576), never keys and values a head. This is the only memory of the engine that
-grows with tokens. Source: arXiv 2405.04434 (multi-head latent attention); arXiv 2309.06180 (pages).
+Source: arXiv 2309.06180 (pages); the storage itself is `perilune.runner.cache`.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable
 
-import torch
-from torch import Tensor
-
-from perilune.config import ModelConfig
 from perilune.errors import EngineError
-
-PAGE_SIZE = 64  # tokens
-
-
-def pages_for(tokens: int) -> int:
-    """Pages that hold `tokens` tokens."""
-    return -(-tokens // PAGE_SIZE)
-
-
-def page_bytes(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> int:
-    """Bytes of one page over all layers."""
-    return config.num_hidden_layers * PAGE_SIZE * config.latent_dim * dtype.itemsize
-
-
-class LatentCache:
-    """Storage [layers, pages, 64, latent_dim] and the allocator of its pages.
-
-    The memory is reserved, not touched: the system hands it out as pages are first written.
-    """
-
-    def __init__(
-        self,
-        *,
-        num_layers: int,
-        latent_dim: int,
-        num_pages: int,
-        dtype: torch.dtype = torch.bfloat16,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        self.storage: Tensor = torch.empty(
-            (num_layers, num_pages, PAGE_SIZE, latent_dim), dtype=dtype, device=device
-        )
-        self.pages = PageAllocator(num_pages)
-
-    @classmethod
-    def for_model(
-        cls,
-        config: ModelConfig,
-        num_pages: int,
-        *,
-        dtype: torch.dtype = torch.bfloat16,
-        device: torch.device | str = "cpu",
-    ) -> LatentCache:
-        return cls(
-            num_layers=config.num_hidden_layers,
-            latent_dim=config.latent_dim,
-            num_pages=num_pages,
-            dtype=dtype,
-            device=device,
-        )
-
-    @property
-    def bytes_per_token(self) -> int:
-        layers, _, _, latent_dim = self.storage.shape
-        return layers * latent_dim * self.storage.element_size()
-
-    def emptied(self) -> LatentCache:
-        """A cache in the same memory with every page free; this one must not be used again."""
-        empty = LatentCache.__new__(LatentCache)
-        empty.storage = self.storage
-        empty.pages = PageAllocator(self.pages.num_pages)
-        return empty
-
-    def copy_pages(self, copies: Iterable[tuple[int, int]]) -> None:
-        """Copy whole pages (source, target) in all layers, in order.
-
-        On a CPU by one thread: pages are small, and on a busy machine torch waits milliseconds for
-        its other threads.
-        """
-        storage: Any = self.storage
-        if self.storage.device.type == "cpu":
-            storage = self.storage.view(torch.uint8).numpy()
-        for source, target in copies:
-            storage[:, target] = storage[:, source]
 
 
 class PageAllocator:

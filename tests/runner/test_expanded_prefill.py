@@ -10,15 +10,15 @@ import pytest
 import torch
 
 from perilune.config import StorageFormat
-from perilune.engine.batch import SequenceRows, StepInput, build_step
-from perilune.engine.latent_cache import LatentCache
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.native_forward import NativeForward
 from perilune.engine.sampling_params import SamplingParams
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
 from perilune.model.model import KimiK2Model
-from tests.engine.native_models import (
+from perilune.runner.batch import ForwardBatch, SequenceRows, build_batch
+from perilune.runner.cache import PagedLatentCache
+from perilune.runner.cpu.runner import CpuRunner
+from tests.runner.models import (
     BASE,
     random_model,
     random_prompts,
@@ -26,7 +26,7 @@ from tests.engine.native_models import (
     run_alone,
     run_schedule,
 )
-from tests.engine.test_native_forward import CONFIGS, kl_divergence
+from tests.runner.test_cpu_runner import CONFIGS, kl_divergence
 
 pytestmark = [
     pytest.mark.skipif(not native.available(), reason="the C library is not built"),
@@ -41,8 +41,8 @@ def test_exact_mode_agrees_with_the_reference(name: str, dtype: torch.dtype) -> 
     model = random_model(config, dtype=dtype)
     (ids,) = random_prompts(config, [300])
     expected = reference_logits(model, ids)
-    forward = NativeForward(model, exact=True, expanded_prefill=True)
-    got = run_alone(forward, config, ids, dtype=torch.float32, absorbed=20)
+    runner = CpuRunner(model, exact=True, expanded_prefill=True)
+    got = run_alone(runner, config, ids, dtype=torch.float32, absorbed=20)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
@@ -54,8 +54,8 @@ def test_fast_modes_stay_as_close_as_in_the_absorbed_form(
     model = random_model(BASE, storage=storage)
     (ids,) = random_prompts(BASE, [256])
     expected = reference_logits(model, ids)
-    forward = NativeForward(model, dense_format=dense, expanded_prefill=True)
-    got = run_alone(forward, BASE, ids, dtype=torch.bfloat16)
+    runner = CpuRunner(model, dense_format=dense, expanded_prefill=True)
+    got = run_alone(runner, BASE, ids, dtype=torch.bfloat16)
     assert 0 < kl_divergence(expected, got) < {None: 1e-3, "int8": 5e-3, "int4": 0.5}[dense]
 
 
@@ -67,17 +67,17 @@ def test_a_row_does_not_know_its_company(isa: str, mode: str, name: str) -> None
     config = CONFIGS[name]
     native.select_isa(isa)
     model = random_model(config, storage=StorageFormat.INT4)
-    forward = NativeForward(
+    runner = CpuRunner(
         model, exact="exact" in mode, dense_format=dense_of(mode), expanded_prefill=True
     )
     dtype = torch.float32 if mode == "exact" else torch.bfloat16
     prompts = random_prompts(config, [150, 30, 300])
-    alone = [run_alone(forward, config, ids, dtype=dtype, absorbed=9) for ids in prompts]
+    alone = [run_alone(runner, config, ids, dtype=dtype, absorbed=9) for ids in prompts]
     if mode == "exact":
         torch.testing.assert_close(alone[2], reference_of(config, prompts[2]), atol=1e-4, rtol=0)
     for seed in range(2):
         together = run_schedule(
-            forward, config, prompts, dtype=dtype, seed=seed, most_rows=170, absorbed=9
+            runner, config, prompts, dtype=dtype, seed=seed, most_rows=170, absorbed=9
         )
         for expected, got in zip(alone, together, strict=True):
             assert torch.equal(got, expected)
@@ -93,20 +93,20 @@ def reference_of(config: object, ids: list[int]) -> torch.Tensor:
 
 @pytest.mark.parametrize("threads", [1, 3, 7])
 def test_the_number_of_threads_changes_nothing(threads: int) -> None:
-    forward = NativeForward(random_model(BASE), expanded_prefill=True)
+    runner = CpuRunner(random_model(BASE), expanded_prefill=True)
     prompts = random_prompts(BASE, [900, 130, 20])
     schedule = {"dtype": torch.bfloat16, "seed": 0, "most_rows": 700}
     native.set_threads(2)
-    expected = run_schedule(forward, BASE, prompts, **schedule)  # type: ignore[arg-type]
+    expected = run_schedule(runner, BASE, prompts, **schedule)  # type: ignore[arg-type]
     native.set_threads(threads)
-    got = run_schedule(forward, BASE, prompts, **schedule)  # type: ignore[arg-type]
+    got = run_schedule(runner, BASE, prompts, **schedule)  # type: ignore[arg-type]
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
 def test_rows_from_the_border_on_are_absorbed() -> None:
     model = random_model(BASE, dtype=torch.float32)
-    absorbed = NativeForward(copy.deepcopy(model), exact=True)
-    expanded = NativeForward(model, exact=True, expanded_prefill=True)
+    absorbed = CpuRunner(copy.deepcopy(model), exact=True)
+    expanded = CpuRunner(model, exact=True, expanded_prefill=True)
     (ids,) = random_prompts(BASE, [200])
     one = run_alone(absorbed, BASE, ids, dtype=torch.float32)
     other = run_alone(expanded, BASE, ids, dtype=torch.float32, absorbed=100)
@@ -117,38 +117,38 @@ def test_rows_from_the_border_on_are_absorbed() -> None:
 
 
 def test_a_step_that_expands_needs_the_keys_of_the_layers() -> None:
-    forward = NativeForward(random_model(BASE))
-    forward._expanded = True
+    runner = CpuRunner(random_model(BASE))
+    runner._expanded = True
     with pytest.raises(KernelError):
-        run_alone(forward, BASE, [1] * 128, dtype=torch.bfloat16)
+        run_alone(runner, BASE, [1] * 128, dtype=torch.bfloat16)
 
 
 def test_weights_are_put_back() -> None:
     model = random_model(BASE)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    NativeForward(model, expanded_prefill=True).restore()
+    CpuRunner(model, expanded_prefill=True).restore()
     assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
 
 
 def test_a_chunk_of_a_long_prompt_and_decoding_rows_share_a_step() -> None:
     """More rows than a unit has, more than a block of absorbed rows, and mixed company."""
     config = replace(BASE, num_hidden_layers=2, num_attention_heads=2)
-    forward = NativeForward(random_model(config), expanded_prefill=True)
+    runner = CpuRunner(random_model(config), expanded_prefill=True)
     (ids, other) = random_prompts(config, [1500, 70])
-    cache = LatentCache.for_model(config, 40)
-    whole = forward(build_step([SequenceRows(ids, 0, list(range(24)), 1500, 1500)]), cache)
-    short = run_alone(forward, config, other, dtype=torch.bfloat16)
+    cache = PagedLatentCache.for_model(config, 40)
+    whole = runner.execute(build_batch([SequenceRows(ids, 0, list(range(24)), 1500, 1500)]), cache)
+    short = run_alone(runner, config, other, dtype=torch.bfloat16)
     pages, others = list(range(24)), [30, 31]
-    forward(build_step([SequenceRows(other[:69], 0, others, 0, 70)]), cache)
+    runner.execute(build_batch([SequenceRows(other[:69], 0, others, 0, 70)]), cache)
     rows: list[torch.Tensor] = []
     for start, end in ((0, 300), (300, 1350), (1350, 1500)):
-        step = build_step(
+        step = build_batch(
             [
                 SequenceRows(other[69:], 69, others, 1, 70),
                 SequenceRows(ids[start:end], start, pages, end - start, 1500),
             ]
         )
-        answer = forward(step, cache)
+        answer = runner.execute(step, cache)
         assert torch.equal(answer[0], short[69])
         rows.append(answer[1:])
     assert torch.equal(torch.cat(rows), whole)
@@ -170,16 +170,16 @@ def answers(model: KimiK2Model, prompts: list[list[int]], **options: Any) -> lis
 def spy_on_rows(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
     """Of each sequence in each step that has rows to expand: its first position and the border."""
     seen: list[tuple[int, int]] = []
-    plain = NativeForward.__call__
+    plain = CpuRunner.execute
 
-    def spy(self: NativeForward, step: StepInput, cache: LatentCache) -> torch.Tensor:
+    def spy(self: CpuRunner, step: ForwardBatch, cache: PagedLatentCache) -> torch.Tensor:
         first = step.positions[step.query_starts[:-1].long()].tolist()
         if self._expanded:
             pairs = zip(first, step.expanded_until.tolist(), strict=True)
             seen.extend((at, until) for at, until in pairs if at < until)
         return plain(self, step, cache)
 
-    monkeypatch.setattr(NativeForward, "__call__", spy)
+    monkeypatch.setattr(CpuRunner, "execute", spy)
     return seen
 
 

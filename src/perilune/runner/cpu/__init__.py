@@ -1,0 +1,1 @@
+"""The whole network by the C library, in one call a step."""

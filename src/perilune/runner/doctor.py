@@ -1,0 +1,66 @@
+"""The runner's lines of `perilune doctor`: what computes a step of each storage format here.
+
+Each line asks the chooser that the engine asks, with a tiny model of that format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+
+from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig, StorageFormat
+from perilune.kernels import native
+from perilune.kernels.native import Format
+from perilune.model.model import KimiK2Model
+from perilune.runner.select import why_not_native
+from perilune.weights.formats import apply_format
+
+TINY: Final = ModelConfig(
+    vocab_size=32,
+    hidden_size=128,
+    num_hidden_layers=2,
+    first_k_dense_replace=1,
+    intermediate_size=128,
+    moe_intermediate_size=128,
+    n_routed_experts=2,
+    num_experts_per_tok=1,
+    num_attention_heads=1,
+    q_lora_rank=128,
+    kv_lora_rank=128,
+    qk_nope_head_dim=128,
+    qk_rope_head_dim=64,
+    v_head_dim=128,
+    rope=RopeConfig(),
+)
+KERNEL_FORMATS: Final = {
+    StorageFormat.BF16: Format.BF16,
+    StorageFormat.FP8: Format.FP8,
+    StorageFormat.INT4: Format.INT4,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class RunnerCheck:
+    """One line of the table (the fields that `perilune.cli.doctor` reads)."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+def doctor_checks() -> Iterator[RunnerCheck]:
+    """What the engine would choose for a checkpoint of each storage format."""
+    for storage in StorageFormat:
+        model = KimiK2Model(TINY).to(torch.bfloat16)
+        apply_format(model, CheckpointConfig(TINY, Family.K2, storage))
+        cause = why_not_native(model)
+        if cause is None:
+            activations = native.form_for(KERNEL_FORMATS[storage], exact=False).name.lower()
+            detail = f"C kernels, {native.isa()}, {activations} activations"
+        else:
+            detail = f"torch: {cause}"
+        yield RunnerCheck(f"runs {storage.value}", True, detail)
