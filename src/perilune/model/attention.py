@@ -15,15 +15,13 @@ import torch
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig
-from perilune.model.cache import LatentCache
+from perilune.model.context import ForwardContext
 from perilune.model.norm import RMSNorm
 from perilune.model.rotary import rotate
 
-Rotation = tuple[Tensor, Tensor]  # cos and sin of the new tokens, float32 [B or 1, T, R/2]
-
 
 class LatentAttention(nn.Module):
-    """`self_attn`. `queries`, `latents`, `expanded` and `absorbed` are public for the engine."""
+    """`self_attn`. `expanded` and `absorbed` are what a context attends with."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -47,40 +45,31 @@ class LatentAttention(nn.Module):
         )
         self.o_proj = nn.Linear(self.num_heads * self.value_dim, hidden, bias=False)
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        rotation: Rotation,
-        mask_TS: Tensor,
-        cache: LatentCache | None,
-        absorbed: bool,
-    ) -> Tensor:
-        """New tokens [B, T, D] -> [B, T, D]; they attend to the cached ones and to each other."""
-        q_BTHN, q_BTHR = self.queries(x_BTD, rotation)
-        latent_BSC = self.latents(x_BTD, rotation)
-        if cache is not None:
-            latent_BSC = cache.extend(self.layer, latent_BSC)
-        attend = self.absorbed if absorbed else self.expanded
-        out_BTHV = attend(q_BTHN, q_BTHR, latent_BSC, mask_TS)
-        y_BTD: Tensor = self.o_proj(out_BTHV.flatten(-2))
-        return y_BTD
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """New tokens [..., T, D] -> [..., T, D]; they attend to those before and to each other."""
+        q_THN, q_THR = self.queries(x, context)
+        latent_TC = self.latents(x, context)
+        out_THV = context.attend(self, q_THN, q_THR, latent_TC)
+        return context.linear(self.o_proj, out_THV.flatten(-2))
 
-    def queries(self, x_BTD: Tensor, rotation: Rotation) -> tuple[Tensor, Tensor]:
-        """-> position-free part [B, T, H, N] and rotated part [B, T, H, R]."""
+    def queries(self, x: Tensor, context: ForwardContext) -> tuple[Tensor, Tensor]:
+        """-> position-free part [..., T, H, N] and rotated part [..., T, H, R]."""
         if self.low_rank_query:
-            q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
+            rank = context.norm(self.q_a_layernorm, context.linear(self.q_a_proj, x))
+            q = context.linear(self.q_b_proj, rank)
         else:
-            q = self.q_proj(x_BTD)
-        q_BTHQ = torch.unflatten(q, -1, (self.num_heads, -1))
-        q_BTHN, q_BTHR = torch.split(q_BTHQ, [self.nope_dim, self.rope_dim], dim=-1)
-        cos, sin = rotation
-        return q_BTHN, rotate(q_BTHR, cos.unsqueeze(-2), sin.unsqueeze(-2))
+            q = context.linear(self.q_proj, x)
+        q_THQ = torch.unflatten(q, -1, (self.num_heads, -1))
+        q_THN, q_THR = torch.split(q_THQ, [self.nope_dim, self.rope_dim], dim=-1)
+        cos, sin = context.rotation
+        return q_THN, rotate(q_THR, cos.unsqueeze(-2), sin.unsqueeze(-2))
 
-    def latents(self, x_BTD: Tensor, rotation: Rotation) -> Tensor:
-        """What the cache keeps: [B, T, C], the normed latent then the rotated shared key."""
-        both_BTC = self.kv_a_proj_with_mqa(x_BTD)
-        latent_BTL, key_BTR = torch.split(both_BTC, [self.rank, self.rope_dim], dim=-1)
-        return torch.cat((self.kv_a_layernorm(latent_BTL), rotate(key_BTR, *rotation)), dim=-1)
+    def latents(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """What the cache keeps: [..., T, C], the normed latent then the rotated shared key."""
+        both_TC = context.linear(self.kv_a_proj_with_mqa, x)
+        latent_TL, key_TR = torch.split(both_TC, [self.rank, self.rope_dim], dim=-1)
+        latent_TL = context.norm(self.kv_a_layernorm, latent_TL)
+        return torch.cat((latent_TL, rotate(key_TR, *context.rotation)), dim=-1)
 
     def expanded(
         self, q_BTHN: Tensor, q_BTHR: Tensor, latent_BSC: Tensor, mask_TS: Tensor

@@ -68,7 +68,7 @@ def generate(
         prefill_chunk = max(1, MAX_SCORES // (config.num_attention_heads * len(prompt_ids)))
     ids = torch.tensor([list(prompt_ids)], device=weight.device)
     for chunk in torch.split(ids, prefill_chunk, dim=1):
-        hidden_BTD = model.model(chunk, cache=cache)
+        hidden_BTD = model.hidden_states(chunk, cache=cache)
     chosen: list[int] = []
     while True:
         logits_V = model.lm_head(hidden_BTD[0, -1]).float().cpu()
@@ -80,7 +80,7 @@ def generate(
             return Generation(chosen, "stop")
         if len(chosen) == max_tokens:
             return Generation(chosen, "length")
-        hidden_BTD = model.model(torch.tensor([[token]], device=weight.device), cache=cache)
+        hidden_BTD = model.hidden_states(torch.tensor([[token]], device=weight.device), cache=cache)
 
 
 def sample(logits_V: Tensor, temperature: float, top_p: float, generator: torch.Generator) -> int:

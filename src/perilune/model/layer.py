@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig
-from perilune.model.attention import LatentAttention, Rotation
-from perilune.model.cache import LatentCache
+from perilune.model.attention import LatentAttention
+from perilune.model.context import ForwardContext
 from perilune.model.mlp import MLP
 from perilune.model.moe import MixtureOfExperts
 from perilune.model.norm import RMSNorm
@@ -26,16 +26,8 @@ class DecoderLayer(nn.Module):
             else MLP(config.hidden_size, config.intermediate_size)
         )
 
-    def forward(
-        self,
-        x_BTD: Tensor,
-        rotation: Rotation,
-        mask_TS: Tensor,
-        cache: LatentCache | None,
-        absorbed: bool,
-    ) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(
-            self.input_layernorm(x_BTD), rotation, mask_TS, cache, absorbed
-        )
-        y_BTD: Tensor = x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
-        return y_BTD
+    def forward(self, x: Tensor, context: ForwardContext) -> Tensor:
+        """x [..., T, D] -> the same shape."""
+        x = x + self.self_attn(context.norm(self.input_layernorm, x), context)
+        y: Tensor = x + self.mlp(context.norm(self.post_attention_layernorm, x), context)
+        return y

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
+
+from perilune.model.context import PLAIN, Operators
 
 
 class MLP(nn.Module):
@@ -15,6 +16,7 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(hidden_size, intermediate_size, bias=False)
         self.down_proj = nn.Linear(intermediate_size, hidden_size, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return y
+    def forward(self, x: Tensor, context: Operators = PLAIN) -> Tensor:
+        gate = context.linear(self.gate_proj, x)
+        up = context.linear(self.up_proj, x)
+        return context.linear(self.down_proj, context.gated(gate, up))

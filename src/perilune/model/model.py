@@ -3,7 +3,8 @@
     embed -> 61 x (latent attention, feed-forward) -> norm -> lm_head
 
 Attribute names are the checkpoint's tensor names. Storage formats, parallelism and memory tiers
-replace modules from outside; nothing in here knows of them. Architecture: arXiv 2507.20534 (Kimi
+replace modules from outside, and a context says how attention and the experts are computed
+(`context.py`); nothing in here knows of them. Architecture: arXiv 2507.20534 (Kimi
 K2), which is that of arXiv 2412.19437 (DeepSeek-V3).
 
 Shape suffixes: B batch, T new tokens, S tokens attended to, D hidden, V vocabulary.
@@ -11,11 +12,14 @@ Shape suffixes: B batch, T new tokens, S tokens attended to, D hidden, V vocabul
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig
 from perilune.model.cache import LatentCache
+from perilune.model.context import ContiguousContext, ForwardContext
 from perilune.model.init import init_normal
 from perilune.model.layer import DecoderLayer
 from perilune.model.norm import RMSNorm
@@ -35,28 +39,12 @@ class Decoder(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.rotary = RotaryEmbedding(config.rope, config.qk_rope_head_dim)
 
-    def forward(
-        self,
-        input_ids: Tensor,
-        *,
-        cache: LatentCache | None = None,
-        positions: Tensor | None = None,
-        absorbed: bool | None = None,
-    ) -> Tensor:
-        """-> normed hidden states [B, T, D]. Arguments as in `KimiK2Model.forward`."""
-        seen, new = (0 if cache is None else cache.length), input_ids.shape[1]
-        order_S = torch.arange(seen + new, device=input_ids.device)
-        mask_TS = order_S <= order_S[seen:, None]
-        rotation = self.rotary(order_S[seen:] if positions is None else positions)
-        if absorbed is None:
-            absorbed = new == 1
-        x_BTD: Tensor = self.embed_tokens(input_ids)
+    def forward(self, input_ids: Tensor, context: ForwardContext) -> Tensor:
+        """Token ids [..., T] -> normed hidden states of the wanted tokens, [..., D]."""
+        x = context.embed(self.embed_tokens, input_ids)
         for layer in self.layers:
-            x_BTD = layer(x_BTD, rotation, mask_TS, cache, absorbed)
-        if cache is not None:
-            cache.advance(new)
-        y_BTD: Tensor = self.norm(x_BTD)
-        return y_BTD
+            x = layer(x, context)
+        return context.norm(self.norm, context.wanted(x))
 
 
 class KimiK2Model(nn.Module):
@@ -77,17 +65,37 @@ class KimiK2Model(nn.Module):
     def forward(
         self,
         input_ids: Tensor,
+        context: ForwardContext | None = None,
         *,
         cache: LatentCache | None = None,
         positions: Tensor | None = None,
         absorbed: bool | None = None,
-    ) -> Tensor:
+    ) -> Any:
         """Token ids, integer [B, T] -> logits [B, T, V] in the dtype of the model.
 
         `cache` holds the tokens before these (same B) and takes up these. `positions` [T] are
         these tokens' where they do not simply follow (who sees whom is the order of the rows).
         `absorbed` picks the form of attention; by default absorbed for one token, else expanded.
+        Another `context` decides all of this itself, and what is returned.
         """
-        x_BTD = self.model(input_ids, cache=cache, positions=positions, absorbed=absorbed)
-        logits_BTV: Tensor = self.lm_head(x_BTD)
-        return logits_BTV
+        if context is not None:
+            return context.output(self.lm_head, self.model(input_ids, context))
+        x_BTD = self.hidden_states(input_ids, cache=cache, positions=positions, absorbed=absorbed)
+        return self.lm_head(x_BTD)
+
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        *,
+        cache: LatentCache | None = None,
+        positions: Tensor | None = None,
+        absorbed: bool | None = None,
+    ) -> Tensor:
+        """-> normed hidden states [B, T, D]; arguments as in `forward`."""
+        context = ContiguousContext(
+            self.model, input_ids, cache=cache, positions=positions, absorbed=absorbed
+        )
+        x_BTD: Tensor = self.model(input_ids, context)
+        if cache is not None:
+            cache.advance(input_ids.shape[1])
+        return x_BTD

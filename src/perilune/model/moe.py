@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig
+from perilune.model.context import PLAIN, Operators
 from perilune.model.experts import Experts, RoutedExperts
 from perilune.model.mlp import MLP
 from perilune.model.router import Router
@@ -25,8 +26,10 @@ class MixtureOfExperts(nn.Module):
             config.hidden_size, config.moe_intermediate_size * config.n_shared_experts
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, context: Operators = PLAIN) -> Tensor:
         x_TD = x.flatten(0, -2)
-        weights_TK, indices_TK = self.gate(x_TD)
-        y_TD: Tensor = self.experts(x_TD, weights_TK, indices_TK) + self.shared_experts(x_TD)
-        return y_TD.view_as(x)
+        weights_TK, indices_TK = self.gate(x_TD, context)
+        y_TD = context.experts(self.experts, x_TD, weights_TK, indices_TK)
+        y_TD = y_TD + self.shared_experts(x_TD, context)
+        y: Tensor = y_TD.view_as(x)
+        return y

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig
+from perilune.model.context import PLAIN, Operators
 from perilune.model.init import init_normal
 
 
@@ -38,14 +39,17 @@ class Router(nn.Module):
             torch.zeros(config.n_routed_experts, dtype=torch.float32), requires_grad=False
         )
 
-    def forward(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_TD: Tensor, context: Operators = PLAIN) -> tuple[Tensor, Tensor]:
         """-> weights float32 [T, K] and expert indices int64 [T, K], best first."""
         scores_TE = F.linear(x_TD.float(), self.weight.float()).sigmoid()
-        indices_TK = self.choose(scores_TE)
+        with torch.no_grad():
+            indices_TK = self.choose(scores_TE)
         weights_TK = scores_TE.gather(1, indices_TK)
         if self.norm_topk_prob:
             weights_TK = weights_TK / (weights_TK.sum(-1, keepdim=True) + 1e-20)
-        return weights_TK * self.routed_scaling_factor, indices_TK
+        weights_TK = weights_TK * self.routed_scaling_factor
+        context.routed(self, scores_TE, indices_TK)
+        return weights_TK, indices_TK
 
     def choose(self, scores_TE: Tensor) -> Tensor:
         """Affinities -> the chosen experts [T, K], by affinity plus bias."""

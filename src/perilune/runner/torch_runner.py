@@ -4,19 +4,17 @@ Works for every storage format and device that the modules work for. The rows of
 the linears together; attention goes sequence by sequence over the latents of its pages.
 
 Shape suffixes: T rows of the step, N rows of one sequence, S tokens of its context, D hidden,
-C cached values a token, P pages.
+C cached values per token, P pages, H heads, R wanted rows.
 """
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
-from perilune.model.attention import LatentAttention, Rotation
-from perilune.model.layer import DecoderLayer
-from perilune.model.model import KimiK2Model
+from perilune.model.attention import LatentAttention
+from perilune.model.context import ForwardContext
+from perilune.model.model import Decoder, KimiK2Model
 from perilune.runner.batch import ForwardBatch
 from perilune.runner.cache import PAGE_SIZE, PagedLatentCache
 
@@ -32,58 +30,54 @@ class TorchRunner:
 
     @torch.inference_mode()
     def execute(self, batch: ForwardBatch, cache: PagedLatentCache) -> Tensor:
-        decoder = self.model.model
-        device = decoder.embed_tokens.weight.device
-        positions_T = batch.positions.to(device)
-        rotation = decoder.rotary(positions_T)
-        slots_T = _slots(batch).to(device)
-        x_TD: Tensor = decoder.embed_tokens(batch.input_ids.to(device))
-        for module, storage in zip(decoder.layers, cache.storage, strict=True):
-            layer = cast(DecoderLayer, module)
-            h_TD = layer.input_layernorm(x_TD)
-            x_TD = x_TD + _attention(layer.self_attn, h_TD, rotation, slots_T, batch, storage)
-            x_TD = x_TD + layer.mlp(layer.post_attention_layernorm(x_TD))
-        wanted_RD = decoder.norm(x_TD[batch.logits_rows.to(device)])
-        logits_RV: Tensor = self.model.lm_head(wanted_RD)
+        device = self.model.model.embed_tokens.weight.device
+        context = PagedContext(self.model.model, batch, cache, device)
+        logits_RV: Tensor = self.model(batch.input_ids.to(device), context)
         return logits_RV.float().cpu()
 
 
-def _slots(step: ForwardBatch) -> Tensor:
+class PagedContext(ForwardContext):
+    """The rows [T] of a step: their latents are written to pages, and read from there."""
+
+    def __init__(
+        self, decoder: Decoder, batch: ForwardBatch, cache: PagedLatentCache, device: torch.device
+    ) -> None:
+        self.rotation = decoder.rotary(batch.positions.to(device))
+        self._batch, self._cache = batch, cache
+        self._slots_T = _slots(batch).to(device)
+
+    def wanted(self, x: Tensor) -> Tensor:
+        return x[self._batch.logits_rows.to(x.device)]
+
+    def attend(
+        self, attention: LatentAttention, q_THN: Tensor, q_THR: Tensor, latent_TC: Tensor
+    ) -> Tensor:
+        batch, storage = self._batch, self._cache.storage[attention.layer]
+        storage.flatten(0, 1)[self._slots_T] = latent_TC.to(storage.dtype)
+        outputs = []
+        starts = batch.query_starts.tolist()
+        for s, length in enumerate(batch.context_lengths.tolist()):
+            pages_P = batch.page_tables[s, : -(-length // PAGE_SIZE)].to(storage.device)
+            latent_BSC = storage[pages_P].flatten(0, 1)[None, :length].to(latent_TC.dtype)
+            seen_S = torch.arange(length, device=storage.device)
+            absorbed = _absorbed_is_cheaper(attention, starts[s + 1] - starts[s], length)
+            form = attention.absorbed if absorbed else attention.expanded
+            at_once = max(1, MAX_SCORES // (length * attention.num_heads))
+            for start in range(starts[s], starts[s + 1], at_once):
+                end = min(start + at_once, starts[s + 1])
+                positions_N = batch.positions[start:end].to(storage.device)
+                mask_NS = seen_S <= positions_N[:, None]
+                rows = (q_THN[None, start:end], q_THR[None, start:end])
+                outputs.append(form(*rows, latent_BSC, mask_NS)[0])
+        return torch.cat(outputs)
+
+
+def _slots(batch: ForwardBatch) -> Tensor:
     """Where each row's latent goes: page * 64 + slot, int64 [T]."""
-    rows_S = step.query_starts.diff()
-    sequence_T = torch.arange(step.num_sequences).repeat_interleave(rows_S)
-    page_T = step.page_tables[sequence_T, step.positions // PAGE_SIZE]
-    return (page_T * PAGE_SIZE + step.positions % PAGE_SIZE).long()
-
-
-def _attention(
-    attention: LatentAttention,
-    h_TD: Tensor,
-    rotation: Rotation,
-    slots_T: Tensor,
-    step: ForwardBatch,
-    storage: Tensor,
-) -> Tensor:
-    """One layer's attention for all rows; `storage` is that layer's pages [P, 64, C]."""
-    q_BTHN, q_BTHR = attention.queries(h_TD[None], rotation)
-    storage.flatten(0, 1)[slots_T] = attention.latents(h_TD, rotation).to(storage.dtype)
-    outputs = []
-    starts = step.query_starts.tolist()
-    for s, length in enumerate(step.context_lengths.tolist()):
-        pages_P = step.page_tables[s, : -(-length // PAGE_SIZE)].to(storage.device)
-        latent_BSC = storage[pages_P].flatten(0, 1)[None, :length].to(h_TD.dtype)
-        seen_S = torch.arange(length, device=storage.device)
-        absorbed = _absorbed_is_cheaper(attention, starts[s + 1] - starts[s], length)
-        attend = attention.absorbed if absorbed else attention.expanded
-        at_once = max(1, MAX_SCORES // (length * attention.num_heads))
-        for start in range(starts[s], starts[s + 1], at_once):
-            end = min(start + at_once, starts[s + 1])
-            positions_N = step.positions[start:end].to(storage.device)
-            mask_NS = seen_S <= positions_N[:, None]
-            rows = (q_BTHN[:, start:end], q_BTHR[:, start:end])
-            outputs.append(attend(*rows, latent_BSC, mask_NS).flatten(-2))
-    y_BTD: Tensor = attention.o_proj(torch.cat(outputs, dim=1))
-    return y_BTD[0]
+    rows_S = batch.query_starts.diff()
+    sequence_T = torch.arange(batch.num_sequences).repeat_interleave(rows_S)
+    page_T = batch.page_tables[sequence_T, batch.positions // PAGE_SIZE]
+    return (page_T * PAGE_SIZE + batch.positions % PAGE_SIZE).long()
 
 
 def _absorbed_is_cheaper(attention: LatentAttention, rows: int, length: int) -> bool:

@@ -1,7 +1,8 @@
-"""The training forward of `KimiK2Model`: the same function and parameters, over ragged batches.
+"""How training computes `KimiK2Model`: the same walk of the layers, over ragged batches.
 
 Every linear map, the router and the experts work on the flat rows of all documents; attention
-alone knows where a document begins. Parity with `KimiK2Model.forward` is tested to 1e-5.
+alone knows where a document begins. The backward passes of the larger operators are written out
+(`functions.py`). Parity with the plain context is tested to 1e-5.
 
 Shape suffixes: N rows (tokens), D hidden, H heads, Q query and key width, P position-free part of
 it, R rotary part, V value width, E experts, K chosen experts, G sequences, M trained rows.
@@ -10,22 +11,20 @@ it, R rotary part, V value width, E experts, K chosen experts, G sequences, M tr
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from perilune.model.attention import LatentAttention, Rotation
-from perilune.model.experts import Experts
-from perilune.model.layer import DecoderLayer
-from perilune.model.mlp import MLP
+from perilune.model.attention import LatentAttention
+from perilune.model.context import ForwardContext
+from perilune.model.experts import Experts, RoutedExperts
 from perilune.model.model import KimiK2Model
-from perilune.model.moe import MixtureOfExperts
-from perilune.model.rotary import rotate
+from perilune.model.norm import RMSNorm
 from perilune.model.router import Router
 from perilune.train.batch import RaggedBatch
-from perilune.train.functions import Span, attention, experts, head_loss, rms_norm, swiglu
+from perilune.train.functions import attention as ragged_attention
+from perilune.train.functions import experts, head_loss, rms_norm, swiglu
 
 
 @dataclass(slots=True)
@@ -45,129 +44,72 @@ class Measured:
     """Sum over sequences and layers of the sequence-wise balance loss, before its factor."""
 
 
-def hidden_states(model: KimiK2Model, batch: RaggedBatch, measured: Measured) -> Tensor:
-    """Normed hidden states [N, D] of all rows."""
-    decoder = model.model
-    x_ND = F.embedding(batch.ids_N, decoder.embed_tokens.weight).to(measured.dtype)
-    rotation = decoder.rotary(batch.positions_N)
-    for layer in decoder.layers:
-        assert isinstance(layer, DecoderLayer)
-        run = layer if hasattr(layer, CALLED) else partial(_layer, layer)
-        x_ND, balance = run(x_ND, rotation, batch, measured)
-        if balance is not None:
-            before = measured.balance_loss
-            measured.balance_loss = balance if before is None else before + balance
-    return rms_norm(x_ND, decoder.norm.weight, decoder.norm.eps)
-
-
 def token_losses(
     model: KimiK2Model, batch: RaggedBatch, measured: Measured
 ) -> tuple[Tensor, Tensor]:
     """-> negative log likelihood of every trained token [M], and whether it had the top logit."""
-    run = model if hasattr(model, CALLED) else partial(_token_losses, model)
-    nll_M, right_M = run(batch, measured)
+    nll_M, right_M = model(batch.ids_N, TrainingContext(model, batch, measured))
     return nll_M, right_M
 
 
-CALLED = "calls_training_forward"
+class TrainingContext(ForwardContext):
+    """The rows [N] of a ragged batch; the network gives the losses of its trained rows."""
 
+    def __init__(self, model: KimiK2Model, batch: RaggedBatch, measured: Measured) -> None:
+        self.rotation = model.model.rotary(batch.positions_N)
+        self._batch, self._measured = batch, measured
 
-def call_as_trained(model: KimiK2Model) -> None:
-    """Let `model(batch, measured)` and its layers compute the training forward.
+    def embed(self, table: nn.Embedding, input_ids: Tensor) -> Tensor:
+        return F.embedding(input_ids, table.weight).to(self._measured.dtype)
 
-    For what hooks into calls of modules, as FSDP does. Plain training does without.
-    """
-    model.forward = partial(_token_losses, model)  # type: ignore[method-assign, assignment]
-    setattr(model, CALLED, True)
-    for layer in model.model.layers:
-        assert isinstance(layer, DecoderLayer)
-        layer.forward = partial(_layer, layer)  # type: ignore[method-assign, assignment]
-        setattr(layer, CALLED, True)
+    def norm(self, module: RMSNorm, x: Tensor) -> Tensor:
+        return rms_norm(x, module.weight, module.eps)
 
+    def linear(self, module: nn.Module, x: Tensor) -> Tensor:
+        assert isinstance(module, nn.Linear)
+        return F.linear(x, module.weight.to(x.dtype))
 
-def _token_losses(
-    model: KimiK2Model, batch: RaggedBatch, measured: Measured
-) -> tuple[Tensor, Tensor]:
-    x_ND = hidden_states(model, batch, measured)
-    x_MD = x_ND.index_select(0, batch.rows_M)
-    return head_loss(x_MD, model.lm_head.weight.to(x_MD.dtype), batch.labels_M)
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        return swiglu(gate, up)
 
+    def experts(
+        self, module: RoutedExperts, x_TD: Tensor, weights_TK: Tensor, indices_TK: Tensor
+    ) -> Tensor:
+        assert isinstance(module, Experts)
+        parts = (module.gate_proj, module.up_proj, module.down_proj)
+        gate, up, down = (w.to(x_TD.dtype) for w in parts)
+        return experts(x_TD, weights_TK, indices_TK, gate, up, down)
 
-def _layer(
-    layer: DecoderLayer, x_ND: Tensor, rotation: Rotation, batch: RaggedBatch, measured: Measured
-) -> tuple[Tensor, Tensor | None]:
-    """-> hidden states and, of a mixture layer, the balance loss."""
-    norm = layer.input_layernorm
-    h_ND = rms_norm(x_ND, norm.weight, norm.eps)
-    x_ND = x_ND + _attention(layer.self_attn, h_ND, rotation, batch.spans, measured)
-    norm = layer.post_attention_layernorm
-    h_ND = rms_norm(x_ND, norm.weight, norm.eps)
-    if isinstance(layer.mlp, MixtureOfExperts):
-        y_ND, balance = _mixture(layer.mlp, h_ND, batch, measured)
-        return x_ND + y_ND, balance
-    assert isinstance(layer.mlp, MLP)
-    return x_ND + _mlp(layer.mlp, h_ND), None
+    def attend(
+        self, attention: LatentAttention, q_THN: Tensor, q_THR: Tensor, latent_TC: Tensor
+    ) -> Tensor:
+        heads, rope = attention.num_heads, attention.rope_dim
+        latent_NL, key_NR = torch.split(latent_TC, [attention.rank, rope], -1)
+        up_NHU = torch.unflatten(self.linear(attention.kv_b_proj, latent_NL), -1, (heads, -1))
+        k_NHP, v_NHV = torch.split(up_NHU, [attention.nope_dim, attention.value_dim], -1)
+        q_NHQ = torch.cat((q_THN, q_THR), dim=-1)
+        k_NHQ = torch.cat((k_NHP, key_NR.unsqueeze(1).expand(-1, heads, -1)), dim=-1)
+        max_H = torch.full((heads,), -torch.inf, device=q_NHQ.device)
+        out_NHV = ragged_attention(
+            q_NHQ, k_NHQ, v_NHV.contiguous(), self._batch.spans, attention.softmax_scale, max_H
+        )
+        self._measured.max_logit_LH.append(max_H)
+        return out_NHV
 
+    def routed(self, router: Router, scores_TE: Tensor, indices_TK: Tensor) -> None:
+        measured, batch = self._measured, self._batch
+        with torch.no_grad():
+            chosen_NE = torch.zeros_like(scores_TE).scatter_(1, indices_TK, 1.0)
+            measured.load_LE.append(batch.multiplicity_N @ chosen_NE)
+        balance = _balance_loss(scores_TE, chosen_NE, router.top_k, batch)
+        before = measured.balance_loss
+        measured.balance_loss = balance if before is None else before + balance
 
-def _attention(
-    module: LatentAttention,
-    x_ND: Tensor,
-    rotation: Rotation,
-    spans: tuple[Span, ...],
-    measured: Measured,
-) -> Tensor:
-    if module.low_rank_query:
-        norm = module.q_a_layernorm
-        rank = rms_norm(_linear(module.q_a_proj, x_ND), norm.weight, norm.eps)
-        q = _linear(module.q_b_proj, rank)
-    else:
-        q = _linear(module.q_proj, x_ND)
-    heads, nope = module.num_heads, module.nope_dim
-    cos, sin = rotation
-    q_NHP, q_NHR = torch.split(torch.unflatten(q, -1, (heads, -1)), [nope, module.rope_dim], -1)
-    both = _linear(module.kv_a_proj_with_mqa, x_ND)
-    latent, key_NR = torch.split(both, [module.rank, module.rope_dim], -1)
-    norm = module.kv_a_layernorm
-    up = _linear(module.kv_b_proj, rms_norm(latent, norm.weight, norm.eps))
-    k_NHP, v_NHV = torch.split(torch.unflatten(up, -1, (heads, -1)), [nope, module.value_dim], -1)
-    k_NHR = rotate(key_NR, cos, sin).unsqueeze(1).expand(-1, heads, -1)
-    q_NHQ = torch.cat((q_NHP, rotate(q_NHR, cos.unsqueeze(1), sin.unsqueeze(1))), dim=-1)
-    k_NHQ = torch.cat((k_NHP, k_NHR), dim=-1)
-    max_H = torch.full((heads,), -torch.inf, device=x_ND.device)
-    out_NHV = attention(q_NHQ, k_NHQ, v_NHV.contiguous(), spans, module.softmax_scale, max_H)
-    measured.max_logit_LH.append(max_H)
-    return _linear(module.o_proj, out_NHV.flatten(1))
-
-
-def _linear(module: nn.Linear, x_ND: Tensor) -> Tensor:
-    return F.linear(x_ND, module.weight.to(x_ND.dtype))
-
-
-def _mlp(module: MLP, x_ND: Tensor) -> Tensor:
-    gate = _linear(module.gate_proj, x_ND)
-    hidden = swiglu(gate, _linear(module.up_proj, x_ND))
-    return _linear(module.down_proj, hidden)
-
-
-def _mixture(
-    module: MixtureOfExperts, x_ND: Tensor, batch: RaggedBatch, measured: Measured
-) -> tuple[Tensor, Tensor]:
-    router, stack = module.gate, module.experts
-    assert isinstance(router, Router) and isinstance(stack, Experts)
-    scores_NE = F.linear(x_ND.float(), router.weight.float()).sigmoid()
-    with torch.no_grad():
-        indices_NK = router.choose(scores_NE)
-        chosen_NE = torch.zeros_like(scores_NE).scatter_(1, indices_NK, 1.0)
-        load_E = batch.multiplicity_N @ chosen_NE
-    measured.load_LE.append(load_E)
-    weights_NK = scores_NE.gather(1, indices_NK)
-    if router.norm_topk_prob:
-        weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
-    weights_NK = weights_NK * router.routed_scaling_factor
-    balance = _balance_loss(scores_NE, chosen_NE, router.top_k, batch)
-    gate, up, down = (w.to(x_ND.dtype) for w in (stack.gate_proj, stack.up_proj, stack.down_proj))
-    y_ND = experts(x_ND, weights_NK, indices_NK, gate, up, down)
-    return y_ND + _mlp(module.shared_experts, x_ND), balance
+    def output(self, head: nn.Module, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Losses and top choices of the trained rows, [M] each."""
+        assert isinstance(head, nn.Linear)
+        x_MD = hidden.index_select(0, self._batch.rows_M)
+        return head_loss(x_MD, head.weight.to(x_MD.dtype), self._batch.labels_M)
 
 
 def _balance_loss(scores_NE: Tensor, chosen_NE: Tensor, top_k: int, batch: RaggedBatch) -> Tensor:

@@ -83,17 +83,14 @@ def join_world(device: str, *, sharded: bool = False) -> World:
 def shard_model(model: KimiK2Model, world: World) -> None:
     """Cut every parameter over the processes (FSDP2), a layer at a time; in place.
 
-    The modules keep their types and names; `perilune.train.network` calls them through FSDP's
-    hooks, which gather a layer's parameters before it computes and scatter its gradients after.
+    The modules keep their types and names; FSDP's hooks gather a layer's parameters before it
+    computes and scatter its gradients after.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    from perilune.train.network import call_as_trained
-
     kind = model.lm_head.weight.device.type
     mesh = init_device_mesh(kind, (world.size,))
-    call_as_trained(model)
     for layer in model.model.layers:
         fully_shard(layer, mesh=mesh)
     fully_shard(model, mesh=mesh)

@@ -1,4 +1,4 @@
-"""`CpuRunner`: the `ModelRunner` by the C library: the network in one call a step (`csrc/forward.h`).
+"""`CpuRunner`, the C library's `ModelRunner`: the network in one call a step (`csrc/forward.h`).
 
 Every row's arithmetic is the same whatever shares the batch with it, however its prompt is cut into
 chunks and on however many threads it runs; so is its result, to the bit.

@@ -38,7 +38,7 @@ class ModelPolicy:
         generator = torch.Generator(device).manual_seed(seed % 2**63)
         longest = len(prompt) + max_tokens
         one = LatentCache(model.config, longest, device=device)
-        hidden_BTD = model.model(torch.tensor([list(prompt)], device=device), cache=one)
+        hidden_BTD = model.hidden_states(torch.tensor([list(prompt)], device=device), cache=one)
         cache = LatentCache(model.config, longest, batch=samples, device=device)
         cache.storage[:, :, : len(prompt)] = one.storage[:, :, : len(prompt)]
         cache.advance(len(prompt))
@@ -55,7 +55,7 @@ class ModelPolicy:
             running_B &= ~torch.isin(chosen_B1.squeeze(1), stops)
             if len(ids) == max_tokens or not running_B.any():
                 break
-            hidden_BTD = model.model(chosen_B1, cache=cache)
+            hidden_BTD = model.hidden_states(chosen_B1, cache=cache)
             logits_BV = model.lm_head(hidden_BTD[:, -1])
         table = torch.stack(ids, 1).tolist()
         values = torch.stack(logprobs, 1).tolist()
