@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -26,7 +25,8 @@ ODD = [
 ]  # fmt: skip
 LONG = ["a" * 100_000, "é" * 100_000, "a/" * 50_000, "3.5 " * 25_000, "." * 100_000, "日" * 99_999]
 ADDRESSES = ["almanac:city/paris~" + "9" * 30, "almanac:city/paris~" + "1" * 5000,
-             "almanac:city/\ud800", "almanac:country/\0", "almanac:", "almanac:city/paris~²"]  # fmt: skip
+             "almanac:city/\ud800", "almanac:country/\0", "almanac:",
+             "almanac:city/paris~²"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -190,10 +190,10 @@ class Almanac:
         numbers = [each for each in asked.numbers if wanted or each % 1]
         if not numbers:
             return []
-        marks = ", ".join("?" * len(numbers))
+        marks = ", ".join("?" * len(numbers))  # nothing but question marks
         statement = (
-            "select article, attribute from stored join articles on articles.id = article "
-            f"where value in ({marks}) order by weight desc, article limit ?"  # noqa: S608
+            "select article, attribute from stored join articles on articles.id = article "  # noqa: S608
+            f"where value in ({marks}) order by weight desc, article limit ?"
         )
         rows = [
             (article, attribute)
