@@ -328,6 +328,8 @@ def _text_config(raw: Mapping[str, Any], file: Path | None, notices: list[str]) 
         raise ConfigError(
             f"{modules} experts in all layers; more than {MAX_MODULES} are refused", file=file
         )
+    if values["rms_norm_eps"] < 0:
+        raise ConfigError(f"rms_norm_eps must not be negative: {values['rms_norm_eps']}", file=file)
     if values["qk_rope_head_dim"] % 2:
         raise ConfigError("qk_rope_head_dim must be even", file=file)
     n_experts, top_k = values["n_routed_experts"], values["num_experts_per_tok"]
