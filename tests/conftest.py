@@ -13,10 +13,12 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
-settings.register_profile("always-the-same", derandomize=True, database=None, print_blob=True)
-settings.register_profile("random", derandomize=False, print_blob=True)
+# No test may fail for a slow machine: neither an example's time nor that of drawing it counts.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("always-the-same", derandomize=True, database=None, **UNTIMED)
+settings.register_profile("random", derandomize=False, **UNTIMED)
 
 MOST_REASONS = 30
 

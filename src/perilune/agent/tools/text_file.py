@@ -271,6 +271,8 @@ def _find_all(text: str, wanted: str) -> list[int]:
 
 def _read(data: bytes, encoding: str, mark: bytes = b"") -> TextFile:
     text = data.decode(encoding)
+    if encoding == "utf-8":  # one way only to write it
+        return TextFile(text, encoding, mark)
     try:
         exact = text.encode(encoding) == data
     except UnicodeEncodeError:
