@@ -146,7 +146,10 @@ def assert_no_silent_difference(raw: dict[str, Any], *, harmless: bool) -> None:
         return
     # transformers refuses 2 where 2.0 is meant.
     numbers = {k: float(raw[k]) for k in FLOATS if type(raw.get(k)) is int}
-    reference = theirs(raw | numbers)
+    # It also refuses words of a wrong type in fields that are harmless; those are tested alone.
+    plain = {k: v for k, v in raw.items() if k not in TEXT or TEXT[k].use != "harmless"}
+    plain |= {k: v for k, v in RAW.items() if k in TEXT and TEXT[k].use == "harmless"}
+    reference = theirs(plain | numbers)
     assert same(logits, base() if reference is None else reference)
 
 
@@ -227,7 +230,7 @@ def test_contradictions_name_the_field(change: dict[str, Any]) -> None:
 MUTATIONS = st.tuples(st.sampled_from([*TEXT, *UNKNOWN[:3]]), st.sampled_from(VALUES))
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(MUTATIONS, min_size=2, max_size=3))
 def test_no_changes_together_make_a_silent_difference(mutations: list[tuple[str, Any]]) -> None:
     raw = RAW

@@ -205,7 +205,7 @@ _BEARS_ON_NUMBERS = re.compile(
     r"|residual|multiplier|temperature|compress|sparse|causal|lora|adapter|hidden|eps|clip|conv"
     r"|state|memory|chunk|mask|logit|block|delta|kda|nope"
 )
-_NEUTRAL = (None, False, (), [], {}, "")
+_NEUTRAL: tuple[Any, ...] = (None, False, (), [], {}, "")
 
 
 def check_fields(
