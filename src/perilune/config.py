@@ -19,6 +19,19 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from perilune.config_fields import (
+    FP8,
+    INT4,
+    INT4_GROUP,
+    INT4_WEIGHTS,
+    ROPE,
+    TEXT,
+    TOP,
+    check_agreements,
+    check_architectures,
+    check_fields,
+    check_repeated,
+)
 from perilune.errors import ConfigError, UnsafeFileError, UnsupportedArchitectureError
 
 MAX_CONFIG_BYTES = 16 * 2**20
@@ -27,7 +40,7 @@ MAX_LAYERS = 1024  # a full-size K2 has 61
 MAX_MODULES = 2**20  # experts of all layers; a full-size K2 has 23,040
 IM_END_ID = 163586  # <|im_end|>: generation stops on it whatever the configuration says
 EOS_ID = 163585  # [EOS]
-PUBLISHED_INT4 = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group"}
+PUBLISHED_INT4 = ("num_bits", "type", "symmetric", "strategy")
 K3_NAMES = ("K3", "KimiLinear")
 TEXT_MODEL_TYPES = ("kimi_k2", "deepseek_v3")
 
@@ -141,6 +154,7 @@ class CheckpointConfig:
     vision: Mapping[str, Any] | None = None
     eos_token_ids: tuple[int, ...] = (EOS_ID, IM_END_ID)
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    notices: tuple[str, ...] = ()  # fields that are not known, and what was made of doubtful ones
 
 
 def read_config(folder: str | Path) -> CheckpointConfig:
@@ -160,7 +174,7 @@ def read_config(folder: str | Path) -> CheckpointConfig:
     config = parse_config(_read_json(file), file=file)
     eos = config.eos_token_ids
     if generation := checkpoint_file(folder, "generation_config.json"):
-        eos = eos + _ids(_read_json(generation).get("eos_token_id"))
+        eos = eos + _ids(_read_json(generation).get("eos_token_id"), generation)
     family = config.family
     template = checkpoint_file(folder, "chat_template.jinja")
     if family is not Family.K25 and template is not None:
@@ -219,6 +233,7 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
         )
     vision = None
     prefix = ""
+    notices: list[str] = []
     text_raw: Mapping[str, Any] = raw
     if model_type in ("kimi_k25", "kimi_k2_5"):
         text_raw = _mapping(raw.get("text_config"), "text_config", file)
@@ -231,16 +246,22 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
             )
         vision = _mapping(raw.get("vision_config"), "vision_config", file) or None
         prefix = "language_model."
+        notices = check_fields(raw, {**TEXT, **TOP}, "", file)
+        check_repeated(raw, text_raw, file)
+        check_architectures(raw.get("architectures"), file)
     elif model_type not in TEXT_MODEL_TYPES:
         raise UnsupportedArchitectureError(
             f"model_type {model_type!r} is not of the Kimi K2 family",
             file=file,
             remedy="Perilune reads model types kimi_k2, deepseek_v3 and kimi_k25",
         )
-    text = _text_config(text_raw, file)
+    notices += check_fields(text_raw, TEXT, "text_config" if prefix else "", file)
+    check_architectures(text_raw.get("architectures"), file)
+    check_agreements(text_raw, file)
+    text = _text_config(text_raw, file, notices)
     quantization = text_raw.get("quantization_config") or raw.get("quantization_config")
     storage, group, block = _quantization(_mapping(quantization, "quantization_config", file), file)
-    eos = _ids(text_raw.get("eos_token_id")) + _ids(raw.get("eos_token_id"))
+    eos = _ids(text_raw.get("eos_token_id"), file) + _ids(raw.get("eos_token_id"), file)
     if prefix:
         family = Family.K25
     elif text.rms_norm_eps in (1e-6, 1e-5):
@@ -261,17 +282,18 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
         vision=vision,
         eos_token_ids=tuple(dict.fromkeys(stops)),
         raw=raw,
+        notices=tuple(dict.fromkeys(notices)),
     )
 
 
-def _text_config(raw: Mapping[str, Any], file: Path | None) -> ModelConfig:
+def _text_config(raw: Mapping[str, Any], file: Path | None, notices: list[str]) -> ModelConfig:
     values: dict[str, Any] = {}
     for f in fields(ModelConfig):
         if f.name in ("rope", "lora_norm_eps"):
             continue
         if f.name in raw:
             values[f.name] = raw[f.name]
-        elif f.name not in ("q_lora_rank", "n_group", "topk_group", "tie_word_embeddings"):
+        elif f.name != "tie_word_embeddings":  # other software has other defaults for the rest
             raise ConfigError(f"the field {f.name!r} is missing", file=file)
     for name, value in values.items():
         expected = ModelConfig.__dataclass_fields__[name].type
@@ -306,26 +328,21 @@ def _text_config(raw: Mapping[str, Any], file: Path | None) -> ModelConfig:
         raise ConfigError(
             f"{modules} experts in all layers; more than {MAX_MODULES} are refused", file=file
         )
+    if values["rms_norm_eps"] < 0:
+        raise ConfigError(f"rms_norm_eps must not be negative: {values['rms_norm_eps']}", file=file)
     if values["qk_rope_head_dim"] % 2:
         raise ConfigError("qk_rope_head_dim must be even", file=file)
-    if "q_lora_rank" not in raw:
-        values["q_lora_rank"] = None
     n_experts, top_k = values["n_routed_experts"], values["num_experts_per_tok"]
     has_moe = values["first_k_dense_replace"] < values["num_hidden_layers"]
     if has_moe and not 1 <= top_k <= n_experts:
         raise ConfigError(f"num_experts_per_tok {top_k} of {n_experts} experts", file=file)
-    for name, expected_value in (
-        ("scoring_func", "sigmoid"),
-        ("topk_method", "noaux_tc"),
-        ("hidden_act", "silu"),
-        ("moe_layer_freq", 1),
-        ("attention_bias", False),
-    ):
-        if raw.get(name, expected_value) != expected_value:
-            raise UnsupportedArchitectureError(
-                f"{name} is {raw[name]!r}; the K2 family has {expected_value!r}", file=file
-            )
-    config = ModelConfig(**values, rope=_rope(raw, file))
+    config = ModelConfig(**values, rope=_rope(raw, file, notices))
+    trained = config.rope.factor * config.rope.original_max_position_embeddings
+    if config.rope.factor > 1 and config.max_position_embeddings > trained:
+        notices.append(
+            f"max_position_embeddings is {config.max_position_embeddings}; the rope was made for "
+            f"{trained:g} tokens (factor x original_max_position_embeddings)"
+        )
     if has_moe and (config.n_group < 1 or n_experts % config.n_group):
         raise ConfigError(
             f"{n_experts} experts do not divide into {config.n_group} groups", file=file
@@ -340,38 +357,115 @@ def _text_config(raw: Mapping[str, Any], file: Path | None) -> ModelConfig:
     return config
 
 
-def _rope(raw: Mapping[str, Any], file: Path | None) -> RopeConfig:
-    parameters = _mapping(
-        raw.get("rope_parameters") or raw.get("rope_scaling"), "rope parameters", file
-    )
-    theta = parameters.get("rope_theta", raw.get("rope_theta"))
-    if theta is None:
+def _rope(raw: Mapping[str, Any], file: Path | None, notices: list[str]) -> RopeConfig:
+    """The rope, from either spelling or both.
+
+    As in transformers 5, `rope_scaling` goes before `rope_parameters`. Where both are given and
+    differ in more than that one of them says nothing ("default"), the file is refused.
+    """
+    older = _mapping(raw.get("rope_scaling"), "rope_scaling", file)
+    newer = _mapping(raw.get("rope_parameters"), "rope_parameters", file)
+    theta = _theta((newer, older, raw), file)
+    ropes = [
+        _one_rope(given, theta, raw, name, file)
+        for name, given in (("rope_scaling", older), ("rope_parameters", newer))
+        if given
+    ]
+    if not ropes:
+        return RopeConfig(theta=theta, mscale_all_dim=0.0)
+    if len(ropes) == 2 and ropes[0] != ropes[1]:
+        if ropes[1].factor > 1 or newer.keys() - {"rope_type", "type", "rope_theta"}:
+            raise ConfigError(
+                "rope_scaling and rope_parameters contradict each other",
+                file=file,
+                remedy="Keep the one that the checkpoint was trained with",
+            )
+        notices.append(
+            "rope_parameters says 'default' beside a rope_scaling of YaRN; rope_scaling counts"
+        )
+    if older and "rope_theta" not in raw and "rope_theta" not in older:
+        notices.append(
+            f"rope_theta {theta:g} is taken from rope_parameters; transformers 5 leaves it out "
+            "beside a rope_scaling"
+        )
+    return ropes[0]
+
+
+def _theta(places: tuple[Mapping[str, Any], ...], file: Path | None) -> float:
+    given = [place["rope_theta"] for place in places if "rope_theta" in place]
+    if not given:
         raise ConfigError("neither rope_theta nor rope_parameters.rope_theta is given", file=file)
-    if isinstance(theta, bool) or not isinstance(theta, int | float) or not 1 < theta < math.inf:
-        raise ConfigError(f"rope_theta must be a number above 1, not {theta!r}", file=file)
-    kind = parameters.get("rope_type", parameters.get("type", "default"))
-    if kind in (None, "default"):
-        return RopeConfig(theta=float(theta), mscale_all_dim=0.0)
-    if kind != "yarn":
-        raise UnsupportedArchitectureError(f"rope type {kind!r}; the K2 family has yarn", file=file)
+    for theta in given:
+        if not _is_number(theta) or not 1 < theta < math.inf:
+            raise ConfigError(f"rope_theta must be a number above 1, not {theta!r}", file=file)
+    if len({float(theta) for theta in given}) > 1:
+        raise ConfigError(f"rope_theta has several values: {given}", file=file)
+    return float(given[0])
+
+
+def _one_rope(
+    parameters: Mapping[str, Any],
+    theta: float,
+    raw: Mapping[str, Any],
+    place: str,
+    file: Path | None,
+) -> RopeConfig:
+    check_fields(parameters, ROPE, place, file, closed=True)
+    kinds = [parameters[name] for name in ("rope_type", "type") if name in parameters]
+    kind = kinds[0] if kinds else "default"
+    if len(kinds) == 2 and kinds[0] != kinds[1]:
+        raise ConfigError(f"{place} has rope_type {kinds[0]!r} and type {kinds[1]!r}", file=file)
     known = {f.name for f in fields(RopeConfig)} - {"theta"}
-    try:
-        values = {k: float(v) for k, v in parameters.items() if k in known and v is not None}
-    except (TypeError, ValueError) as error:
-        raise ConfigError(
-            f"rope parameters hold a value that is no number: {error}", file=file
-        ) from None
-    if not all(math.isfinite(v) for v in values.values()):
-        raise ConfigError("rope parameters hold a value that is not finite", file=file)
-    if values.get("factor", 0.0) < 1:
+    given = {k: v for k, v in parameters.items() if k in known and v is not None}
+    if kind == "default":
+        if given:
+            raise ConfigError(
+                f"{place} holds {', '.join(sorted(given))} and no rope_type 'yarn'",
+                file=file,
+                remedy='Add "rope_type": "yarn", or take the fields out',
+            )
+        return RopeConfig(theta=theta, mscale_all_dim=0.0)
+    if kind != "yarn":
+        raise UnsupportedArchitectureError(
+            f"{place} has rope type {kind!r}; the K2 family has 'yarn' (or 'default')", file=file
+        )
+    for name, value in given.items():
+        if not _is_number(value) or not abs(value) < MAX_SIZE:
+            raise ConfigError(f"{place}.{name} must be a number, not {value!r}", file=file)
+    if given.get("factor", 0.0) < 1:
         raise ConfigError("a yarn rope needs a factor of at least 1", file=file)
-    if min(values.get(k, 1.0) for k in ("beta_fast", "beta_slow")) <= 0:
+    if min(given.get(k, 1.0) for k in ("beta_fast", "beta_slow")) <= 0:
         raise ConfigError("beta_fast and beta_slow of a yarn rope must be positive", file=file)
-    original = int(values.pop("original_max_position_embeddings", 4096))
-    if original < 1:
-        raise ConfigError("original_max_position_embeddings must be positive", file=file)
-    values.setdefault("mscale_all_dim", 0.0)
-    return RopeConfig(theta=float(theta), original_max_position_embeddings=original, **values)
+    original = given.pop("original_max_position_embeddings", None)
+    if original is None or original < 1 or original % 1:
+        raise ConfigError(
+            f"{place}.original_max_position_embeddings must be a positive integer, not "
+            f"{original!r}",
+            file=file,
+        )
+    outer = raw.get("original_max_position_embeddings", original)
+    if type(outer) is bool or outer != original:
+        raise ConfigError(
+            f"original_max_position_embeddings is {outer!r}, and {original!r} in {place}",
+            file=file,
+        )
+    # Two definitions of the factor of cos and sin are about; they agree in these cases only.
+    mscale, all_dim = given.get("mscale"), given.get("mscale_all_dim") or 0.0
+    if min(mscale or 0.0, all_dim) < 0 or (
+        mscale in (None, 0) if all_dim else mscale not in (None, 1)
+    ):
+        raise ConfigError(
+            f"{place} has mscale {mscale!r} with mscale_all_dim {all_dim!r}; supported are both "
+            "above 0, or mscale_all_dim 0 with mscale 1 or none",
+            file=file,
+        )
+    values = {name: float(value) for name, value in given.items()}
+    values["mscale_all_dim"] = float(all_dim)
+    return RopeConfig(theta=theta, original_max_position_embeddings=int(original), **values)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _quantization(
@@ -381,7 +475,8 @@ def _quantization(
         return StorageFormat.BF16, 32, (128, 128)
     method = raw.get("quant_method")
     if method == "fp8":
-        block = raw.get("weight_block_size") or [128, 128]
+        check_fields(raw, FP8, "quantization_config", file, closed=True)
+        block = raw.get("weight_block_size", [128, 128])
         sizes = block if isinstance(block, list) else []
         if (
             raw.get("fmt", "e4m3") != "e4m3"
@@ -394,12 +489,13 @@ def _quantization(
             )
         return StorageFormat.FP8, 32, (sizes[0], sizes[1])
     if method == "compressed-tensors":
+        check_fields(raw, INT4, "quantization_config", file, closed=True)
         groups = list(_mapping(raw.get("config_groups"), "config_groups", file).values())
         group_0 = _mapping(groups[0], "config_groups", file) if len(groups) == 1 else {}
         first = _mapping(group_0.get("weights"), "weights", file)
-        published = raw.get("format") == "pack-quantized" and all(
-            first.get(name) == value for name, value in PUBLISHED_INT4.items()
-        )
+        check_fields(group_0, INT4_GROUP, "config_groups", file, closed=True)
+        check_fields(first, INT4_WEIGHTS, "config_groups.weights", file, closed=True)
+        published = "format" in raw and all(name in first for name in PUBLISHED_INT4)
         group = first.get("group_size")
         if not published or type(group) is not int or not 8 <= group <= MAX_SIZE or group % 8:
             raise ConfigError(
@@ -428,11 +524,15 @@ def _mapping(value: Any, name: str, file: Path | None) -> Mapping[str, Any]:
     return value
 
 
-def _ids(value: Any) -> tuple[int, ...]:
+def _ids(value: Any, file: Path | None) -> tuple[int, ...]:
     if value is None:
         return ()
     values = value if isinstance(value, list) else [value]
-    return tuple(v for v in values if isinstance(v, int) and not isinstance(v, bool))
+    if not all(type(v) is int and 0 <= v <= MAX_SIZE for v in values):
+        raise ConfigError(
+            f"eos_token_id must be a token id or a list of them, not {str(value)[:80]}", file=file
+        )
+    return tuple(values)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

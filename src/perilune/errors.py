@@ -68,6 +68,15 @@ class UnsafeFileError(CheckpointError):
     default_remedy = "Get the folder again, from its publisher, as safetensors"
 
 
+class ConfigWarning(UserWarning):
+    """A field of `config.json` is not known, or contradicts another that was taken instead."""
+
+    def __init__(self, message: str, *, file: str | Path) -> None:
+        self.message = message
+        self.file = Path(file)
+        super().__init__(f"{self.file.name}: {message}")
+
+
 class UnsafeFileWarning(UserWarning):
     """Pickles or Python lie beside safetensors that were read; they were not touched.
 

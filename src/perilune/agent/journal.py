@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent import lease
+from perilune.agent.clock import now
 from perilune.agent.endings import JournalFailed, LeaseLost, RunBusy
 from perilune.agent.memory_journal import MemoryJournal
 from perilune.errors import AgentError
@@ -49,7 +50,7 @@ BEGIN SELECT RAISE(ABORT, 'the journal is append-only'); END;
 class Journal(MemoryJournal):
     """The journal of one run, opened for writing by the one process that drives it."""
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = now) -> None:
         """Open or create `folder/journal.db` and take its lease.
 
         Raises `RunBusy` while another live process holds it, `JournalFailed` when the file cannot
@@ -65,7 +66,10 @@ class Journal(MemoryJournal):
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(f"BEGIN;{_SCHEMA}COMMIT;")  # one flush, not four
             self._token = self._take_lease()
-            self._seq = self._db.execute("SELECT coalesce(max(seq), 0) FROM events").fetchone()[0]
+            self._seq, last = self._db.execute(
+                "SELECT coalesce(max(seq), 0), coalesce(max(time), 0) FROM events"
+            ).fetchone()
+            self._clock.saw(last)
         except sqlite3.Error as error:
             raise JournalFailed(f"cannot open {folder / FILE_NAME}: {error}") from error
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
@@ -74,6 +78,8 @@ class Journal(MemoryJournal):
         """Write records as they are; their `seq` must go on where the journal ends."""
         if self._failure is not None:
             raise self._failure
+        for record in records:
+            self._clock.saw(record.time)
         rows = [_row(record) for record in records]
         self._last_write = self._writer.submit(self._write, rows)
 
@@ -113,7 +119,7 @@ class Journal(MemoryJournal):
             token = 1 if row is None else int(row[0]) + 1
             self._db.execute(
                 "INSERT OR REPLACE INTO lease VALUES (1, ?, ?, ?)",
-                (token, lease.holder(), self._clock()),
+                (token, lease.holder(), time.time()),
             )
             self._db.execute("COMMIT")
         except BaseException:
@@ -131,7 +137,7 @@ class Journal(MemoryJournal):
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 lease_held = self._db.execute(
-                    "UPDATE lease SET heartbeat = ? WHERE token = ?", (self._clock(), self._token)
+                    "UPDATE lease SET heartbeat = ? WHERE token = ?", (time.time(), self._token)
                 )
                 if lease_held.rowcount != 1:
                     raise LeaseLost(f"another process has taken over run {self.run}")

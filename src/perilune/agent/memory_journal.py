@@ -7,10 +7,10 @@ model does. `Journal` is the one that writes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from perilune.agent.clock import ForwardClock, now
 from perilune.agent.endings import JournalFailed
 from perilune.events import Event, Record
 
@@ -18,10 +18,10 @@ from perilune.events import Event, Record
 class MemoryJournal:
     """`open_journal=MemoryJournal` gives an agent runs that leave no record."""
 
-    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = now) -> None:
         self.folder = folder
         self.run = folder.name
-        self._clock = clock
+        self._clock = ForwardClock(clock)
         self._staged: list[Record] = []
         self._failure: JournalFailed | None = None
         self._seq = 0
@@ -60,10 +60,14 @@ class MemoryJournal:
     def heartbeat(self) -> None:
         """Say that this process still drives the run."""
 
+    def now(self) -> float:
+        """The time that a record would have now: never before that of an earlier one."""
+        return self._clock()
+
     def release(self) -> None:
         """Let the run go."""
         self._staged.clear()
 
     def _record(self, event: Event, agent: str) -> Record:
         self._seq += 1
-        return Record(event=event, run=self.run, seq=self._seq, time=self._clock(), agent=agent)
+        return Record(event=event, run=self.run, seq=self._seq, time=self.now(), agent=agent)

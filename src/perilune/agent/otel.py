@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from perilune.errors import UsageError
 from perilune.events import (
     AssistantMessage,
@@ -52,7 +54,7 @@ def record_spans(
     spans = _Spans(provider, content)
     for record in records:
         spans.take(record)
-    spans.end_all(records[-1].time if records else 0.0)
+    spans.end_all(max((record.time for record in records), default=0.0))
     return spans.count
 
 
@@ -67,9 +69,13 @@ class _Spans:
         self._tools: dict[str, Span] = {}
         self._turn_began: dict[str, float] = {}
         self.count = 0
+        self._now = 0.0
 
     def take(self, record: Record) -> None:
         event, agent = record.event, record.agent
+        # A span never ends before it began, though a wall clock may have been set back.
+        self._now = max(self._now, record.time)
+        record = msgspec.structs.replace(record, time=self._now)
         match event:
             case RunStarted():
                 self._model = event.model

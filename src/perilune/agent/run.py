@@ -7,7 +7,6 @@ listeners only).
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,7 +69,10 @@ class Run:
     cancel: CancelToken = field(default_factory=CancelToken)
     tool_state: dict[str, Any] = field(default_factory=dict)
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    _began: float = field(default_factory=time.time)
+    _began: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._began = self.journal.now()
 
     @property
     def id(self) -> str:
@@ -87,7 +89,7 @@ class Run:
     @property
     def seconds(self) -> float:
         """Wall time in which a process has worked on the current task."""
-        return self.state.task_seconds + time.time() - max(self.state.last_time, self._began)
+        return self.state.task_seconds + self.journal.now() - max(self.state.last_time, self._began)
 
     # --- events ---
 
@@ -118,7 +120,7 @@ class Run:
 
     def show(self, event: Event) -> None:
         """Tell listeners of a volatile event."""
-        self._tell(Record(event=event, run=self.id, time=time.time(), agent=self.name))
+        self._tell(Record(event=event, run=self.id, time=self.journal.now(), agent=self.name))
 
     def say(self, text: str, source: Any = "house") -> None:
         """Words of the house for the model."""

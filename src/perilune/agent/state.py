@@ -108,7 +108,7 @@ class RunState:
         event = record.event
         if not isinstance(event, RunStarted | RunResumed) and not _begins_task(event):
             self.task_seconds += max(0.0, record.time - self.last_time)
-        self.last_time = record.time
+        self.last_time = max(self.last_time, record.time)
         match event:
             case RunStarted():
                 self.started = event

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -142,7 +143,8 @@ class WorkingCopy:
         if entry.size > _LARGEST_SHOWN:
             return None
         try:
-            return self.store.read(entry).decode("utf-8").splitlines(keepends=True)
+            # At LF only, as `diff` and `patch` have it: no form feed, no U+2028.
+            return re.findall(r"[^\n]*\n|[^\n]+", self.store.read(entry).decode("utf-8"))
         except UnicodeDecodeError:
             return None
 

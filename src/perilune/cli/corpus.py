@@ -21,6 +21,7 @@ app = typer.Typer(
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MOST_PROBLEMS = 20
+MOST_SKIPPED = 5  # names, for each reason
 
 
 @app.command()
@@ -34,7 +35,8 @@ def add(
     """Index a folder under a name, or bring its index up to date.
 
     Files that have not changed are not read again; files that are gone are dropped. A file that
-    cannot be read is named, and the rest is indexed.
+    cannot be read is named, and the rest is indexed. What is skipped (other kinds of files, hidden
+    ones, links) is counted and named by its reason.
     """
     from perilune.agent.tools.search.library import Library
 
@@ -99,18 +101,29 @@ def search(
 
 def _print(report: Report) -> None:
     for each in report.problems[:MOST_PROBLEMS]:
-        print(f"perilune: {each.path}: {each.problem}", file=sys.stderr)
+        print(f"perilune: {_in_a_line(each.path)}: {each.problem}", file=sys.stderr)
     if (more := len(report.problems) - MOST_PROBLEMS) > 0:
         print(f"perilune: {more} more could not be read (--json lists all)", file=sys.stderr)
+    for why, count in report.skipped.items():
+        names = [each.path for each in report.skipped_files if each.problem == why]
+        shown = ", ".join(_in_a_line(name) for name in names[:MOST_SKIPPED])
+        more = f" and {count - MOST_SKIPPED} more" if count > MOST_SKIPPED else ""
+        print(f"perilune: {count} skipped ({why}): {shown}{more}", file=sys.stderr)
     parts = [
         f"{number} {what}"
         for what, number in (
             ("added", report.added), ("changed", report.changed), ("removed", report.removed),
             ("unchanged", report.unchanged), ("not readable", len(report.problems)),
+            ("skipped", sum(report.skipped.values())),
         )
         if number
     ]  # fmt: skip
     print(f"{report.name}: {', '.join(parts) or 'no text, Markdown, HTML or PDF in it'}")
+
+
+def _in_a_line(name: str) -> str:
+    """A foreign name without what would move the cursor."""
+    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in name)
 
 
 @contextmanager

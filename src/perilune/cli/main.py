@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from perilune.errors import PeriluneError, UnsafeFileWarning, UsageError
+from perilune.errors import ConfigWarning, PeriluneError, UnsafeFileWarning, UsageError
 
 # verb -> (module with a Typer `app`, one line of help); the order is that of `--help`.
 VERBS: dict[str, tuple[str, str]] = {
@@ -118,7 +118,7 @@ def _show_warning(
     line: str | None = None,
 ) -> None:
     """Our own warnings are for the user, without the line of code that they come from."""
-    if issubclass(category, UnsafeFileWarning):
+    if issubclass(category, UnsafeFileWarning | ConfigWarning):
         text = f"perilune: {message}\n"
     else:
         text = warnings.formatwarning(message, category, filename, lineno, line)

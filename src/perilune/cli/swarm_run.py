@@ -166,6 +166,10 @@ class SwarmView:
         for each in result.missing:
             self._console.print(plain(f"! missing: {each}", "yellow"), highlight=False)
 
+    def _seconds(self, ended: Any) -> float:
+        known = self._state.assignments.get(ended.call_id)
+        return known.seconds if known is not None else 0.0
+
     def _counts(self) -> str:
         state = self._state
         running, whole = len(state.running()), len(state.assignments)
@@ -184,7 +188,7 @@ class SwarmView:
         self._console.print(
             plain(
                 f"· {ended.folder} {ended.status}{why} ({ended.steps} steps, {ended.tool_calls} "
-                f"calls, {ended.ended - ended.began:.1f} s)",
+                f"calls, {self._seconds(ended):.1f} s)",
                 "dim" if ended.status == "done" else "yellow",
             ),
             highlight=False,

@@ -71,26 +71,29 @@ class SwarmState:
     began: float = 0.0
     ended: float = 0.0
     finished: RunFinished | None = None
+    _now: float = 0.0
 
     def apply(self, record: Record) -> None:
         """Fold one record of the orchestrator in."""
         event = record.event
         self.run = record.run
+        # Only forward, whatever the clocks of old journals and of other machines did.
+        self._now = when = max(self._now, record.time)
         if record.seq:
-            self.ended = record.time
+            self.ended = when
         match event:
             case RunStarted():
-                self.began = record.time
+                self.began = when
                 self.task = event.task if isinstance(event.task, str) else ""
             case AssistantMessage():
                 self.main_steps += 1
                 self.main_usage += event.usage
-                self.turns.append(record.time)
+                self.turns.append(when)
                 self.finished = None
             case Compacted():
                 self.main_usage += event.usage
             case ToolStarted(name="assign_task"):
-                self._started(event, record.time)
+                self._started(event, when)
             case ToolStarted(name=name) if name != CREATE:
                 self.main_tool_calls += 1
             case SubAgentCreated():
@@ -100,9 +103,9 @@ class SwarmState:
                 if known is not None:
                     known.steps, known.tool_calls = event.steps, event.tool_calls
                     known.usage = event.usage
-                    known.ended = record.time
+                    known.ended = when
             case AssignmentFinished():
-                self._ended(event)
+                self._ended(event, when)
             case ReportsCollected(call_ids=collected):
                 self.waiting = [each for each in self.waiting if each not in collected]
             case ToolFinished(call_id=call_id, outcome=outcome) if call_id in self.assignments:
@@ -111,7 +114,7 @@ class SwarmState:
                     del self.assignments[call_id]  # it never began
                 elif known.status == "running":  # cut off before its end could be said
                     known.status = "stopped" if outcome == "cancelled" else "died"
-                    known.ended = record.time
+                    known.ended = when
             case RunFinished():
                 self.finished = event
 
@@ -146,11 +149,11 @@ class SwarmState:
     def serial_seconds(self) -> float:
         """The time that the same work would have taken one after another."""
         together = sum(
-            max((each.ended for each in stage), default=0.0)
-            - min((each.began for each in stage), default=0.0)
+            max(each.began + each.seconds for each in stage) - min(each.began for each in stage)
             for stage in self.stages().values()
         )
-        return self.seconds - together + sum(each.seconds for each in self.assignments.values())
+        alone = max(0.0, self.seconds - together)
+        return alone + sum(each.seconds for each in self.assignments.values())
 
     def stages(self) -> dict[int, list[AssignmentState]]:
         """The assignments by the orchestrator's step that gave them."""
@@ -195,16 +198,32 @@ class SwarmState:
                 event.call_id, agent, prompt, event.step, began=when
             )
 
-    def _ended(self, event: AssignmentFinished) -> None:
+    def _ended(self, event: AssignmentFinished, when: float) -> None:
         known = self.assignments.get(event.call_id)
         if known is None:
-            known = AssignmentState(event.call_id, event.sub_agent, "", 0, event.began)
+            known = AssignmentState(event.call_id, event.sub_agent, "", 0, self.began)
             self.assignments[event.call_id] = known
         known.status, known.steps, known.tool_calls = event.status, event.steps, event.tool_calls
-        known.usage, known.began, known.ended = event.usage, event.began, event.ended
+        known.usage = event.usage
+        known.began, known.ended = _placed(event, known.began, when)
         known.finished = event
         if event.waiting:
             self.waiting.append(event.call_id)
+
+
+def _placed(event: AssignmentFinished, given: float, when: float) -> tuple[float, float]:
+    """When a sub-agent worked, on the orchestrator's clock: between being given and `when`.
+
+    The sub-agent's machine may have another clock. Its own times count where they fit; else only
+    how long it worked does, up to the moment when its end was heard of. One that never worked has
+    no times: it ended when it was given up.
+    """
+    if event.ended <= 0 or event.began <= 0:
+        return when, when
+    if given <= event.began <= event.ended <= when:
+        return event.began, event.ended
+    lasted = min(max(0.0, event.ended - event.began), max(0.0, when - given))
+    return when - lasted, when
 
 
 def fold_swarm(records: Iterable[Record]) -> SwarmState:

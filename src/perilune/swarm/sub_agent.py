@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from perilune.agent.agent import Agent, RunResult, Session
+from perilune.agent.clock import now
 from perilune.agent.context.view import content_text
 from perilune.agent.endings import DONE, UNVERIFIED
 from perilune.agent.evidence import CITATION
@@ -93,7 +94,7 @@ class SubAgent:
         ended = _outcome_of_ended(self.assignment, history, self._folder)
         if ended is not None:
             return ended
-        began = time.time()
+        began = now()
         if history.records and not self.assignment.earlier_steps:
             began = history.records[0].time
         try:
@@ -222,7 +223,8 @@ class SubAgent:
         with suppress(PeriluneError):
             state = fold(self._history().records)
             return _outcome(self.assignment, state, "died", why, began, [])
-        return Outcome(status="died", report="", detail=why, began=began, ended=time.time())
+        ended = max(began, now())
+        return Outcome(status="died", report="", detail=why, began=began, ended=ended)
 
 
 def system_prompt_of(worker: Agent, assignment: Assignment) -> str:
@@ -296,7 +298,8 @@ def _outcome(
             cost=usage.cost - earlier.cost,
         ),
         began=began,
-        ended=time.time(),
+        # A record of another machine may be later than the clock of this one.
+        ended=max(began, state.last_time, now()),
         evidence=[each for each in state.evidence if CITATION.fullmatch(f"[{each}]")],
         files=files,
     )

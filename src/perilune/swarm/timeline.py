@@ -28,7 +28,7 @@ def render_timeline(trace: SwarmTrace, width: int = 100) -> Group:
     for lane in trace.lanes[:MOST_ROWS]:
         line = Text(f"{one_line(lane.name, NAME):{NAME}} ", _style(lane))
         line.append(_bar(trace, lane, bar), _style(lane))
-        line.append(f" {lane.ended - lane.began:7.1f} s", "dim")
+        line.append(f" {max(0.0, lane.ended - lane.began):7.1f} s", "dim")
         line.append(" ★" if lane.critical else "", "magenta")
         lines.append(line)
     if len(trace.lanes) > MOST_ROWS:

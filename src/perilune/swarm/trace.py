@@ -71,9 +71,24 @@ def read_trace(folder: Path) -> SwarmTrace:
         own = read_journal(inner).records if (inner / FILE_NAME).exists() else []
         # A folder that a later assignment went on in holds the records of both.
         began, ended = each.began, max(each.ended, each.began)
-        spans = [span for span in _spans(own) if began <= span.ended and span.began <= ended + 0.5]
+        spans = _within(_spans(own), _ahead(each), began, ended)
         lanes.append(Lane(name, spans, began, ended, each.call_id in last, each))
     return SwarmTrace(state, lanes)
+
+
+def _ahead(each: AssignmentState) -> float:
+    """By how much the clock of a sub-agent's machine is ahead of the orchestrator's."""
+    return each.finished.ended - each.ended if each.finished and each.finished.ended > 0 else 0.0
+
+
+def _within(spans: list[Span], ahead: float, began: float, ended: float) -> list[Span]:
+    """The spans that fall into a lane, on its clock, cut off at its ends."""
+    kept = []
+    for span in spans:
+        first, last = max(began, span.began - ahead), min(ended, span.ended - ahead)
+        if first <= last:
+            kept.append(Span(span.kind, first, last))
+    return kept
 
 
 def _spans(records: Sequence[Record]) -> list[Span]:
@@ -82,17 +97,18 @@ def _spans(records: Sequence[Record]) -> list[Span]:
     since = records[0].time if records else 0.0
     open_calls: dict[str, float] = {}
     for record in records:
+        when = max(since, record.time)  # a wall clock may have been set back
         match record.event:
             case AssistantMessage():
-                spans.append(Span("model", since, record.time))
+                spans.append(Span("model", since, when))
             case ToolStarted(name=name, call_id=call_id) if name != ASSIGN:
-                open_calls[call_id] = record.time
+                open_calls[call_id] = when
             case ToolFinished(call_id=call_id) if call_id in open_calls:
                 began = open_calls.pop(call_id)
-                spans.append(Span("tools", began, record.time))
+                spans.append(Span("tools", began, when))
             case RunFinished():
                 pass
             case _:
                 pass
-        since = record.time
+        since = when
     return spans

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from perilune.config import CheckpointConfig, checkpoint_file, read_config
 from perilune.errors import (
     CheckpointError,
+    ConfigWarning,
     CorruptFileError,
     TensorMismatchError,
     UnsafeFileError,
@@ -50,7 +51,7 @@ class Checkpoint:
     config: CheckpointConfig
     tensors: dict[str, StoredTensor]
     files: tuple[Path, ...]
-    warnings: tuple[UnsafeFileWarning, ...]
+    warnings: tuple[UnsafeFileWarning | ConfigWarning, ...]
 
     @property
     def vision(self) -> list[str]:
@@ -105,7 +106,8 @@ def open_checkpoint(
                     remedy="Download the index and that file again; they are of two versions",
                 )
             )
-    return Checkpoint(folder, config, tensors, tuple(files), unsafe)
+    said = tuple(ConfigWarning(each, file=folder / "config.json") for each in config.notices)
+    return Checkpoint(folder, config, tensors, tuple(files), (*unsafe, *said))
 
 
 def stored_config(folder: str | Path) -> CheckpointConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sqlite3
 import subprocess
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from perilune.agent.tools.search.doctor import doctor_checks
 from perilune.agent.tools.search.files import LARGEST_TEXT, FileReader, Found
@@ -95,6 +98,58 @@ def test_hidden_files_links_and_pipes_are_left_alone(library: Library, notes: Pa
     os.mkfifo(notes / "pipe.txt")
     report = library.add(notes)
     assert (report.added, report.problems) == (4, [])
+    assert {each.path: each.problem for each in report.skipped_files} == {
+        ".git/": "hidden folder",
+        "link.txt": "link",
+        "loop/": "link to a folder",
+        "pipe.txt": "no regular file",
+    }
+
+
+def test_what_is_skipped_is_counted_and_named(library: Library, notes: Path) -> None:
+    for number in range(30):
+        (notes / f"letter-{number:02}.docx").write_bytes(b"PK")
+    for name in ("sheet.XLSX", "README", "code.py", ".hidden.txt", "odd.\x1b[2J"):
+        (notes / name).write_text("words")
+    (notes / "gone.txt").symlink_to(notes / "nowhere")
+    (notes / "node_modules").mkdir()
+    report = library.add(notes)
+    assert (report.added, report.problems) == (4, [])
+    only = "not read, only text, Markdown, HTML and PDF are"
+    assert report.skipped == {
+        "folder of installed or made files": 1, "hidden file": 1, f"no known suffix: {only}": 2,
+        f".py: {only}": 1, "broken link": 1, f".docx: {only}": 30, f".xlsx: {only}": 1,
+    }  # fmt: skip
+    assert sum(each.path.endswith(".docx") for each in report.skipped_files) == 20
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.text(st.characters(exclude_characters="/\0", codec="utf-8"), min_size=1,
+                        max_size=12), max_size=12, unique=True))  # fmt: skip
+def test_every_file_is_indexed_or_named(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("notes")
+    made = 0
+    for number, name in enumerate(names):
+        with contextlib.suppress(OSError):
+            suffix = ("", ".txt", ".docx", ".md", ".pdf")[number % 5]
+            (folder / f"{name}{suffix}").write_text("words" * (number % 3))
+            made += 1
+    made = sum(1 for _ in folder.iterdir())
+    report = Library(tmp_path_factory.mktemp("home")).add(folder, "n")
+    assert report.added + len(report.problems) + sum(report.skipped.values()) == made
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "big5", "shift_jis", "utf-16"])
+def test_texts_of_other_encodings_are_found_by_their_words(
+    library: Library, notes: Path, encoding: str
+) -> None:
+    text = {"gbk": "价格 一百元", "big5": "價格 一百元", "shift_jis": "これは 値段です"}
+    words = text.get(encoding, "prix élevé")
+    (notes / "foreign.txt").write_bytes(words.encode(encoding))
+    library.add(notes)
+    assert found(library, words.split()[1]) == ["corpus:notes/foreign.txt"]
 
 
 def test_each_bad_file_is_named_and_the_rest_is_indexed(library: Library, notes: Path) -> None:

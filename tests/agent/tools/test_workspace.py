@@ -224,14 +224,14 @@ def test_our_own_interpreter_is_not_written(
 
 def test_what_cannot_be_read_says_why(folder: Workspace) -> None:
     (folder.root / "binary").write_bytes(b"\x00\x01")
-    (folder.root / "latin").write_bytes(b"caf\xe9")
+    (folder.root / "latin2").write_bytes(b"\x01\xff\xfe\x81")
     for path, why in {
         "absent": "there is no absent",
         "absent/x": "there is no",
         "inner": "is a folder",
         "inner/file.txt/x": "not a folder",
         "binary": "binary file",
-        "latin": "not UTF-8",
+        "latin2": "not UTF-8",
         "zero\0byte": "zero byte",
     }.items():
         with pytest.raises(ToolError, match=why):

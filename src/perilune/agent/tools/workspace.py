@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from perilune.agent.sandbox.bubblewrap import INSIDE
+from perilune.agent.tools.text_file import TextFile, decode
 from perilune.errors import ToolError
 
 _MOST_LINKS = 40
@@ -77,14 +78,12 @@ class Workspace:
             return bytes(data)
 
     def read_text(self, path: str, *, most: int = 16 << 20) -> str:
-        """A file's text as UTF-8. Raises `ToolError` for a binary file too."""
-        data = self.read_bytes(path, most=most)
-        if b"\0" in data[:8192]:
-            raise ToolError(f"{path} is a binary file ({len(data)} bytes)")
-        try:
-            return data.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise ToolError(f"{path} is not UTF-8 text (byte {error.start})") from None
+        """A file's text, without a mark. Raises `ToolError` for a binary file too."""
+        return self.read_text_file(path, most=most).text
+
+    def read_text_file(self, path: str, *, most: int = 16 << 20) -> TextFile:
+        """A file's text with its encoding, mark and line ends. Raises `ToolError`."""
+        return decode(self.read_bytes(path, most=most), path)
 
     def write_bytes(self, path: str, data: bytes) -> str:
         """Write a file in one atomic step, making its folders; gives its relative path.

@@ -8,6 +8,13 @@ from typing import Any
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
 from perilune.agent.tools.syntax import syntax_problem
+from perilune.agent.tools.text_file import (
+    line_of,
+    lines_of,
+    places_of,
+    replaced,
+    without_surrogates,
+)
 from perilune.agent.tools.workspace import Workspace
 from perilune.errors import ToolError
 
@@ -31,11 +38,12 @@ class EditFile(FolderTool):
 def _edit(workspace: Workspace, path: str, old: str, new: str, everywhere: bool) -> ToolResult:
     if old == new:
         raise ToolError("old and new are the same; nothing was changed")
-    text = workspace.read_text(path)
-    if "\r\n" in text and "\r\n" not in old:
-        # A model writes plain line ends; the file keeps its own.
-        old, new = old.replace("\n", "\r\n"), new.replace("\n", "\r\n")
-    places = _places(text, old)
+    old, new = without_surrogates(old), without_surrogates(new)
+    file = workspace.read_text_file(path)
+    text = file.text
+    # A model writes plain line ends; the file keeps its own, place by place.
+    found = places_of(text, old)
+    places = [line_of(text, start) for start, _ in found]
     if not places:
         raise ToolError(f"old is not in {path}; nothing was changed{_nearest(text, old)}")
     if len(places) > 1 and not everywhere:
@@ -44,32 +52,25 @@ def _edit(workspace: Workspace, path: str, old: str, new: str, everywhere: bool)
             f"old is in {path} {len(places)} times (lines {lines}); nothing was changed",
             remedy="Give more of the lines around it, or set all.",
         )
-    changed = text.replace(old, new)
+    changed = replaced(text, found, new)
     problem = syntax_problem(path, changed)
     if problem and not syntax_problem(path, text):
         raise ToolError(f"the edit would break {path} ({problem}); nothing was changed")
-    relative = workspace.write_bytes(path, changed.encode("utf-8"))
+    data = file.with_text(changed, path).encode()
+    relative = workspace.write_bytes(path, data)
     lines = "line" if len(places) == 1 else "lines"
     report = f"changed {relative} at {lines} {', '.join(map(str, places[:20]))}"
     if problem:
         report += f"\nIt still does not parse: {problem}"
+    if file.described:
+        report += f"\nKept as it was: {file.described}"
     return ToolResult(report, files=[relative])
-
-
-def _places(text: str, old: str) -> list[int]:
-    """The line of every place, without overlaps."""
-    found: list[int] = []
-    at = text.find(old)
-    while at >= 0:
-        found.append(text.count("\n", 0, at) + 1)
-        at = text.find(old, at + len(old))
-    return found
 
 
 def _nearest(text: str, old: str) -> str:
     """Where a text comes nearest to what was looked for: mostly it is a matter of spaces."""
-    lines = text.splitlines()
-    first = next((line for line in old.splitlines() if line.strip()), "").strip()
+    lines = lines_of(text)
+    first = next((line for line in lines_of(old) if line.strip()), "").strip()
     if not first or len(lines) > _MOST_COMPARED:
         return ""
     near = difflib.get_close_matches(first, [line.strip() for line in lines], n=1, cutoff=0.7)

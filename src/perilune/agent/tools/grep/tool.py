@@ -11,6 +11,7 @@ import regex
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
 from perilune.agent.tools.globs import glob_pattern
+from perilune.agent.tools.text_file import lines_of
 from perilune.agent.tools.workspace import Workspace
 from perilune.errors import ToolError
 
@@ -18,6 +19,7 @@ LARGEST_FILE = 4 << 20
 SECONDS = 20.0
 SECONDS_A_LINE = 1.0
 _LONGEST_SHOWN = 400
+MOST_NAMED = 10  # files that could not be searched, a reason
 
 
 class Grep(ReadingTool):
@@ -37,13 +39,18 @@ def _grep(workspace: Workspace, arguments: dict[str, Any]) -> str:
     deadline = time.monotonic() + SECONDS
     shown: list[str] = []
     hits = files = 0
+    unread: dict[str, list[str]] = {}
     for file in workspace.files(path):
-        if file.size > LARGEST_FILE or (fits and not fits.fullmatch(file.path)):
+        if fits and not fits.fullmatch(file.path):
+            continue
+        if file.size > LARGEST_FILE:
+            unread.setdefault(f"over {LARGEST_FILE >> 20} MiB", []).append(file.path)
             continue
         try:
-            lines = workspace.read_text(file.path, most=LARGEST_FILE).splitlines()
-        except ToolError:
-            continue  # binary, or gone
+            lines = lines_of(workspace.read_text(file.path, most=LARGEST_FILE))
+        except ToolError as error:
+            unread.setdefault(_reason(error), []).append(file.path)
+            continue
         found = list(_hits(pattern, lines, deadline))
         files += bool(found)
         for number in found:
@@ -54,10 +61,28 @@ def _grep(workspace: Workspace, arguments: dict[str, Any]) -> str:
             shown.append(f"[stopped after {SECONDS:g} s; narrow the search]")
             break
     if not hits and not shown:
-        return f"no line fits {arguments['pattern']!r}"
+        shown.append(f"no line fits {arguments['pattern']!r}")
     if hits > limit:
         shown.append(f"[{hits} hits in {files} files, {limit} shown; narrow the search]")
-    return "\n".join(shown)
+    return "\n".join([*shown, *_unread(unread)])
+
+
+def _reason(error: ToolError) -> str:
+    """Why a file was not searched, in a word that others share."""
+    if "binary" in error.message:
+        return "binary"
+    if "encoding" in error.message or "begins as" in error.message or "says that" in error.message:
+        return "unknown encoding"
+    return "not readable"
+
+
+def _unread(unread: dict[str, list[str]]) -> list[str]:
+    """A line for each reason, with some of the names."""
+    lines = []
+    for reason, paths in unread.items():
+        more = f" and {len(paths) - MOST_NAMED} more" if len(paths) > MOST_NAMED else ""
+        lines.append(f"[not searched, {reason}: {', '.join(paths[:MOST_NAMED])}{more}]")
+    return lines
 
 
 def _compile(arguments: dict[str, Any]) -> regex.Pattern[str]:

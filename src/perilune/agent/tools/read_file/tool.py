@@ -7,6 +7,7 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
+from perilune.agent.tools.text_file import lines_of
 from perilune.agent.tools.workspace import Workspace
 from perilune.errors import ToolError
 
@@ -36,17 +37,15 @@ def _place(path: str, context: ToolContext) -> tuple[Workspace, str]:
 def _read(place: tuple[Workspace, str], start: int, count: int) -> str:
     workspace, path = place
     try:
-        text = workspace.read_text(path)
+        file = workspace.read_text_file(path)
     except ToolError as error:
         if not error.message.endswith("is a folder"):
             raise
         names = workspace.listing(path)
         return "\n".join(names[:1000]) or "(the folder is empty)"
-    if not text:
-        return "(the file is empty)"
-    lines = text.split("\n")
-    if lines[-1] == "":
-        lines.pop()
+    lines = lines_of(file.text)
+    if not lines:
+        return f"(the file is empty){f' [{file.described}]' if file.mark else ''}"
     if start > len(lines):
         raise ToolError(f"{path} has {len(lines)} lines; there is no line {start}")
     width = len(str(min(len(lines), start + count - 1)))
@@ -62,4 +61,6 @@ def _read(place: tuple[Workspace, str], start: int, count: int) -> str:
     last = start + len(shown) - 1
     if start > 1 or last < len(lines):
         shown.append(f"[lines {start} to {last} of {len(lines)}]")
+    if file.described:
+        shown.append(f"[{file.described}]")
     return "\n".join(shown)

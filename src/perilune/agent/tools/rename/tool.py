@@ -38,25 +38,32 @@ def _rename(workspace: Workspace, path: str, name: str, new_name: str) -> ToolRe
     defining = workspace.relative(path)
     files = [f for f in workspace.files() if f.path.endswith((".py", ".pyi"))]
     packages = {f.path.rpartition("/")[0] for f in files if f.path.endswith("__init__.py")}
-    sources = []
+    sources, stored, unread = [], {}, []
     for file in files:
         if file.size <= _LARGEST:
             try:
-                text = workspace.read_text(file.path, most=_LARGEST)
-            except ToolError:
+                stored[file.path] = workspace.read_text_file(file.path, most=_LARGEST)
+            except ToolError as error:
+                unread.append(error.message)
                 continue
+            text = stored[file.path].text
             sources.append(Source(file.path, text, _module(file.path, packages)))
+        else:
+            unread.append(f"{file.path} has over {_LARGEST >> 20} MiB")
     if defining not in {source.path for source in sources}:
         raise ToolError(f"there is no Python file {path} in the workspace")
     outcome = rename_symbol(sources, defining, name, new_name)
-    for changed, text in outcome.changed.items():
-        workspace.write_bytes(changed, text.encode("utf-8"))
+    # All of them first, so that nothing is changed when one cannot hold the new name.
+    new = {path: stored[path].with_text(text, path) for path, text in outcome.changed.items()}
+    for changed, file_text in new.items():
+        workspace.write_bytes(changed, file_text.encode())
     lines = [f"renamed {name} to {new_name}: {outcome.count} places in"]
     lines += [f"  {changed}" for changed in outcome.changed]
     for title, places in (
         ("Not changed, for it cannot be told whether they mean the same; look at them:",
          outcome.unsure),
         ("Not looked at, for they do not parse:", outcome.broken),
+        ("Not looked at, for they cannot be read:", unread),
     ):  # fmt: skip
         if places:
             lines.append(title)

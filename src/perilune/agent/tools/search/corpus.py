@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perilune.agent.tools.search.common_words import COMMON
+from perilune.agent.tools.search.fts import phrase, tokens, words_of
 from perilune.errors import ToolError, UsageError
 
 SCHEME = "corpus:"
@@ -110,9 +110,9 @@ class Corpus:
 
     def search(self, query: str, count: int, *, any_word: bool = True) -> list[Hit]:
         """The best documents for a query: all words first, then any of them. Titles weigh more."""
-        words = re.findall(r"\w+", query)
+        words = list(dict.fromkeys(words_of(query)))
         telling = [word for word in words if word.lower() not in COMMON] or words
-        quoted = [f'"{word}"' for word in telling[:32]]
+        quoted = [phrase(word) for word in telling if tokens(word)][:32]
         if not quoted:
             return []
         hits = self._match(" ".join(quoted), count)
@@ -150,4 +150,5 @@ class Corpus:
 
 
 def _address(text: str) -> str:
+    text = text.encode("utf-8", "replace").decode()  # SQLite takes no half of a surrogate pair
     return text if text.startswith(SCHEME) else SCHEME + text

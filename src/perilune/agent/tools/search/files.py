@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from perilune.agent.tools.search.pdf import PdfReader, Unreadable
+from perilune.agent.tools.text_file import decode
 from perilune.errors import ToolError
 
 TEXT = frozenset({".txt", ".text", ".md", ".markdown", ".rst", ".org", ".adoc", ".tex", ".csv"})
@@ -40,20 +41,34 @@ class FileText:
     sha256: str
 
 
-def find_files(folder: Path, report: Callable[[str, str], None]) -> Iterator[Found]:
+Hear = Callable[[str, str], None]
+"""Told a path and a few words on it."""
+
+
+def _nobody(path: str, why: str) -> None:
+    pass
+
+
+def find_files(folder: Path, report: Hear, skipped: Hear = _nobody) -> Iterator[Found]:
     """The readable kinds of files below a folder, in order; no hidden ones, no links.
 
-    `report(path, problem)` hears of folders and files that cannot be looked at.
+    `report(path, problem)` hears of folders and files that cannot be looked at,
+    `skipped(path, reason)` of all others that are not given. The reasons are few.
     """
 
     def failed(error: OSError) -> None:
         report(_relative(Path(error.filename or folder), folder), _why(error))
 
     for place, folders, names in os.walk(folder, onerror=failed):
-        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in _NEVER)
+        for name in sorted(folders):
+            if why := _folder_is_left(Path(place, name)):
+                skipped(_relative(Path(place, name), folder) + "/", why)
+                folders.remove(name)
+        folders.sort()
         for name in sorted(names):
             path = Path(place, name)
-            if name.startswith(".") or path.suffix.lower() not in SUFFIXES:
+            if why := _file_is_left(path):
+                skipped(_relative(path, folder), why)
                 continue
             try:
                 status = path.lstat()
@@ -62,6 +77,31 @@ def find_files(folder: Path, report: Callable[[str, str], None]) -> Iterator[Fou
                 continue
             if stat.S_ISREG(status.st_mode):
                 yield Found(_relative(path, folder), status.st_size, status.st_mtime_ns)
+            else:
+                skipped(_relative(path, folder), "no regular file")
+
+
+def _folder_is_left(path: Path) -> str:
+    """Why a folder is not looked into; "" for one that is."""
+    if path.is_symlink():
+        return "link to a folder"
+    if path.name.startswith("."):
+        return "hidden folder"
+    return "folder of installed or made files" if path.name in _NEVER else ""
+
+
+def _file_is_left(path: Path) -> str:
+    """Why a file is not read, by its name alone; "" for one that is."""
+    if path.is_symlink():
+        return "link" if path.exists() else "broken link"
+    if path.name.startswith("."):
+        return "hidden file"
+    suffix = path.suffix.lower()
+    if suffix in SUFFIXES:
+        return ""
+    # Names of any length are foreign text; what follows the point is a word or two.
+    kind = suffix if 1 < len(suffix) <= 12 and suffix.isprintable() else "no known suffix"
+    return f"{kind}: not read, only text, Markdown, HTML and PDF are"
 
 
 class FileReader:
@@ -139,7 +179,7 @@ def _bytes(path: Path, largest: int) -> bytes:
 
 
 def _decode(data: bytes) -> str:
-    """UTF-8, UTF-16 with its mark, or else the Western encoding that old files are in."""
+    """UTF-8, UTF-16 with its mark, the likeliest other encoding, or else the Western one."""
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         try:
             return data.decode("utf-16")
@@ -149,7 +189,10 @@ def _decode(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        return data.decode("cp1252", "replace")
+        try:
+            return decode(data, "the file").text
+        except ToolError:
+            return data.decode("cp1252", "replace")
 
 
 def _refuse_binary(data: bytes) -> None:

@@ -18,6 +18,8 @@ from perilune.errors import AgentError, ToolError, UsageError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 RESERVED = frozenset({"almanac"})
+MOST_REASONS = 50
+MOST_NAMED = 20
 _BATCH_FILES = 64
 _BATCH_CHARACTERS = 8 << 20
 
@@ -49,6 +51,17 @@ class Report:
     removed: int = 0
     unchanged: int = 0
     problems: list[Problem] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
+    """Files and folders that are not meant to be read, counted by reason; at most MOST_REASONS."""
+    skipped_files: list[Problem] = field(default_factory=list)
+    """The first of each reason by name, at most MOST_NAMED of a reason."""
+
+    def skip(self, path: str, why: str) -> None:
+        if why not in self.skipped and len(self.skipped) >= MOST_REASONS:
+            why = "of other kinds"
+        count = self.skipped[why] = self.skipped.get(why, 0) + 1
+        if count <= MOST_NAMED:
+            self.skipped_files.append(Problem(path, why))
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +231,7 @@ class _Index(Corpus):
             report.problems.append(Problem(path, why))
 
         known = {row[0]: row[1:] for row in self._connection.execute("select * from files")}
-        files = list(find_files(folder, problem))
+        files = list(find_files(folder, problem, report.skip))
         unseen_below = [each.path for each in report.problems]
         with contextlib.closing(FileReader()) as reader:
             batch: list[tuple[Found, FileText]] = []

@@ -99,7 +99,9 @@ class SearxngSearch:
         self._client = client or GuardedClient(_guard_for(url))
 
     async def search(self, query: str, count: int) -> list[Hit]:
-        address = f"{self._url}/search?{urlencode({'q': query, 'format': 'json'})}"
+        address = (
+            f"{self._url}/search?{urlencode({'q': query, 'format': 'json'}, errors='replace')}"
+        )
         answer = _json(await self._client.get(address), self.name)
         return _hits(answer.get("results"), "content")[:count]
 
@@ -115,7 +117,7 @@ class BraveSearch:
         self._client = client or GuardedClient()
 
     async def search(self, query: str, count: int) -> list[Hit]:
-        address = f"{self._url}?{urlencode({'q': query, 'count': count})}"
+        address = f"{self._url}?{urlencode({'q': query, 'count': count}, errors='replace')}"
         headers = {"Accept": "application/json", "X-Subscription-Token": self._key}
         answer = _json(await self._client.get(address, headers=headers), self.name)
         web = answer.get("web")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 from collections.abc import Iterable
@@ -18,11 +19,12 @@ from perilune.agent.tools.search.almanac.entities import (
     find_entities,
     find_misspelt,
 )
-from perilune.agent.tools.search.almanac.query import Query, read_query
+from perilune.agent.tools.search.almanac.query import Query, Span, read_query
 from perilune.agent.tools.search.almanac.tables import KINDS
 from perilune.agent.tools.search.almanac.text import key, slug
 from perilune.agent.tools.search.common_words import COMMON
 from perilune.agent.tools.search.corpus import Document, Hit
+from perilune.agent.tools.search.fts import every_token, joined
 from perilune.errors import ToolError, UsageError
 
 SCHEME = "almanac:"
@@ -38,6 +40,9 @@ _FACTS = (
     "from stored join attributes on attributes.id = stored.attribute "
     "join sources on sources.id = stored.source where stored.article = ?"
 )
+_MOST_READ = 200  # articles that are read for a decimal number
+_ORDINAL = re.compile(r"[0-9]{1,9}")
+DECIMAL = re.compile(r"(?<![\w.])\d+\.\d+(?!\.?\d)")
 _MARGIN = 14
 """Entities that are this much less likely than the first are not asked for their facts."""
 
@@ -92,7 +97,7 @@ class Almanac:
         asked, found = self._candidates(query)
         articles = [each.article for each in found][:count]
         if len(articles) < count:
-            more = self._mentioned(asked, count) if found else self._match(asked, count, " OR ")
+            more = self._mentioned(asked, count) if found else self._match(asked, count, "OR")
             articles += [each for each in more if each not in articles]
         return [self._hit(article, asked.attributes) for article in articles[:count]]
 
@@ -103,7 +108,7 @@ class Almanac:
         """
         asked, found = self._candidates(query)
         if not found:
-            found = [Candidate(article, 0) for article in self._match(asked, 2, " OR ")]
+            found = [Candidate(article, 0) for article in self._match(asked, 2, "OR")]
         likely = [each.article for each in found if each.score >= found[0].score - _MARGIN]
         known = [self._facts(article) for article in likely[: max(count, 4)]]
         wanted = asked.attributes
@@ -172,39 +177,81 @@ class Almanac:
     def _candidates(self, text: str) -> tuple[Query, list[Candidate]]:
         asked = read_query(text, self._aliases)
         found = find_entities(asked, self._aliases, self._rows)
+        if asked.numbers and not any(each.able for each in found):
+            found = self._by_value(asked) + found
         if not found and not all(map(asked.says_nothing, range(len(asked.words)))):
             found = self._by_text(asked) or find_misspelt(asked, self._rows)
         return asked, found or find_by_common_words(asked, self._rows)
 
+    def _by_value(self, asked: Query) -> list[Candidate]:
+        """Articles that have a number of the question as a value: of what is asked for, or, where
+        nothing is, of anything, if it is a decimal number."""
+        wanted = asked.attributes
+        numbers = [each for each in asked.numbers if wanted or each % 1]
+        if not numbers:
+            return []
+        marks = ", ".join("?" * len(numbers))  # nothing but question marks
+        statement = (
+            "select article, attribute from stored join articles on articles.id = article "  # noqa: S608
+            f"where value in ({marks}) order by weight desc, article limit ?"
+        )
+        rows = [
+            (article, attribute)
+            for article, attribute in self._rows(statement, *numbers, _MOST_READ)
+            if not wanted or attribute in wanted
+        ]
+        if not wanted:
+            asked.named.append((Span(0, 0, ""), list(dict.fromkeys(row[1] for row in rows))))
+        return [
+            Candidate(article, 0, bool(wanted)) for article in dict.fromkeys(r[0] for r in rows)
+        ]
+
     def _by_text(self, asked: Query) -> list[Candidate]:
         """Articles whose names or texts have all the words; first those that can answer."""
-        found = self._match(asked, 20, " ")
+        found = self._match(asked, 20, "AND")
         able = [each for each in found if set(asked.attributes) & self._facts(each).keys()]
         ranked = [*able, *(each for each in found if each not in able)]
         return [Candidate(article, -place, article in able) for place, article in enumerate(ranked)]
 
-    def _match(self, asked: Query, count: int, joined: str) -> list[int]:
+    def _match(self, asked: Query, count: int, operator: str) -> list[int]:
         """Articles by the words of their text, ranked by BM25 (sqlite.org/fts5.html).
 
         Words that stand in many articles say little, and ranking all of those takes long.
         """
-        words = self._telling(asked)
+        words = [word for word in self._telling(asked) if every_token(word)]
         rare = [word for word in words if not self._is_frequent(word)]
-        words = [f'"{word}"' for word in rare or words[:1]]
-        if not words:
-            return []
+        expression = joined(rare or words[:1], operator)
         statement = (
             "select rowid from words where words match ? order by bm25(words, 6.0, 1.0) limit ?"
         )
-        return [row[0] for row in self._rows(statement, joined.join(words), count)]
+        return self._matching(statement, expression, words, count)
 
     def _mentioned(self, asked: Query, count: int) -> list[int]:
         """Articles that have all the words, in the order of the almanac."""
-        words = [f'"{word}"' for word in self._telling(asked)]
-        if not words:
-            return []
+        words = self._telling(asked)
         statement = "select rowid from words where words match ? limit ?"
-        return [row[0] for row in self._rows(statement, " ".join(words), count)]
+        return self._matching(statement, joined(words, "AND"), words, count)
+
+    def _matching(self, statement: str, expression: str, words: list[str], count: int) -> list[int]:
+        """The rows of a query; first those that really have its decimal numbers.
+
+        The index has no positions: 3.5 is looked for as 3 and 5, and read in the articles found.
+        """
+        if not expression:
+            return []
+        numbers = [word for word in words if DECIMAL.fullmatch(word)]
+        most = max(count, _MOST_READ) if numbers else count
+        found = [row[0] for row in self._rows(statement, expression, most)]
+        if numbers:
+            having = {each for each in found if self._has_numbers(each, numbers)}
+            found.sort(key=lambda each: each not in having)
+        return found[:count]
+
+    def _has_numbers(self, article: int, numbers: list[str]) -> bool:
+        (summary,) = self._rows("select summary from articles where id = ?", article)[0]
+        values = " ".join(str(fact.value) for fact in self._facts(article).values())
+        stated = set(DECIMAL.findall(f"{summary} {values}".replace(",", "")))
+        return stated.issuperset(numbers)
 
     def _telling(self, asked: Query) -> list[str]:
         """The words that are not common and name no attribute, or else all that are not common."""
@@ -214,12 +261,12 @@ class Almanac:
 
     def _is_frequent(self, word: str) -> bool:
         statement = "select 1 from words where words match ? limit 1 offset ?"
-        return bool(self._rows(statement, f'"{word}"', FREQUENT))
+        return bool(self._rows(statement, every_token(word), FREQUENT))
 
     def _find(self, address: str) -> int | None:
         kind, _, rest = address.removeprefix(SCHEME).partition("/")
         name, _, ordinal = rest.partition("~")
-        if kind not in KINDS or not (ordinal or "1").isdecimal():
+        if kind not in KINDS or not _ORDINAL.fullmatch(ordinal or "1"):
             return None
         rows = self._rows(
             "select articles.id from names join articles on articles.id = names.article "

@@ -17,6 +17,12 @@ from perilune.agent.tools.search.common_words import COMMON
 LONGEST_NAME = 10  # words
 LONGEST_ALIAS = 6
 MOST_WORDS = 48
+LONGEST_TEXT = 20_000  # characters of a question that are read
+MOST_NUMBERS = 4
+_NUMBER = re.compile(
+    r"(?<![\w.,])-?(?:[0-9]{1,3}(?:,[0-9]{3}){1,6}|[0-9]{1,18})(?:\.[0-9]{1,12})?(?![\w]|[.,][0-9])"
+)
+_YEAR = re.compile(r"1[0-9]{3}|20[0-9]{2}")
 
 # Words that name a kind of entity: they make entities of this kind likelier.
 KIND_WORDS = {
@@ -56,6 +62,7 @@ class Query:
     entity: Span | None = None  # words in it name no attribute: Salt Lake City
     asked: set[int] = field(default_factory=set)  # places of words that name attributes
     kinds: set[str] = field(default_factory=set)
+    numbers: list[float] = field(default_factory=list)  # that may be values: no years
 
     def spans(self, longest: int) -> list[Span]:
         """All runs of words, the longest first."""
@@ -92,12 +99,18 @@ def read_query(text: str, aliases: Aliases) -> Query:
     """Split a question and find the attributes that it asks for."""
     words: list[str] = []
     written: list[str] = []
-    for part in re.split(r"\s+", text.strip())[:MOST_WORDS]:
+    for part in re.split(r"\s+", text[:LONGEST_TEXT].strip())[:MOST_WORDS]:
         for word in key(part).split():
             words.append(word)
             written.append(part.strip(".,;:!?()[]\"'"))
-    query = Query(words, written)
-    query.kinds = {KIND_WORDS[word] for word in words if word in KIND_WORDS}
+    # One part may be many words ("a/b/c/..."): each of them is looked up.
+    query = Query(words[:MOST_WORDS], written[:MOST_WORDS])
+    query.kinds = {KIND_WORDS[word] for word in query.words if word in KIND_WORDS}
+    query.numbers = [
+        float(number.replace(",", ""))
+        for number in _NUMBER.findall(text[:LONGEST_TEXT])[:MOST_NUMBERS]
+        if not _YEAR.fullmatch(number)
+    ]
     for span in query.spans(LONGEST_ALIAS):
         if not query.asked.intersection(span.places):
             query.ask(span, aliases.exact(span.text))

@@ -1,0 +1,377 @@
+"""A text file as it is stored: its encoding, its mark, its line ends, and edits that keep them.
+
+The encoding is what the file says (a mark, Python's coding line, an XML declaration, an HTML meta),
+else UTF-8, else the likeliest of those in wide use, by the characters that it would hold. A guess
+may show a wrong letter, so it is named, and text beyond ASCII is only written into a file whose
+encoding is sure. Nothing is written unless all bytes outside the edit come out as they were.
+
+A line ends with LF, CRLF or CR, as for Python and for editors, in every tool alike; not with a form
+feed or U+2028, where `str.splitlines` ends one too.
+
+Sources: Unicode 3.10 (marks); PEP 263; XML 1.0 F; the Encoding Standard (labels).
+"""
+
+from __future__ import annotations
+
+import codecs
+import difflib
+import re
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from perilune.errors import ToolError
+
+BINARY_HEAD = 8192  # bytes in which a zero byte means that a file is no text
+DECLARED_HEAD = 1024
+LOOKED_AT = 1 << 16  # bytes that a guess is made from
+MOST_COMPARED = 2000  # lines of an edit that are compared one by one
+
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF32_LE, "utf-32-le"),
+    (codecs.BOM_UTF32_BE, "utf-32-be"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+# Without a state, and supersets of ASCII: so an edit changes no byte outside it.
+_KNOWN = frozenset(
+    {"utf-8", "ascii", "gb18030", "gbk", "gb2312", "big5", "big5hkscs", "cp950", "cp932",
+     "shift_jis", "euc_jp", "euc_kr", "cp949", "koi8-r", "koi8-u", "mac-roman", "tis-620", "cp874",
+     *(f"iso8859-{n}" for n in (*range(1, 12), 13, 14, 15, 16)),
+     *(f"cp125{n}" for n in range(9)), "cp437", "cp850", "cp852", "cp866"}
+)  # fmt: skip
+_WIDER = {"gbk": "gb18030", "gb2312": "gb18030", "shift_jis": "cp932", "iso8859-1": "cp1252"}
+"""What files that name the first are in: the second holds all of it, and more."""
+_NAMES = {"utf-8": "UTF-8", "utf-16-le": "UTF-16 LE", "utf-16-be": "UTF-16 BE",
+          "utf-32-le": "UTF-32 LE", "utf-32-be": "UTF-32 BE", "gb18030": "GB18030 (GBK)",
+          "cp932": "Shift-JIS", "big5": "Big5", "cp950": "Big5", "euc_jp": "EUC-JP",
+          "cp949": "EUC-KR", "cp1252": "Windows-1252 (Latin-1)", "cp1251": "Windows-1251",
+          "koi8-r": "KOI8-R"}  # fmt: skip
+_DECLARED = re.compile(
+    rb"""\A\s*<\?xml[^>]{0,200}?\bencoding\s*=\s*["']([\w.:-]+)"""
+    rb"""|<meta[^>]{0,200}?\bcharset\s*=\s*["']?\s*([\w.:-]+)""",
+    re.IGNORECASE,
+)
+_CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)")  # PEP 263
+_LINE_END = re.compile(r"\r\n|\r|\n")
+_FRAGMENT = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """A decoded file. `sure`: the encoding is not a guess; `exact`: it can be written back."""
+
+    text: str
+    encoding: str = "utf-8"
+    mark: bytes = b""
+    sure: bool = True
+    exact: bool = True
+
+    @property
+    def name(self) -> str:
+        """The encoding as people call it."""
+        name = _NAMES.get(self.encoding, self.encoding)
+        return f"{name} with a mark (BOM)" if self.mark else name
+
+    @cached_property
+    def line_ends(self) -> Counter[str]:
+        return Counter(_LINE_END.findall(self.text))
+
+    @property
+    def described(self) -> str:
+        """What is not usual about the file, "" for UTF-8 with LF."""
+        parts = []
+        if self.encoding != "utf-8" or self.mark:
+            parts.append(f"encoding {'' if self.sure else 'perhaps '}{self.name}")
+        kinds = {"\n": "LF", "\r\n": "CRLF", "\r": "CR"}
+        if len(self.line_ends) > 1:
+            counts = (f"{self.line_ends[end]} {kinds[end]}" for end in kinds if self.line_ends[end])
+            parts.append(f"mixed line ends: {', '.join(counts)}")
+        elif "\n" not in self.line_ends and self.line_ends:
+            parts.append(f"line ends {kinds[next(iter(self.line_ends))]}")
+        return "; ".join(parts)
+
+    def with_text(self, text: str, path: str) -> TextFile:
+        """The same file with another text. Raises `ToolError` when it cannot hold that."""
+        if not self.exact:
+            raise ToolError(
+                f"{path} is in {self.name}, and some of its bytes would not come out as they were; "
+                "nothing was changed",
+                remedy="Change it with a program that works on bytes, or convert it first.",
+            )
+        try:
+            text.encode(self.encoding)
+        except UnicodeEncodeError as error:
+            raise ToolError(
+                f"{path} is in {self.name}, which has no {text[error.start]!r}; nothing was "
+                "changed",
+                remedy="Write it with characters that the encoding has, or convert the file to "
+                "UTF-8 first.",
+            ) from None
+        if not self.sure and not {c for c in text if c > "\x7f"} <= set(self.text):
+            raise ToolError(
+                f"the encoding of {path} is not sure (perhaps {self.name}), so text beyond ASCII "
+                "cannot be written into it; nothing was changed",
+                remedy="Write ASCII only, or convert the file to UTF-8 first.",
+            )
+        return replace(self, text=text)
+
+    def encode(self) -> bytes:
+        return self.mark + self.text.encode(self.encoding)
+
+
+def decode(data: bytes, path: str) -> TextFile:
+    """A file's bytes as text. Raises `ToolError` for binary data and what no encoding fits."""
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            try:
+                return _read(data[len(mark) :], encoding, mark)
+            except UnicodeDecodeError as error:
+                raise _unreadable(path, f"begins as {_NAMES[encoding]} and is not", error) from None
+    if b"\0" in data[:BINARY_HEAD]:
+        raise ToolError(f"{path} is a binary file ({len(data)} bytes)")
+    declared = declared_encoding(data, path)
+    if declared not in (None, "utf-8", "ascii"):
+        try:
+            return _read(data, declared)
+        except UnicodeDecodeError as error:
+            if not _is_utf8(data):
+                why = f"says that it is {declared} and is not"
+                raise _unreadable(path, why, error) from None
+    try:
+        return _read(data, "utf-8")
+    except UnicodeDecodeError as error:
+        if b"\0" in data:
+            raise ToolError(f"{path} is a binary file ({len(data)} bytes)") from None
+        guess = _guess(data)
+        if guess is None:
+            raise _unreadable(
+                path, "is not UTF-8 text, and no other encoding fits", error
+            ) from None
+        return replace(_read(data, guess[0]), sure=guess[1])
+
+
+def declared_encoding(data: bytes, path: str) -> str | None:
+    """The known encoding that a file names in its first lines, as Python calls it."""
+    head = data[:DECLARED_HEAD]
+    found = None
+    if path.lower().endswith((".py", ".pyi", ".pyw")):
+        for line in re.split(rb"\r\n|\r|\n", head)[:2]:
+            found = found or _CODING.match(line)
+    elif match := _DECLARED.search(head):
+        found = match
+    if found is None:
+        return None
+    label = next(group for group in found.groups() if group).decode("ascii")
+    try:
+        name = codecs.lookup(label).name
+    except LookupError:
+        return None
+    name = "utf-8" if name == "utf-8-sig" else name
+    return _WIDER.get(name, name) if name in _KNOWN else None
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text, without their ends; none for an empty one."""
+    lines = _LINE_END.split(text)
+    if lines[-1] == "":
+        lines.pop()
+    return lines
+
+
+def line_of(text: str, at: int) -> int:
+    """The number, from 1, of the line that holds a place."""
+    return sum(1 for _ in _LINE_END.finditer(text, 0, at)) + 1 - (
+        at > 0 and text[at - 1 : at + 1] == "\r\n"
+    )  # fmt: skip
+
+
+def places_of(text: str, old: str) -> list[tuple[int, int]]:
+    """Where `old` stands in a text, whatever the line ends of either, without overlaps."""
+    if "\r" in old or "\r" not in text:
+        exact = _find_all(text, old)
+        if exact or "\r" not in old:
+            return [(at, at + len(old)) for at in exact]
+    plain, starts = _plain(text)
+    wanted = _LINE_END.sub("\n", old)
+    return [(starts[at], starts[at + len(wanted)]) for at in _find_all(plain, wanted)]
+
+
+def replaced(text: str, places: list[tuple[int, int]], new: str) -> str:
+    """The text with `new` at all places; its lines end as those of the place do.
+
+    A `new` that itself holds carriage returns is written as it is.
+    """
+    parts, done = [], 0
+    for start, end in places:
+        parts += [text[done:start], new if "\r" in new else _ended(text, start, end, new)]
+        done = end
+    return "".join([*parts, text[done:]])
+
+
+def without_surrogates(text: str) -> str:
+    """Halves of characters, which no file can hold, become U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _ended(text: str, start: int, end: int, new: str) -> str:
+    """`new` with the line ends of what it replaces, line by line, or of what is beside it."""
+    if "\n" not in new:
+        return new
+    old = text[start:end]
+    beside = _beside(text, start, end)
+    old_lines = _FRAGMENT.findall(old)
+    ends = [end_[0] if (end_ := _LINE_END.findall(line)) else "" for line in old_lines]
+    contents = [line[: len(line) - len(e)] for line, e in zip(old_lines, ends, strict=True)]
+    *new_lines, last = new.split("\n")
+    chosen: list[str] = []
+    known = [each for each in ends if each]
+    near = known[-1] if known else beside
+    if len(new_lines) + len(contents) > MOST_COMPARED:
+        chosen = [ends[i] if i < len(ends) and ends[i] else near for i in range(len(new_lines))]
+    else:
+        matcher = difflib.SequenceMatcher(None, contents, [*new_lines, last], autojunk=False)
+        for _, i1, i2, j1, j2 in matcher.get_opcodes():
+            for j in range(j1, min(j2, len(new_lines))):
+                i = min(i1 + j - j1, max(i1, i2 - 1))
+                around = (ends[n] for n in (i, i - 1) if 0 <= n < len(ends) and ends[n])
+                chosen.append(next(around, near))
+    return "".join(line + e for line, e in zip(new_lines, chosen, strict=True)) + last
+
+
+def _beside(text: str, start: int, end: int) -> str:
+    """The line end after a place, else the one before it, else LF."""
+    after = _LINE_END.search(text, end)
+    if after is not None:
+        return after[0]
+    before = re.search(r"(\r\n|\r|\n)[^\r\n]*\Z", text[max(0, start - 100_000) : start])
+    return before[1] if before else "\n"
+
+
+def _plain(text: str) -> tuple[str, list[int]]:
+    """A text with LF only, and where each of its characters began; the last: the text's end."""
+    starts: list[int] = []
+    done = 0
+    for match in _LINE_END.finditer(text):
+        starts += range(done, match.start() + 1)
+        done = match.end()
+    starts += range(done, len(text) + 1)
+    return _LINE_END.sub("\n", text), starts
+
+
+def _find_all(text: str, wanted: str) -> list[int]:
+    found: list[int] = []
+    at = text.find(wanted) if wanted else -1
+    while at >= 0:
+        found.append(at)
+        at = text.find(wanted, at + len(wanted))
+    return found
+
+
+def _read(data: bytes, encoding: str, mark: bytes = b"") -> TextFile:
+    text = data.decode(encoding)
+    if encoding == "utf-8":  # one way only to write it
+        return TextFile(text, encoding, mark)
+    try:
+        exact = text.encode(encoding) == data
+    except UnicodeEncodeError:
+        exact = False
+    return TextFile(text, encoding, mark, exact=exact)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _unreadable(path: str, why: str, error: UnicodeDecodeError) -> ToolError:
+    return ToolError(
+        f"{path} {why} (byte {error.start})",
+        remedy="Convert it to UTF-8 first, if its encoding is known.",
+    )
+
+
+# Scripts as runs of code points, with the rows of the legacy sets that hold their common letters.
+_CANDIDATES = ("gb18030", "big5", "cp932", "euc_jp", "cp949", "cp1251", "koi8-r", "cp1252")
+_ENOUGH = 0.75  # of the characters beyond ASCII must be common in the encoding's language
+_CLEAR = 0.12  # by which the best must be ahead to be sure
+
+
+def _guess(data: bytes) -> tuple[str, bool] | None:
+    """The likeliest encoding of text that is not UTF-8, and whether it is clearly so."""
+    if any(byte < 32 and byte not in b"\t\n\r\f\x0b\x1b" for byte in data[:LOOKED_AT]):
+        return None
+    scores = []
+    for encoding in _CANDIDATES:
+        try:
+            text = data.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+        scores.append((_score(text[:LOOKED_AT], encoding), encoding))
+    if not scores:
+        return None
+    scores.sort(key=lambda each: -each[0])
+    best, encoding = scores[0]
+    if best < _ENOUGH:
+        return None
+    second = scores[1][0] if len(scores) > 1 else 0.0
+    return encoding, best - second >= _CLEAR
+
+
+def _score(text: str, encoding: str) -> float:
+    """How much of the text beyond ASCII is common in the language of an encoding, 0 to 1."""
+    foreign = [c for c in text if c > "\x7f"]
+    if not foreign:
+        return 0.0
+    good = 0.0
+    for place, char in enumerate(text):
+        if char > "\x7f":
+            before = text[place - 1] if place else " "
+            after = text[place + 1] if place + 1 < len(text) else " "
+            good += _common(char, encoding, before, after)
+    return good / len(foreign)
+
+
+def _common(char: str, encoding: str, before: str, after: str) -> float:
+    code = ord(char)
+    if 0x3000 <= code <= 0x3020 or 0xFF01 <= code <= 0xFF5E or char in "“”‘’…—·":
+        return 0.9 if encoding not in ("cp1251", "koi8-r") else 0.7
+    kana = 0x3041 <= code <= 0x30FE
+    han = 0x4E00 <= code <= 0x9FFF
+    match encoding:
+        case "gb18030":
+            if not han:
+                return 0.0
+            lead = char.encode("gb18030")[0]
+            second = char.encode("gb18030")[1]
+            return 1.0 if 0xB0 <= lead <= 0xD7 and second >= 0xA1 else 0.5
+        case "big5":
+            return (1.0 if char.encode("big5")[0] <= 0xC6 else 0.5) if han else 0.0
+        case "cp932" | "euc_jp":
+            if kana:
+                return 1.0
+            if not han:
+                return 0.0
+            # JIS level 1 is in rows 16 to 47.
+            row = char.encode("euc_jp", "replace")[0] - 0xA0
+            return 0.8 if 16 <= row <= 47 else 0.3
+        case "cp949":
+            return 1.0 if 0xAC00 <= code <= 0xD7A3 and len(char.encode("euc_kr", "replace")) == 2 \
+                else 0.0  # fmt: skip
+        case "cp1251" | "koi8-r":
+            if not 0x410 <= code <= 0x451:
+                return 0.0
+            if any(c.isascii() and c.isalpha() for c in (before, after)):
+                return 0.2
+            # Capitals in the middle of a word are the other encoding's small letters.
+            return 0.2 if char.isupper() and before.islower() else 1.0
+        case _:
+            if char.isalpha():
+                beside = [c for c in (before, after) if c.isalpha()]
+                latin = any(c < "\x80" for c in beside) or not beside
+                return 0.95 if latin and not (char.isupper() and before.islower()) else 0.3
+            return 0.8 if char in "€£§°©®«»¿¡–•™½¼²³µ\xa0" else 0.2
