@@ -11,6 +11,7 @@ from typing import Any
 
 from perilune.agent.chat_model import (
     ContentDelta,
+    ContentWasReasoning,
     Finished,
     Message,
     ModelError,
@@ -105,6 +106,9 @@ async def _complete(
                     reasoning.append(text)
                 case ContentDelta(text):
                     content.append(text)
+                case ContentWasReasoning():
+                    reasoning += content
+                    content.clear()
                 case ToolCallDelta():
                     pieces.setdefault(delta.index, []).append(delta)
                 case Finished():
