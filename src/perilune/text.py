@@ -1,10 +1,10 @@
 """Text that every file, socket and database takes: valid Unicode.
 
-Python's strings can hold halves of surrogate pairs: `json.loads('"\\\\ud83d"')` gives one, and so do
-file names and arguments that are not UTF-8 (PEP 383). UTF-8 cannot hold them, so a single one in a
-model's reply or a tool's output would end a run where it is written down. They are mended where
-text enters: two halves that belong together are joined, any other becomes U+FFFD, as the Unicode
-Standard recommends (chapter 3.9, D86).
+Python's strings can hold halves of surrogate pairs: `json.loads` makes one of an escape such as
+`\\ud83d`, and so do file names and arguments that are not UTF-8 (PEP 383). UTF-8 cannot hold them,
+so a single one in a model's reply or a tool's output would end a run where it is written down. They
+are mended where text enters: two halves that belong together are joined, any other becomes U+FFFD,
+as the Unicode Standard recommends (section 3.9).
 """
 
 from __future__ import annotations
@@ -26,12 +26,30 @@ def valid_text(text: str) -> str:
 
 
 def valid_json(value: T) -> T:
-    """A JSON value with `valid_text` applied to every string and key; others are as they are.
+    """A JSON value with `valid_text` applied to every string and key.
 
-    What is nested deeper than 200 is replaced by its beginning as text.
+    A value that needs nothing is returned as it is. In one that does, what is nested deeper than
+    200 becomes U+FFFD.
     """
+    if not _has_surrogate(value):
+        return value
     mended: T = _valid(value, _MAX_DEPTH)
     return mended
+
+
+def _has_surrogate(value: Any) -> bool:
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            if not each.isascii() and _SURROGATE.search(each):
+                return True
+        elif isinstance(each, dict):
+            waiting += each
+            waiting += each.values()
+        elif isinstance(each, list | tuple):
+            waiting += each
+    return False
 
 
 def _valid(value: Any, depth: int) -> Any:

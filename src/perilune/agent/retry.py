@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from perilune.agent.chat_model import ModelError
 from perilune.agent.endings import ModelFailed
 
-
 GARBLED_ATTEMPTS = 3
 
 

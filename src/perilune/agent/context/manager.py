@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.chat_model import Message
+from perilune.agent.chat_model import Message, ModelError
 from perilune.agent.context.strategies import Situation, Strategy
 from perilune.agent.context.tokens import TokenCounter
 from perilune.agent.context.view import Renderer
@@ -141,7 +141,12 @@ class ContextManager:
         target = min(int(TARGET * window), int(before * (1 - MUST_FREE)))
         situation = Situation(self._state, target, size, ask)
         for strategy in self._strategies:
-            view = await strategy.propose(situation)
+            try:
+                view = await strategy.propose(situation)
+            except ModelError as error:
+                if error.kind != "context":
+                    raise
+                continue  # what it asked the model did not fit; the next one asks less
             if view is None:
                 continue
             after = size(view)

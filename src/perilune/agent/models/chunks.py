@@ -1,8 +1,8 @@
 """One chunk of a completion, as strangers send it -> what it says.
 
-The one place that knows the shapes: OpenAI's, and what vLLM, SGLang, llama.cpp, Moonshot, OpenRouter,
-Ollama, DeepSeek, Mistral and gateways make of them. Any part can be missing, null or of another
-type; what cannot be read is passed over, and nothing raises but a server's own error.
+The one place that knows the shapes: OpenAI's, and what vLLM, SGLang, llama.cpp, Moonshot,
+OpenRouter, Ollama, DeepSeek, Mistral and gateways make of them. Any part can be missing, null or of
+another type; what cannot be read is passed over, and nothing raises but a server's own error.
 """
 
 from __future__ import annotations

@@ -216,9 +216,7 @@ class EndpointModel:
                 kind="garbled",
                 retryable=True,
             )
-        reason = read_ending(
-            reader.finish_reason, done=done, text=text, calls=calls, known=known
-        )
+        reason = read_ending(reader.finish_reason, done=done, text=text, calls=calls, known=known)
         if reason == "length" and not text.strip() and not calls and self._is_full(reader.usage):
             raise ModelError("the prompt fills the model's window", kind="context")
         return reason
@@ -296,12 +294,14 @@ class EndpointModel:
     async def _models(self) -> dict[str, dict[str, Any]]:
         """What the server lists, by id; what is no list of models is none."""
         body = b""
-        async with self._opened("GET", "models") as response:
-            async with aclosing(_bytes(response)) as pieces:
-                async for piece in pieces:
-                    body += piece
-                    if len(body) > MAX_MODEL_LIST_BYTES:
-                        raise ModelError("the endpoint's list of models has no end")
+        async with (
+            self._opened("GET", "models") as response,
+            aclosing(_bytes(response)) as pieces,
+        ):
+            async for piece in pieces:
+                body += piece
+                if len(body) > MAX_MODEL_LIST_BYTES:
+                    raise ModelError("the endpoint's list of models has no end")
         try:
             value = read_json(body.decode("utf-8", "replace").removeprefix("\ufeff"))
         except ValueError:

@@ -1,4 +1,4 @@
-"""A server's refusal, in whatever words -> `ModelError`, with what is known of whether to try again.
+"""A server's refusal, in whatever words -> `ModelError`: what it is, and whether to try again.
 
 The hard case is a prompt that is too long: every server has words of its own for it, and some of
 the same words mean something else (one field is too long, too many tokens a minute, more output
@@ -54,12 +54,14 @@ _CONTEXT = re.compile(
     | reduce\ (?:the|your)\ (?:length|size)\ of\ (?:the|your)\ (?:messages?|prompt|input)
     | reduce\ your\ (?:prompt|message\ size)
     | too\ many\ (?:input\ |prompt\ )?tokens
-    | tokens?\ (?:in\ the\ (?:prompt|messages|input)\ )?exceeds?\ 
+    | tokens?\ (?:in\ the\ (?:prompt|messages|input)\ )?exceeds?\b
     | (?:payload|entity|body)\ too\ large | request\ exceeds\ the\ maximum
     """,
     re.VERBOSE,
 )
-_RATE = re.compile(r"(?:tokens|requests) per (?:min|hour|day|second)|\b(?:tpm|rpm|tpd)\b|rate.?limit")
+_RATE = re.compile(
+    r"(?:tokens|requests) per (?:min|hour|day|second)|\b(?:tpm|rpm|tpd)\b|rate.?limit"
+)
 # The text of one field, or the number of its items, is too large: less history would not help.
 _ONE_FIELD = re.compile(
     r"""(?:string|array|object|value|list)\ (?:is\ )?too\ (?:long|large)
@@ -72,7 +74,8 @@ _ONE_FIELD = re.compile(
     re.VERBOSE,
 )
 _OUTPUT = re.compile(
-    r"""['"`]?max_(?:completion_|output_|new_)?tokens['"`]?(?:\ or\ ['"`]max_completion_tokens['"`])?
+    r"""['"`]?max_(?:completion_|output_|new_)?tokens['"`]?
+        (?:\ or\ ['"`]max_completion_tokens['"`])?
         (?:\ value)?(?:\ is|:|\ must|\ cannot|\ should|\ exceeds|\ \(|,\ the\ valid)
     | invalid\ max_tokens
     | requested\ \d+\ tokens\ \(\d+\ in\ the\ (?:messages|prompt)
@@ -163,7 +166,7 @@ def _classified(
 ) -> ModelError:
     low = message[:4000].lower()
     limited = status == 429 or "rate_limit" in words
-    if "quota" in words and ("exceeded" in words or "insufficient" in words) or status == 402:
+    if ("quota" in words and ("exceeded" in words or "insufficient" in words)) or status == 402:
         return ModelError(said, kind="quota", remedy="Add credit, or use another key.")
     if limited and status != 413:
         cause = "overloaded" if "overloaded" in words else "rate_limit"

@@ -53,15 +53,15 @@ _CALL_FOLLOWS = re.compile(
 )
 _TURN_ENDS = ("<|im_end|>", "[EOS]", "[EOT]")
 _PIECE = re.compile("(" + "|".join(map(re.escape, _CALL_MARKERS)) + ")")
-_CODE_TOKENS = re.compile(r"\n|`+|[^\n`]+")
+_CODE_PARTS = re.compile(r"\n|`+|[^\n`]+")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 LOOK_AHEAD = 2000
 """Characters in which the end of a code span is looked for."""
 MAX_SECTIONS = 64
 """Sections that are tried in one turn; more are text."""
 _LONGEST = max(map(len, _MARKERS))
-MIN_HALF = len("<|tool")
-"""From here on the beginning of a marker at the end of a text is the beginning of a call."""
+MIN_MARK, MIN_HALF = len("<|im"), len("<|tool")
+"""From here on the beginning of a marker at the end of a text is none of prose, and of a call."""
 
 
 @dataclass(slots=True)
@@ -89,6 +89,7 @@ class SpelledTurn:
         self._thinking_kept: list[str] = []
         self._in_think = False  # inside `<think>` of the content
         self._thought = False  # reasoning came, so `</think>` does not end any
+        self._layout = False
         self._blank = True  # nothing but white space was content
         self._code = _CodeMarks()
 
@@ -104,6 +105,9 @@ class SpelledTurn:
             return []
         deltas: list[Delta] = []
         self._held += text
+        if self._layout:  # the line ends behind the thinking
+            self._held = self._held.lstrip("\n")
+            self._layout = not self._held
         while self._held and not self._kept:
             before = len(self._held), self._in_think
             deltas += self._step()
@@ -167,15 +171,17 @@ class SpelledTurn:
             return []
         if marker == "</think>" and not code and not _is_word(self._last(start)):
             before, behind = self._held[:start], self._held[match.end() :].lstrip("\n")
+            layout = not behind
             if not self._thought:
                 deltas = self._emit(before)
-                self._held = behind
+                self._held, self._layout = behind, layout
                 self._thought = self._blank = True
                 self._said.clear()
                 self._code = _CodeMarks()
                 return [*deltas, ContentWasReasoning()]
             if self._blank and not before.strip():
-                self._held = behind  # it ends the reasoning that came by its own way
+                # It ends the reasoning that came by its own way.
+                self._held, self._layout = behind, layout
                 return []
         if code and marker in ("<think>", "</think>"):
             return self._say(match.end())
@@ -187,6 +193,7 @@ class SpelledTurn:
         if match[0] == "</think>":
             deltas = self._reason(self._held[: match.start()])
             self._held = self._held[match.end() :].lstrip("\n")
+            self._layout = not self._held
             self._in_think = False
             self._thought = True
             return deltas
@@ -299,7 +306,7 @@ def _resolve(
     keep(len(held))
     text = "".join(kept)
     half = _half_marker(text)
-    if half >= 2 and not marks.is_code(""):
+    if half >= MIN_MARK and text[-half] == "<" and not marks.is_code(""):
         if half >= MIN_HALF and text[-half:].startswith("<|tool") and not turn.calls:
             turn.broken = turn.broken or "a tool section breaks off in its first marker"
         text = text[:-half]
@@ -403,15 +410,15 @@ class _CodeMarks:
         self._span = ""  # the backticks of a span that the line opened
 
     def feed(self, text: str) -> None:
-        for token in _CODE_TOKENS.findall(text):
-            if token[0] == "`":
-                self._run += token
+        for part in _CODE_PARTS.findall(text):
+            if part[0] == "`":
+                self._run += part
             else:
                 self._settle()
-            if token == "\n":
+            if part == "\n":
                 self._end_line()
             elif len(self._head) < 80:
-                self._head += token[:80]
+                self._head += part[:80]
 
     def would_be_code(self, more: str) -> bool:
         twin = _CodeMarks()

@@ -63,7 +63,6 @@ class ToolCallIndex:
             _arguments(function.get("arguments")),
         )
 
-
     def _add(self, index: int | None, call_id: str, name: str, arguments: str) -> None:
         call = self._open_call(index, call_id, name)
         if call is None:
