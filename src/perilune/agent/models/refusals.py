@@ -49,6 +49,8 @@ _CONTEXT = re.compile(
     | longer\ than\ the\ (?:maximum|model)             # vLLM, SGLang
     | exceeds?\ the\ (?:model'?s\ )?(?:maximum|max)\ (?:allowed|input|prompt|number\ of\ tokens
         |model|context|sequence)                       # SGLang, Gemini
+    | (?:prompt|input|request|conversation)\ exceeds | must\ have\ less\ than\ \d+\ tokens
+    | inputs?\W*\ tokens\ \+ | sum\ of\ (?:the\ )?(?:prompt|input)\ length  # TGI, TensorRT-LLM
     | input\ token\ count | range\ of\ input\ length\ should\ be
     | (?:maximum|max)[ _](?:input|prompt|sequence|model)[ _](?:length|tokens?|len)
     | reduce\ (?:the|your)\ (?:length|size)\ of\ (?:the|your)\ (?:messages?|prompt|input)
@@ -84,16 +86,22 @@ _OUTPUT = re.compile(
     """,
     re.VERBOSE,
 )
+# The limit of prompt and output together, without saying which of them is too large.
+_SUM = re.compile(r"inputs?\W* tokens \+|sum of (?:the )?(?:prompt|input) length")
 _WINDOWS = tuple(
     re.compile(pattern)
     for pattern in (
         rf"model token limit:? ({_NUMBER})",
+        rf"exceed context limit: {_NUMBER} \+ {_NUMBER} > ({_NUMBER})",
+        rf"model's context length is only ({_NUMBER})",
+        rf"must be <= ({_NUMBER})",
+        rf"max_num_tokens \(({_NUMBER})",
+        rf"must have less than ({_NUMBER}) tokens",
         rf"maximum (?:context|model|input|prompt|sequence)? ?(?:length|window|size)"
         rf"(?: \(max_model_len\))?(?: is| of|:)? ?\(?(?:only )?({_NUMBER})",
         rf"context (?:length|window|size|limit)(?: is| of|:)?(?: only)? ?\(?({_NUMBER})",
         rf"maximum allowed length \(?({_NUMBER})",
         rf"> ({_NUMBER}) maximum",
-        rf"exceed context limit: {_NUMBER} \+ {_NUMBER} > ({_NUMBER})",
         rf"model with ({_NUMBER}) maximum context",
         rf"maximum number of (?:input )?tokens allowed \(?({_NUMBER})",
         rf"input length should be \[\d+, ?({_NUMBER})\]",
@@ -119,10 +127,9 @@ _OUTPUT_LIMITS = tuple(
     for pattern in (
         rf"at most ({_NUMBER}) (?:completion|output) tokens",
         rf"max_tokens: {_NUMBER} > ({_NUMBER})",
-        rf"range of max_tokens is \[\d+, ?({_NUMBER})\]",
+        rf"range of max_tokens (?:is|should be) \[\d+, ?({_NUMBER})\]",
         rf"max_(?:completion_|output_)?tokens\W* (?:must be|should be|cannot be)"
         rf"[^0-9]*({_NUMBER})",
-        rf"range of max_tokens should be \[\d+, ?({_NUMBER})\]",
         rf"from 1 \(inclusive\) to ({_NUMBER})",
     )
 )
@@ -175,7 +182,7 @@ def _classified(
         return ModelError(said, kind="auth", remedy="Check the key and --api-key-env.")
     if status in (0, 400, 413, 422) or status >= 500:
         window = _first(_WINDOWS, low) or _context_field(error)
-        if _OUTPUT.search(low):
+        if _OUTPUT.search(low) and not _SUM.search(low):
             return _output_error(status, said, low, window)
         if (
             _CONTEXT_CODES.intersection(words.split())
