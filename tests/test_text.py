@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -47,7 +48,7 @@ def test_every_text_becomes_valid_and_a_valid_one_stays(text: str) -> None:
 def test_pieces_add_up_to_the_whole(text: str, cuts: list[int]) -> None:
     joiner = TextJoiner()
     places = sorted({0, len(text), *(min(cut, len(text)) for cut in cuts)})
-    pieces = [text[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [text[a:b] for a, b in itertools.pairwise(places)]
     given_out = [joiner.feed(piece) for piece in pieces] + [joiner.finish()]
     assert "".join(given_out) == valid_text(text)
     for piece in given_out:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - the wordings are the servers' own
 """Servers' refusals in their own words."""
 
 from __future__ import annotations

@@ -160,7 +160,10 @@ class SpelledTurn:
         """Pass on what is certain of `_held`; hold on when a marker needs what follows."""
         match = _ANY.search(self._held)
         if match is None:
-            return self._say(len(self._held) - _half_marker(self._held))
+            sure = len(self._held) - _half_marker(self._held)
+            if self._blank and not self._in_think and not self._held[:sure].strip():
+                return []  # layout before the first word, which may be `<think>`
+            return self._say(sure)
         marker, start = match[0], match.start()
         if self._in_think:
             return self._step_in_think(match)
