@@ -136,8 +136,8 @@ def _called(pieces: Sequence[ToolCallDelta], number: int) -> Called:
     except (ValueError, RecursionError):
         arguments = None
     return Called(
-        given or f"functions.{name}:{number}",
-        name,
-        text,
+        valid_text(given) or f"functions.{name}:{number}",
+        valid_text(name),
+        valid_text(text),
         arguments if isinstance(arguments, dict) else None,
     )
