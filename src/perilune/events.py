@@ -63,6 +63,7 @@ from perilune.event.swarm import (
     ReportsCollected,
     SubAgentCreated,
 )
+from perilune.text import valid_json
 
 __all__ = [
     "KNOWN",
@@ -115,6 +116,7 @@ __all__ = [
     "encode_event",
     "encode_record",
     "event_type",
+    "valid_event",
 ]
 
 VERSION = 1
@@ -175,9 +177,19 @@ def event_type(event: Event) -> str:
     return str(type(event).__struct_config__.tag)
 
 
+def valid_event(event: Event) -> Event:
+    """The event with every text in it valid Unicode; one that is so already is returned itself."""
+    try:
+        msgspec.json.encode(_fields(event))
+    except UnicodeEncodeError:
+        fields = valid_json(msgspec.to_builtins(_fields(event)))
+        return Unknown(fields=fields) if isinstance(event, Unknown) else decode_event(fields)
+    return event
+
+
 def encode_event(event: Event) -> bytes:
-    """The event alone as JSON, as the journal stores it."""
-    return msgspec.json.encode(event.fields if isinstance(event, Unknown) else event)
+    """The event alone as JSON, as the journal stores it; halves of characters become U+FFFD."""
+    return msgspec.json.encode(_fields(valid_event(event)))
 
 
 def decode_event(data: bytes | str | dict[str, Any]) -> Event:
@@ -201,7 +213,7 @@ def encode_record(record: Record) -> bytes:
         "run": record.run,
         "agent": record.agent,
     }
-    return msgspec.json.encode(envelope | msgspec.to_builtins(_fields(record.event)))
+    return msgspec.json.encode(valid_json(envelope | msgspec.to_builtins(_fields(record.event))))
 
 
 def decode_record(line: bytes | str) -> Record:

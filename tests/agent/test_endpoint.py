@@ -22,7 +22,7 @@ from perilune.agent.models.wire import to_wire
 from perilune.agent.retry import RetryPolicy, retry_after
 from perilune.agent.tool import ToolResult, tool
 from perilune.errors import UsageError
-from perilune.events import Usage
+from perilune.events import AssistantMessage, Usage
 from tests.agent import simple_tools as tools
 from tests.agent.openai_server import OpenAIServer, call, delta
 
@@ -122,9 +122,8 @@ async def test_a_full_window_is_told_apart():
     assert caught.value.kind == "context"
 
 
-@pytest.mark.parametrize("tail", [["[cut]"], []])
-async def test_a_half_stream_is_retryable(tail):
-    with OpenAIServer([[delta(content="The ans"), *tail]]) as server:
+async def test_a_half_stream_is_retryable():
+    with OpenAIServer([[delta(content="The ans"), "[cut]"]]) as server:
         with pytest.raises(ModelError) as caught:
             await collect(server)
     assert (caught.value.kind, caught.value.retryable) == ("cut", True)
@@ -204,7 +203,10 @@ async def test_says_which_models_there_are():
 def test_urls():
     assert EndpointModel("http://localhost:8000").endpoint == "http://localhost:8000/v1"
     assert EndpointModel("https://api.x.ai/v1").endpoint == "https://api.x.ai/v1"
-    for bad in ("localhost:8000", "ftp://x", "http://"):
+    assert (
+        EndpointModel("localhost:8000/v1/chat/completions").endpoint == "http://localhost:8000/v1"
+    )
+    for bad in ("ftp://x", "http://"):
         with pytest.raises(UsageError):
             EndpointModel(bad)
 
@@ -308,6 +310,82 @@ def test_a_server_with_a_smaller_window_than_known(workspace, home):
     with OpenAIServer([answer]) as server:
         result = make(server, workspace, home, [tools.big]).run("t")
     assert (result.reason, result.answer) == ("done", "enough")
+
+
+def test_an_overflow_in_moonshots_words_makes_the_history_smaller(workspace, home):
+    """With the window unknown; and a refusal in unknown words near a known window, tried once."""
+
+    def answer(words):
+        def answer(request):
+            size = len(json.dumps(request["messages"]))
+            if size > 30_000:
+                return (400, {}, {"error": {"message": words}})
+            turns = sum(message["role"] == "tool" for message in request["messages"])
+            if turns >= 8:
+                return [delta(content="enough", finish="stop")]
+            arguments = json.dumps({"characters": 6000 + turns})
+            return [delta(tool_calls=[call(0, f"c{turns}", "big", arguments)], finish="tool_calls")]
+
+        return answer
+
+    with OpenAIServer([answer("Your request exceeded model token limit: 7000")]) as server:
+        result = make(server, workspace, home, [tools.big]).run("t")
+    assert (result.reason, result.answer) == ("done", "enough")
+    unknown = answer("Das ist mir zu viel")
+    with OpenAIServer([unknown]) as server:
+        result = make(server, workspace, home, [tools.big], context_window=9000).run("t")
+    assert (result.reason, result.answer) == ("done", "enough")
+    with OpenAIServer([unknown]) as server:
+        result = make(server, workspace, home, [tools.big], context_window=900_000).run("t")
+    assert (result.reason, "zu viel" in result.detail) == ("model", True), "far from the window"
+
+
+def test_a_refusal_of_another_cause_is_tried_once_and_ends_the_run(workspace, home):
+    """Near the window, a refusal that the smaller history gets too is the answer."""
+
+    def answer(request):
+        if any(message["role"] == "tool" for message in request["messages"]):
+            return (400, {}, {"error": {"message": "no such thing"}})
+        arguments = json.dumps({"characters": 24_000})
+        return [delta(tool_calls=[call(0, "c", "big", arguments)], finish="tool_calls")]
+
+    with OpenAIServer([answer]) as server:
+        result = make(server, workspace, home, [tools.big], context_window=5500).run("t")
+        assert len(server.requests) <= 4
+    assert result.reason in ("model", "context")
+
+
+def test_a_section_in_the_content_is_run_and_a_broken_one_asked_again(workspace, home):
+    begin, end = "<|tool_calls_section_begin|><|tool_call_begin|>", "<|tool_calls_section_end|>"
+    arguments = '<|tool_call_argument_begin|>{"line": "x"}<|tool_call_end|>'
+    answers = [
+        [delta(content=f"{begin}functions.append_li"), delta(finish="stop")],
+        [delta(content=f"{begin}functions.append_line:0{arguments}{end}"), delta(finish="stop")],
+        [delta(content="Done.<|im_end|>"), delta(finish="stop")],
+    ]
+    with OpenAIServer(answers) as server:
+        result = make(server, workspace, home, [tools.append_line]).run("t")
+    assert (result.answer, result.reason) == ("Done.", "done")
+    assert (workspace / "log.txt").read_text() == "x\n"
+
+
+def test_sections_that_stay_broken_end_the_run_soon(workspace, home):
+    broken = [delta(content="<|tool_calls_section_begin|>"), delta(finish="stop")]
+    with OpenAIServer([broken]) as server:
+        result = make(server, workspace, home, [tools.append_line]).run("t")
+        assert len(server.requests) == 3
+    assert (result.reason, result.answer) == ("model", "")
+
+
+def test_thinking_in_the_content_is_no_answer(workspace, home):
+    chunks = [delta(content="Hm, he"), delta(content="llo?</th"), delta(content="ink>\n\nHi.")]
+    seen = []
+    with OpenAIServer([[*chunks, delta(finish="stop")]]) as server:
+        agent = make(server, workspace, home, on_record=lambda r: seen.append(r.event))
+        result = agent.run("t")
+    assert result.answer == "Hi."
+    (message,) = [each for each in seen if isinstance(each, AssistantMessage)]
+    assert message.reasoning == "Hm, hello?"
 
 
 def test_malformed_arguments_do_not_go_back_as_they_came():

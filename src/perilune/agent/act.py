@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from perilune.agent.context.outputs import fit_output
@@ -29,6 +29,7 @@ from perilune.events import (
     ToolFinished,
     ToolStarted,
 )
+from perilune.text import valid_json, valid_text
 
 Outcome = Literal["ok", "error", "refused", "denied", "timeout", "cancelled", "unknown"]
 
@@ -177,6 +178,11 @@ async def _run_together(run: Run, ready: list[_Ready]) -> None:
 async def _run_one(run: Run, ready: _Ready) -> None:
     began = time.monotonic()
     result, outcome = await _run_tool(run, ready)
+    result = replace(
+        result,
+        content=valid_json(result.content),
+        full_output=result.full_output and valid_text(result.full_output),
+    )
     content, full = fit_output(result, ready.call.id, run.outputs)
     kept = [event.id for event in ready.emitted if isinstance(event, EvidenceKept)]
     run.append(

@@ -68,7 +68,15 @@ class Finished:
     model: str = ""
 
 
-Delta = ReasoningDelta | ContentDelta | ToolCallDelta | Finished
+@dataclass(frozen=True, slots=True)
+class ContentWasReasoning:
+    """All content so far was the model's thinking: the mark that ends it came only now.
+
+    Servers without a reasoning parser stream `thinking</think>answer` as content.
+    """
+
+
+Delta = ReasoningDelta | ContentDelta | ToolCallDelta | ContentWasReasoning | Finished
 
 
 # --- failures ----------------------------------------------------------------------------------
@@ -78,7 +86,11 @@ class ModelError(AgentError):
     """A completion failed. `retryable`: the same request may succeed later.
 
     `retry_after` is the server's own wish in seconds, where it gave one. `kind` is one word for
-    the cause: rate_limit, overloaded, quota, connection, cut, auth, context, request.
+    the cause: rate_limit, overloaded, quota, connection, cut, garbled (the reply came whole and
+    cannot be read), auth, context (the prompt is too long), max_tokens (more output was asked for
+    than there is), request. `status` is the HTTP status, 0 where there was none. `window` is the
+    model's in tokens and `room` what is left for output, where the server says them. `explained`:
+    a refused request whose cause is known, and is not the length of the prompt.
     """
 
     def __init__(
@@ -89,10 +101,18 @@ class ModelError(AgentError):
         retryable: bool = False,
         retry_after: float | None = None,
         remedy: str = "",
+        status: int = 0,
+        window: int | None = None,
+        room: int | None = None,
+        explained: bool = False,
     ) -> None:
         self.kind = kind
         self.retryable = retryable
         self.retry_after = retry_after
+        self.status = status
+        self.window = window
+        self.room = room
+        self.explained = explained
         super().__init__(message, remedy=remedy)
 
 

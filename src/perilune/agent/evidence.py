@@ -13,6 +13,7 @@ from pathlib import Path
 
 from perilune.agent.tool import Evidence
 from perilune.events import Event, EvidenceKept
+from perilune.text import valid_text
 
 CITATION = re.compile(r"\[(ev:[0-9a-f]{4,64})\]")
 
@@ -31,6 +32,7 @@ class RunEvidence:
 
     def keep(self, source: str, text: str, *, title: str = "", digits: int = 8) -> Evidence:
         """Keep a text that came from `source`. The same source and text have the same id."""
+        source, text, title = valid_text(source), valid_text(text), valid_text(title)
         digest = source_digest(source, text)
         while self._holds_another(digest[:digits], digest):
             digits += 1

@@ -12,7 +12,8 @@ import asyncio
 
 from perilune.agent import repeat_guard
 from perilune.agent.act import act, tool_context
-from perilune.agent.endings import CONFLICT, DONE, UNVERIFIED, RepeatedCalls
+from perilune.agent.chat_model import ModelError
+from perilune.agent.endings import CONFLICT, DONE, UNVERIFIED, ModelFailed, RepeatedCalls
 from perilune.agent.handing_over import hand_over
 from perilune.agent.run import Fallback, Run
 from perilune.agent.think import ask, think
@@ -89,7 +90,10 @@ def propose(run: Run, attempt: int) -> Proposal:
     assert context.evidence is not None
 
     async def ask_model(question: str) -> str:
-        text, _ = await ask(run, [{"role": "user", "content": question}])
+        try:
+            text, _ = await ask(run, [{"role": "user", "content": question}])
+        except ModelError as error:  # the question itself does not fit the window
+            raise ModelFailed(error.message, remedy=error.remedy) from error
         return text
 
     return Proposal(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from perilune.agent.clock import ForwardClock, now
 from perilune.agent.endings import JournalFailed
-from perilune.events import Event, Record
+from perilune.events import Event, Record, valid_event
 
 
 class MemoryJournal:
@@ -69,5 +69,7 @@ class MemoryJournal:
         self._staged.clear()
 
     def _record(self, event: Event, agent: str) -> Record:
+        # What the living run knows is what a resumed one will read.
+        event = valid_event(event)
         self._seq += 1
         return Record(event=event, run=self.run, seq=self._seq, time=self.now(), agent=agent)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from perilune.agent.chat_model import ModelError
 from perilune.agent.endings import ModelFailed
 
+GARBLED_ATTEMPTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -36,7 +38,9 @@ class RetryPolicy:
         """
         if not error.retryable:
             raise ModelFailed(error.message, remedy=error.remedy) from error
-        if attempt >= self.attempts:
+        # What a model writes wrongly again and again, it will not write rightly at last.
+        most = min(self.attempts, GARBLED_ATTEMPTS) if error.kind == "garbled" else self.attempts
+        if attempt >= most:
             raise ModelFailed(
                 f"the model failed {attempt} times; last: {error.message}",
                 remedy="Resume the run when the endpoint is well again.",
@@ -64,7 +68,7 @@ def retry_after(headers: Mapping[str, str], *, now: float | None = None) -> floa
         return None
     try:
         then = email.utils.parsedate_to_datetime(value).timestamp()
-    except ValueError:
+    except (ValueError, TypeError, OverflowError, OSError):
         return None
     return max(0.0, then - (time.time() if now is None else now))
 

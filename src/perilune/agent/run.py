@@ -24,7 +24,7 @@ from perilune.agent.state import RunState
 from perilune.agent.tool import CancelToken, ToolRegistry
 from perilune.agent.verify import Check, Verifier
 from perilune.agent.working_copy import WorkingCopy
-from perilune.events import Event, Record, ToolProgress, UserMessage, Verified
+from perilune.events import Event, Record, ToolProgress, UserMessage, Verified, valid_event
 
 T = TypeVar("T")
 Listener = Callable[[Record], None]
@@ -120,6 +120,7 @@ class Run:
 
     def show(self, event: Event) -> None:
         """Tell listeners of a volatile event."""
+        event = valid_event(event)
         self._tell(Record(event=event, run=self.id, time=self.journal.now(), agent=self.name))
 
     def say(self, text: str, source: Any = "house") -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 from perilune.agent.chat_model import (
     ContentDelta,
+    ContentWasReasoning,
     Finished,
     Message,
     ModelError,
@@ -39,6 +40,8 @@ from perilune.events import ContentDelta as ShownContent
 from perilune.events import ReasoningDelta as ShownReasoning
 
 CONTEXT_ATTEMPTS = 4
+SUSPICIOUS = 0.7
+"""Share of the window from which on a refusal in unknown words may be one of the length."""
 THINKING_CUT = (
     "Your thinking in this step reached its limit of {limit} tokens and was cut off. "
     "Decide with what you have: call a tool, or answer."
@@ -71,6 +74,7 @@ async def think(run: Run) -> AssistantMessage:
     """
     tools = run.tools.declarations()
     sampling = run.sampling
+    suspected = False
     for _ in range(CONTEXT_ATTEMPTS):
         prompt = await run.context.fit(tools, room=sampling.max_tokens or 0)
         if prompt.compacted is not None:
@@ -79,9 +83,15 @@ async def think(run: Run) -> AssistantMessage:
         try:
             completion = await _complete(run, prompt.messages, tools, sampling, show=True)
         except ModelError as error:
-            if error.kind != "context":
+            if error.kind == "context":
+                run.context.overflowed(prompt.tokens, window=error.window)
+            elif not suspected and _may_be_too_long(run, error, prompt.tokens):
+                # Words that nobody knows, for a prompt that nearly fills the window: try once.
+                suspected = True
+                run.context.overflowed(prompt.tokens)
+            else:
+                run.retry.wait(1, error)  # it ends the run
                 raise
-            run.context.overflowed(prompt.tokens)
         except _ThoughtTooLong:
             if sampling.thinking is False:
                 limit = run.budget.thinking_tokens or 0
@@ -91,6 +101,18 @@ async def think(run: Run) -> AssistantMessage:
         else:
             return _message(run, completion, prompt.tokens)
     raise ModelFailed("the model refused every prompt as too long")
+
+
+def _may_be_too_long(run: Run, error: ModelError, tokens: int) -> bool:
+    """Whether a refusal without a known cause may mean that the prompt is too long."""
+    window = run.context.window
+    return (
+        error.kind == "request"
+        and error.status in (400, 413, 422)
+        and not error.explained
+        and window is not None
+        and tokens >= SUSPICIOUS * window
+    )
 
 
 async def ask(run: Run, messages: list[Message]) -> tuple[str, Usage]:
@@ -126,7 +148,7 @@ async def _complete(
         try:
             await run.guarded(in_turn(first=attempt > 1))
         except ModelError as error:
-            if error.kind == "context":
+            if error.kind == "context" or (show and not error.retryable):
                 raise
             wait = run.retry.wait(attempt, error)
             if error.kind in ("rate_limit", "overloaded"):
@@ -168,12 +190,23 @@ async def _stream(
                     completion.content.append(text)
                     if show:
                         run.show(ShownContent(text=text))
+                case ContentWasReasoning():
+                    _content_was_reasoning(run, completion, show)
                 case ToolCallDelta():
                     _merge(completion.calls, delta)
                 case Finished():
                     completion.finished = delta
     if completion.finished is None:
         raise ModelError("the completion has no end", kind="cut", retryable=True)
+
+
+def _content_was_reasoning(run: Run, completion: Completion, show: bool) -> None:
+    """Move what was said so far to the thinking, for those who watch too."""
+    completion.reasoning += completion.content
+    completion.content.clear()
+    if show:
+        run.show(StreamDiscarded())
+        run.show(ShownReasoning(text="".join(completion.reasoning)))
 
 
 def _merge(calls: dict[int, ToolCallDelta], piece: ToolCallDelta) -> None:

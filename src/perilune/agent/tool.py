@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from perilune.errors import ToolError, UsageError
 from perilune.events import Content, Event, ToolProgress
+from perilune.text import valid_json
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -363,8 +364,8 @@ class ToolRegistry:
             known = ", ".join(self._tools) or "none"
             raise ToolError(f"there is no tool called {name!r}. Tools: {known}")
         try:
-            arguments = json.loads(text) if text.strip() else {}
-        except ValueError as error:
+            arguments = valid_json(json.loads(text)) if text.strip() else {}
+        except (ValueError, RecursionError) as error:
             raise ToolError(
                 f"the arguments of {name} are not valid JSON ({error}); nothing was run. "
                 f"You wrote: {text[:500]}"

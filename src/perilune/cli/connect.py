@@ -49,7 +49,9 @@ def connect(
 
     What is printed for claude and openai is for a shell: eval "$(perilune connect claude)".
     """
-    url = base_url.rstrip("/").removesuffix("/v1")
+    from perilune.agent.models.endpoint_url import read_endpoint_url
+
+    url = read_endpoint_url(base_url).root
     if client not in CLIENTS:
         raise UsageError(f"{client!r} is not a client", remedy=f"There are: {', '.join(CLIENTS)}")
     if model is None or context is None:

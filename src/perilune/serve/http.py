@@ -14,11 +14,13 @@ from pydantic import BaseModel, ValidationError
 
 from perilune.serve.api_error import ApiError, invalid
 from perilune.serve.request import Caller
+from perilune.text import valid_json
 
 if TYPE_CHECKING:
     from perilune.serve.service import Service
 
 MAX_JSON_DEPTH = 120
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
 Body = TypeVar("Body", bound=BaseModel)
 _TYPE = re.compile(r"[\[\]]|^(constrained-)?(str|int|float|bool|dict|list)$")
 
@@ -41,8 +43,8 @@ class HttpRequest:
         if not self.body:
             raise invalid("the request has no body", code="invalid_json")
         try:
-            value = msgspec.json.decode(self.body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            value = _decode(self.body)
+        except (ValueError, RecursionError) as error:  # msgspec's are ValueErrors
             raise invalid(f"the body is not JSON: {error}", code="invalid_json") from None
         if _deeper_than(value, MAX_JSON_DEPTH):
             raise invalid(f"the body is nested deeper than {MAX_JSON_DEPTH}", code="invalid_json")
@@ -116,11 +118,11 @@ def parse(model: type[Body], value: Any) -> Body:
 
 
 def encode(value: Any) -> bytes:
-    """JSON in UTF-8. A lone surrogate, which UTF-8 cannot hold, goes escaped."""
+    """JSON in UTF-8. A lone surrogate, which UTF-8 cannot hold, becomes U+FFFD."""
     try:
         return msgspec.json.encode(value)
     except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":")).encode()
+        return msgspec.json.encode(valid_json(msgspec.to_builtins(value)))
 
 
 def sse(data: Any, *, event: str | None = None) -> bytes:
@@ -132,6 +134,24 @@ def sse(data: Any, *, event: str | None = None) -> bytes:
 def finite(value: float) -> float | None:
     """A number that JSON can hold."""
     return value if math.isfinite(value) else None
+
+
+def _decode(body: bytes) -> Any:
+    """JSON -> values whose texts are valid Unicode: half a character becomes U+FFFD.
+
+    Clients cut texts inside a pair of surrogates (JavaScript's `slice` does), and write the half
+    as an escape or as bytes. Raises ValueError or RecursionError.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except ValueError:
+        if not _HALF.search(body):
+            raise
+
+    def constant(name: str) -> Any:
+        raise ValueError(f"{name} is no JSON")
+
+    return valid_json(json.loads(body.decode("utf-8", "surrogatepass"), parse_constant=constant))
 
 
 def _deeper_than(value: Any, depth: int) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.chat_model import Message
+from perilune.agent.chat_model import Message, ModelError
 from perilune.agent.context.strategies import Situation, Strategy
 from perilune.agent.context.tokens import TokenCounter
 from perilune.agent.context.view import Renderer
@@ -93,10 +93,11 @@ class ContextManager:
         tokens = self._counter.prompt(self._renderer.render(self._state.view), tools)
         return await self._compact(tools, tokens, tokens, window=tokens)
 
-    def overflowed(self, tokens: int) -> None:
+    def overflowed(self, tokens: int, *, window: int | None = None) -> None:
         """The endpoint refused a prompt of `tokens` (by our count) as too long: learn its window.
 
-        Raises `ContextOverflow` when that teaches nothing new.
+        `window` is what the refusal says of it. Raises `ContextOverflow` when that teaches nothing
+        new.
         """
         if self.window is not None and tokens >= 0.95 * self.window and self._gave_up_at:
             raise ContextOverflow(
@@ -104,7 +105,14 @@ class ContextManager:
             )
         if tokens < 500:
             raise ContextOverflow(f"the model refuses even a prompt of {tokens} tokens as too long")
-        self.window = min(self.window or tokens, int(0.9 * tokens))
+        if window is not None and window >= tokens:
+            # The server counted more than we did; its count is at least its window.
+            tokens = self._counter.rescale(tokens, window + 1)
+        if window is not None and tokens > TRIGGER * window:
+            learnt = window
+        else:
+            learnt = int(0.9 * tokens)
+        self.window = min(self.window or learnt, learnt)
         self._gave_up_at = 0
 
     def reported(self, counted: int, usage: Usage) -> None:
@@ -133,7 +141,12 @@ class ContextManager:
         target = min(int(TARGET * window), int(before * (1 - MUST_FREE)))
         situation = Situation(self._state, target, size, ask)
         for strategy in self._strategies:
-            view = await strategy.propose(situation)
+            try:
+                view = await strategy.propose(situation)
+            except ModelError as error:
+                if error.kind != "context":
+                    raise
+                continue  # what it asked the model did not fit; the next one asks less
             if view is None:
                 continue
             after = size(view)

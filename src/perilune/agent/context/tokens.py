@@ -50,6 +50,12 @@ class TokenCounter:
         # Bounded, so that one odd report (cached tokens only, say) cannot blind the counter.
         self._scale = min(3.0, max(0.5, self._scale * reported / counted))
 
+    def rescale(self, counted: int, at_least: int) -> int:
+        """A prompt that we counted as `counted` has `at_least` tokens; what we count it as now."""
+        before = self._scale
+        self.calibrate(counted, at_least)
+        return int(counted * self._scale / before)
+
     def forget_except(self, messages: Sequence[Message]) -> None:
         """Drop the counts of messages that are not among these."""
         kept = {id(each) for each in messages}

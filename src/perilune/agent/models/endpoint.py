@@ -1,39 +1,52 @@
 """A model behind an OpenAI-compatible endpoint: Moonshot's API, vLLM, SGLang, llama.cpp and others.
 
-The `openai` client does the wire; retries are the loop's (`retry.py`), so the client's are off.
+This file does the requests. What servers send back is read by pure functions, each tested with the
+habits and faults of real ones: bytes (`server_events.py`), chunks (`chunks.py`), calls
+(`tool_call_index.py`), turns that come as plain text (`spelled_turn.py`), the end (`endings.py`),
+refusals (`refusals.py`). Whatever comes, nothing is raised but `ModelError` (`UsageError` before
+the first completion). Retries are the loop's (`retry.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import os
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from perilune.agent.chat_model import (
-    ContentDelta,
     Delta,
     Finished,
     Message,
     ModelError,
-    ReasoningDelta,
     Sampling,
     ToolCallDelta,
 )
+from perilune.agent.models.chunks import ChunkReader
+from perilune.agent.models.endings import NEAR_WINDOW, read_ending
+from perilune.agent.models.endpoint_url import read_endpoint_url
+from perilune.agent.models.refusals import status_error
+from perilune.agent.models.server_events import Done, EventReader, ServerEvent, read_json
+from perilune.agent.models.spelled_turn import SpelledTurn
+from perilune.agent.models.tool_call_index import OpenCall
 from perilune.agent.models.wire import to_wire
-from perilune.agent.retry import retry_after
 from perilune.errors import UsageError
 from perilune.events import Usage
+from perilune.text import valid_json, valid_text
 
 if TYPE_CHECKING:
-    from openai import AsyncOpenAI
+    import httpx
 
 STALL_SECONDS = 600.0
 """No byte for so long means that the server hangs; a long prompt is silent for minutes."""
-CONTEXT_WORDS = ("context length", "context size", "context_length", "maximum context", "too long")
-REASONING_FIELDS = ("reasoning_content", "reasoning")
+AFTER_REASON, AFTER_DONE = 15.0, 0.5
+"""Seconds that a server which does not close is waited for, behind the finish reason (the usage is
+still to come) and behind `[DONE]`."""
+MAX_REFUSAL_BYTES = 1 << 20
+MAX_MODEL_LIST_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +70,9 @@ class Prices:
 class EndpointModel:
     """A `ChatModel` over HTTP.
 
-    `url` is the base URL (`/v1` is added to a bare host). `name` may be left out where the server
-    has one model. The key is read from the environment variable `api_key_env`, and never stored.
+    `url` is the base URL in any usual form (`endpoint_url.py`; `/v1` is added to a bare host).
+    `name` may be left out where the server has one model. The key is read from the environment
+    variable `api_key_env`, and never stored. `transport` is httpx's, for tests.
     """
 
     def __init__(
@@ -70,25 +84,28 @@ class EndpointModel:
         context_window: int | None = None,
         prices: Prices | None = None,
         stall_seconds: float = STALL_SECONDS,
+        transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.netloc:
-            raise UsageError(f"{url!r} is no endpoint URL", remedy="Give http(s)://HOST[:PORT]/v1.")
-        if parts.path in ("", "/"):
-            url = f"{parts.scheme}://{parts.netloc}/v1"
+        self._url = read_endpoint_url(url)
         if api_key_env is not None and not os.environ.get(api_key_env):
             raise UsageError(
                 f"the environment variable {api_key_env} holds no key",
                 remedy=f"export {api_key_env}=... in the shell that starts the run.",
             )
-        self.endpoint = url
-        self.name = name
+        self.endpoint = self._url.base
+        self.name = valid_text(name)
         self.context_window = context_window
-        self._host = parts.hostname or ""
+        self._host = self._url.host
         self._key = os.environ[api_key_env] if api_key_env else "none"
+        if not _is_header(self._key):
+            raise UsageError(
+                f"the key in {api_key_env} holds characters that no key has",
+                remedy="Export it again, without quotes, spaces or line ends.",
+            )
         self._prices = prices
         self._stall_seconds = stall_seconds
-        self._made_client: AsyncOpenAI | None = None
+        self._transport = transport
+        self._made_client: httpx.AsyncClient | None = None
 
     async def prepare(self) -> None:
         """Ask the server for its models, for the name and the window where they are not given.
@@ -98,22 +115,21 @@ class EndpointModel:
         if self.name and self.context_window is not None:
             return
         try:
-            models = [model async for model in self._client.models.list()]
-        except _failures() as error:
+            models = await self._models()
+        except ModelError:
             if not self.name:
-                raise _model_error(error) from error
+                raise
             return
         if not self.name:
             if len(models) != 1:
-                names = ", ".join(sorted(model.id for model in models)[:10]) or "none"
+                names = ", ".join(sorted(models)[:10]) or "none"
                 raise UsageError(
                     f"{self.endpoint} serves {len(models)} models: {names}",
                     remedy="Name one with --model.",
                 )
-            self.name = models[0].id
+            self.name = next(iter(models))
         if self.context_window is None:
-            served = next((model for model in models if model.id == self.name), None)
-            self.context_window = _window((served.model_extra or {}) if served else {})
+            self.context_window = _window(models.get(self.name, {}))
 
     async def complete(
         self,
@@ -121,32 +137,54 @@ class EndpointModel:
         tools: Sequence[dict[str, Any]],
         sampling: Sampling,
     ) -> AsyncGenerator[Delta, None]:
-        body = self._body(messages, tools, sampling)
-        finish_reason, response_id, model = "", "", ""
-        usage: Usage | None = None
-        calls = _CallIndex()
         try:
-            stream = await self._client.chat.completions.create(**body)
-            async with aclosing(_chunks(stream)) as chunks:
-                async for chunk in chunks:
-                    response_id, model = chunk.id or response_id, chunk.model or model
-                    usage = self._usage(chunk) or usage
-                    for choice in chunk.choices[:1]:
-                        extra = choice.delta.model_extra or {}
-                        for field in REASONING_FIELDS:
-                            if extra.get(field):
-                                yield ReasoningDelta(str(extra[field]))
-                                break
-                        if choice.delta.content:
-                            yield ContentDelta(choice.delta.content)
-                        for call in choice.delta.tool_calls or ():
-                            yield calls.delta(call)
-                        finish_reason = choice.finish_reason or finish_reason
-        except _failures() as error:
-            raise _model_error(error) from error
-        if not finish_reason:
-            raise ModelError("the stream ended in the middle", kind="cut", retryable=True)
-        yield Finished(finish_reason, usage, response_id, model)
+            async with aclosing(self._complete(messages, tools, sampling)) as deltas:
+                async for delta in deltas:
+                    yield delta
+            return
+        except ModelError as error:
+            # It is raised before the first delta: a request is refused as a whole.
+            if error.kind != "max_tokens":
+                raise
+            less = _less_output(sampling, error)
+        async with aclosing(self._complete(messages, tools, less)) as deltas:
+            async for delta in deltas:
+                yield delta
+
+    async def _complete(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[dict[str, Any]],
+        sampling: Sampling,
+    ) -> AsyncGenerator[Delta, None]:
+        known = _function_names(tools)
+        reader, turn = ChunkReader(known), SpelledTurn()
+        done, spoke = False, False
+        try:
+            body = self._body(messages, tools, sampling)
+            async with aclosing(self._events(body, reader)) as events:
+                async for event in events:
+                    if isinstance(event, Done):
+                        done = True
+                        continue
+                    piece = reader.read(event)
+                    for delta in turn.reasoning(piece.reasoning) if piece.reasoning else ():
+                        yield delta
+                    for delta in turn.content(piece.content) if piece.content else ():
+                        yield delta
+                    spoke = spoke or bool(piece.reasoning or piece.content)
+        except ModelError as error:
+            # What comes behind the end cannot make it undone; the usage may be missing then.
+            if not reader.finish_reason or error.kind == "max_tokens" or not _is_over(reader):
+                raise _in_the_middle(error, spoke=spoke or bool(reader.calls.calls)) from error
+        found = turn.finish(known, has_calls=bool(reader.calls.calls))
+        for delta in found.deltas:
+            yield delta
+        calls = [*reader.calls.calls, *found.calls]
+        reason = self._ending(reader, found.content, calls, found.broken, known, done=done)
+        for i, call in enumerate(calls):
+            yield _call_delta(i, call)
+        yield Finished(reason, self._priced(reader.usage), reader.response_id, reader.model)
 
     def count_tokens(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
@@ -156,21 +194,182 @@ class EndpointModel:
 
     async def close(self) -> None:
         if self._made_client is not None:
-            await self._made_client.close()
-            self._made_client = None
+            client, self._made_client = self._made_client, None
+            await client.aclose()
+
+    # --- the end of a completion ---
+
+    def _ending(
+        self,
+        reader: ChunkReader,
+        text: str,
+        calls: list[OpenCall],
+        broken: str,
+        known: set[str],
+        *,
+        done: bool,
+    ) -> str:
+        cut_at_limit = reader.finish_reason.lower() in ("length", "max_tokens", "model_length")
+        if broken and not reader.calls.calls and not cut_at_limit:
+            raise ModelError(
+                f"the reply holds tool calls as text that cannot be read: {broken}",
+                kind="garbled",
+                retryable=True,
+            )
+        reason = read_ending(reader.finish_reason, done=done, text=text, calls=calls, known=known)
+        if reason == "length" and not text.strip() and not calls and self._is_full(reader.usage):
+            raise ModelError("the prompt fills the model's window", kind="context")
+        return reason
+
+    def _is_full(self, usage: Usage | None) -> bool:
+        """Whether a completion that was cut before its first word had no room at all."""
+        if usage is None or usage.completion_tokens > 16:
+            return False
+        return (
+            self.context_window is not None
+            and usage.total_tokens >= NEAR_WINDOW * self.context_window
+        )
+
+    def _priced(self, usage: Usage | None) -> Usage | None:
+        if usage is None or self._prices is None:
+            return usage
+        return usage + Usage(cost=self._prices.cost(usage))
+
+    # --- HTTP ---
 
     @property
-    def _client(self) -> AsyncOpenAI:
+    def _client(self) -> httpx.AsyncClient:
         if self._made_client is None:
-            from openai import AsyncOpenAI, Timeout
+            import httpx
 
-            self._made_client = AsyncOpenAI(
-                base_url=self.endpoint,
-                api_key=self._key,
-                max_retries=0,
-                timeout=Timeout(self._stall_seconds, connect=20.0),
+            headers = {"authorization": f"Bearer {self._key}", "accept": "text/event-stream, */*"}
+            if self._host.endswith((".azure.com", ".azure-api.net")):
+                headers["api-key"] = self._key
+            self._made_client = httpx.AsyncClient(
+                headers=headers,
+                timeout=httpx.Timeout(self._stall_seconds, connect=20.0, pool=None),
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=100),
+                follow_redirects=True,
+                max_redirects=5,
+                transport=self._transport,
             )
         return self._made_client
+
+    async def _events(
+        self, body: dict[str, Any], chunks: ChunkReader
+    ) -> AsyncGenerator[ServerEvent | Done, None]:
+        """The events of a completion; leaving early closes the connection, which cancels it.
+
+        What comes behind `[DONE]` is not looked at, but read for a moment, so that the connection
+        can be used again.
+        """
+        reader = EventReader()
+        done = False
+
+        def patience() -> float | None:
+            return AFTER_DONE if done else AFTER_REASON if chunks.finish_reason else None
+
+        async with self._opened("POST", "chat/completions", json=body) as response:
+            async with aclosing(_bytes(response, patience)) as pieces:
+                async for piece in pieces:
+                    if done:
+                        continue
+                    for event in reader.feed(piece):
+                        yield event
+                        if isinstance(event, Done):
+                            done = True
+                            break
+            if done:
+                return
+            for event in reader.finish():
+                yield event
+        if reader.first_line and not reader.said_anything:
+            raise ModelError(
+                f"the endpoint answered with something else than a completion: "
+                f"{valid_text(reader.first_line)}",
+                kind="cut",
+                retryable=True,
+            )
+
+    async def _models(self) -> dict[str, dict[str, Any]]:
+        """What the server lists, by id; what is no list of models is none."""
+        body = b""
+        async with (
+            self._opened("GET", "models") as response,
+            aclosing(_bytes(response)) as pieces,
+        ):
+            async for piece in pieces:
+                body += piece
+                if len(body) > MAX_MODEL_LIST_BYTES:
+                    raise ModelError("the endpoint's list of models has no end")
+        try:
+            value = read_json(body.decode("utf-8", "replace").removeprefix("\ufeff"))
+        except ValueError:
+            raise ModelError(
+                f"{self._url.route('models')} is no list of models: "
+                f"{body[:200].decode('utf-8', 'replace')}",
+                remedy="Check the URL; the base URL of an API usually ends in /v1.",
+            ) from None
+        rows = value.get("data") or value.get("models") if isinstance(value, dict) else value
+        found = {}
+        for row in rows if isinstance(rows, list) else ():
+            if isinstance(row, dict) and isinstance(row.get("id"), str) and row["id"]:
+                found[valid_text(row["id"])] = row
+        return found
+
+    @asynccontextmanager
+    async def _opened(self, method: str, path: str, **request: Any) -> AsyncIterator[Any]:
+        """A response with a good status. Raises `ModelError` for any other."""
+        url = self._url.route(path)
+        try:
+            sent = self._client.build_request(method, url, **request)
+            response = await self._client.send(sent, stream=True)
+        except Exception as error:  # the library's own, and those below it
+            raise ModelError(
+                f"cannot reach the endpoint: {_words(error)}", kind="connection", retryable=True
+            ) from error
+        try:
+            if response.status_code != 200:
+                raise await self._refusal(response)
+            yield response
+        finally:
+            await response.aclose()
+
+    async def _refusal(self, response: Any) -> ModelError:
+        body = b""
+        try:
+            async with aclosing(_bytes(response)) as pieces:
+                async for piece in pieces:
+                    body += piece
+                    if len(body) > MAX_REFUSAL_BYTES:
+                        break
+        except ModelError:
+            pass  # the status says enough
+        status = response.status_code
+        if status in (404, 405, 421):
+            return self._not_found(status, status_error(status, response.headers, body))
+        if status < 400:
+            return ModelError(
+                f"the endpoint answered {status}, which is no completion",
+                remedy="Check the URL; the base URL of an API usually ends in /v1.",
+            )
+        return status_error(status, response.headers, body)
+
+    def _not_found(self, status: int, error: ModelError) -> ModelError:
+        """A path that is not there, or a model that is not."""
+        low = error.message.lower()
+        if "model" in low and ("not" in low or "unknown" in low or "exist" in low):
+            return ModelError(
+                error.message, status=status, explained=True, remedy="Name another with --model."
+            )
+        url = self._url.route("chat/completions")
+        return ModelError(
+            f"{error.message} (asked: {url})",
+            status=status,
+            explained=True,
+            remedy=f"Give the base URL that stands before /chat/completions; it usually ends in "
+            f"/v1, as in {self._url.root}/v1.",
+        )
 
     def _body(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]], sampling: Sampling
@@ -194,119 +393,82 @@ class EndpointModel:
             "stop": list(sampling.stop) or None,
             "reasoning_effort": sampling.effort,
             "tools": list(tools) or None,
-            "extra_body": extra | sampling.extra,
         }
-        return {name: value for name, value in body.items() if value is not None}
-
-    def _usage(self, chunk: Any) -> Usage | None:
-        """From the last chunk; Moonshot's older API has it in the choice."""
-        reported = chunk.usage
-        if reported is None:
-            found = [(choice.model_extra or {}).get("usage") for choice in chunk.choices]
-            fields = next((each for each in found if isinstance(each, dict)), None)
-        else:
-            fields = reported.model_dump()
-        if fields is None:
-            return None
-        prompt_details = fields.get("prompt_tokens_details") or {}
-        completion_details = fields.get("completion_tokens_details") or {}
-        usage = Usage(
-            prompt_tokens=fields.get("prompt_tokens") or 0,
-            completion_tokens=fields.get("completion_tokens") or 0,
-            reasoning_tokens=completion_details.get("reasoning_tokens") or 0,
-            cached_tokens=fields.get("cached_tokens") or prompt_details.get("cached_tokens") or 0,
-        )
-        if self._prices is None:
-            return usage
-        return usage + Usage(cost=self._prices.cost(usage))
+        given = {name: value for name, value in body.items() if value is not None}
+        return valid_json(given | extra | sampling.extra)
 
 
-async def _chunks(stream: Any) -> AsyncGenerator[Any, None]:
-    """The chunks of a response; leaving early closes the connection, which cancels the request."""
-    try:
-        async for chunk in stream:
-            yield chunk
-    finally:
-        await stream.close()
+async def _bytes(
+    response: Any, patience: Callable[[], float | None] = lambda: None
+) -> AsyncGenerator[bytes, None]:
+    """The body, unpacked. Raises `ModelError` when it breaks off or cannot be unpacked.
 
-
-class _CallIndex:
-    """Numbers the calls of one completion.
-
-    Some servers leave the index out, or give every call index 0; a new id then means a new call.
+    `patience` gives the seconds that the next piece is waited for; what does not come is the end.
     """
-
-    def __init__(self) -> None:
-        self._ids: list[str] = []
-        self._place: dict[int, int] = {}
-
-    def delta(self, call: Any) -> ToolCallDelta:
-        index = call.index if isinstance(call.index, int) else len(self._ids)
-        place = self._place.get(index)
-        if place is None or (call.id and self._ids[place] and call.id != self._ids[place]):
-            place = len(self._ids)
-            self._ids.append(call.id or "")
-            self._place[index] = place
-        function = call.function
-        return ToolCallDelta(
-            index=place,
-            id=call.id or "",
-            name=(function and function.name) or "",
-            arguments=(function and function.arguments) or "",
-        )
+    pieces = response.aiter_bytes()
+    while True:
+        try:
+            async with asyncio.timeout(patience()):
+                piece = await anext(pieces)
+        except (StopAsyncIteration, TimeoutError):
+            return
+        except Exception as error:  # the library's own, and those below it
+            raise ModelError(
+                f"the stream broke off: {_words(error)}", kind="cut", retryable=True
+            ) from error
+        yield piece
 
 
-def _window(extra: dict[str, Any]) -> int | None:
+def _words(error: BaseException) -> str:
+    return valid_text(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)
+
+
+def _is_over(reader: ChunkReader) -> bool:
+    """Whether a reply that broke behind its finish reason was whole: so is every call of it."""
+    return all(call.is_whole for call in reader.calls.calls)
+
+
+def _in_the_middle(error: ModelError, *, spoke: bool) -> ModelError:
+    """A refusal inside an answer that has begun is a cut: the prompt was taken."""
+    if not spoke or error.kind not in ("max_tokens", "request"):
+        return error
+    return ModelError(error.message, kind="cut", retryable=True, status=error.status)
+
+
+def _less_output(sampling: Sampling, error: ModelError) -> Sampling:
+    """Sampling with the output that the server has room for. Raises the error where none helps."""
+    if error.room and error.room != sampling.max_tokens:
+        return dataclasses.replace(sampling, max_tokens=error.room)
+    if sampling.max_tokens is not None:
+        return dataclasses.replace(sampling, max_tokens=None)
+    raise ModelError(error.message, status=error.status, explained=True) from error
+
+
+def _call_delta(index: int, call: OpenCall) -> ToolCallDelta:
+    return ToolCallDelta(
+        index, valid_text(call.id), valid_text(call.name.strip()), valid_text(call.arguments)
+    )
+
+
+def _function_names(tools: Sequence[dict[str, Any]]) -> set[str]:
+    names = set()
+    for each in tools:
+        function = each.get("function")
+        name = function.get("name") if isinstance(function, dict) else None
+        if isinstance(name, str):
+            names.add(name)
+    return names
+
+
+def _is_header(key: str) -> bool:
+    return key.isascii() and key.isprintable() and key == key.strip()
+
+
+def _window(model: dict[str, Any]) -> int | None:
     """What servers say of a model's window: vLLM and SGLang, Moonshot, llama.cpp."""
-    meta = extra.get("meta") or {}
-    for value in (extra.get("max_model_len"), extra.get("context_length"), meta.get("n_ctx")):
-        if isinstance(value, int) and value > 0:
+    meta = model.get("meta")
+    n_ctx = meta.get("n_ctx") if isinstance(meta, dict) else None
+    for value in (model.get("max_model_len"), model.get("context_length"), n_ctx):
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value < 10**9:
             return value
     return None
-
-
-def _failures() -> tuple[type[BaseException], ...]:
-    """What a request can raise; a stream that breaks off raises errors of the HTTP library."""
-    import openai
-
-    kinds: list[type[BaseException]] = [openai.OpenAIError, ValueError, OSError]
-    for name in ("httpx", "httpx2"):
-        try:
-            kinds.append(__import__(name).HTTPError)
-        except ImportError:
-            continue
-    return tuple(kinds)
-
-
-def _model_error(error: BaseException) -> ModelError:
-    """The failure in our words, with what is known of whether to try again."""
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        return _status_error(error)
-    if isinstance(error, openai.APIConnectionError):
-        cause = error.__cause__ or error
-        return ModelError(f"cannot reach the endpoint: {cause}", kind="connection", retryable=True)
-    if isinstance(error, openai.APIError):
-        return ModelError(f"the endpoint failed: {error}", kind="overloaded", retryable=True)
-    return ModelError(f"the stream broke off: {error!r}", kind="cut", retryable=True)
-
-
-def _status_error(error: Any) -> ModelError:
-    status = error.status_code
-    message = f"the endpoint answered {status}: {str(error.message)[:500]}"
-    body = error.body if isinstance(error.body, dict) else {}
-    kind = str(body.get("type") or body.get("code") or "")
-    wait = retry_after(error.response.headers)
-    if "quota" in kind and "exceeded" in kind:
-        return ModelError(message, kind="quota", remedy="Add credit, or use another key.")
-    if status == 429:
-        cause = "overloaded" if "overloaded" in kind else "rate_limit"
-        return ModelError(message, kind=cause, retryable=True, retry_after=wait)
-    if status in (401, 403):
-        return ModelError(message, kind="auth", remedy="Check the key and --api-key-env.")
-    if status in (408, 409, 425) or status >= 500:
-        return ModelError(message, kind="overloaded", retryable=True, retry_after=wait)
-    if status in (400, 413, 422) and any(word in message.lower() for word in CONTEXT_WORDS):
-        return ModelError(message, kind="context")
-    return ModelError(message, kind="request")

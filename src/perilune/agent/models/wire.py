@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from perilune.agent.chat_model import Message
+from perilune.text import valid_json
+
+_SURROGATE_ESCAPE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 
 def to_wire(messages: Sequence[Message]) -> list[Message]:
@@ -46,9 +50,13 @@ def _image_message(images: list[dict[str, Any]]) -> Message:
 def _with_json_arguments(call: dict[str, Any]) -> dict[str, Any]:
     text = call["function"]["arguments"]
     try:
-        if isinstance(json.loads(text), dict):
+        arguments = json.loads(text)
+        if isinstance(arguments, dict):
+            if _SURROGATE_ESCAPE.search(text) and (mended := valid_json(arguments)) != arguments:
+                text = json.dumps(mended, ensure_ascii=False)
+                return {**call, "function": {**call["function"], "arguments": text}}
             return call
-    except ValueError:
+    except (ValueError, RecursionError):
         pass
     arguments = json.dumps({"malformed_arguments": text}) if text.strip() else "{}"
     return {**call, "function": {**call["function"], "arguments": arguments}}

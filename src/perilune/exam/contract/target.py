@@ -12,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from perilune.agent.models.endpoint_url import read_endpoint_url
 from perilune.errors import PeriluneError
 from perilune.exam.contract.check import Violation, expect
 from perilune.exam.contract.sse import Event, read_events
@@ -101,8 +102,11 @@ class Target:
         timeout: float = 120.0,
         transport: httpx.BaseTransport | None = None,
     ) -> Target:
-        """Find the model and how to switch its thinking off. Raises PeriluneError."""
-        root = base_url.rstrip("/").removesuffix("/v1")
+        """Find the model and how to switch its thinking off. Raises PeriluneError.
+
+        `base_url` may have any form that `read_endpoint_url` takes.
+        """
+        root = read_endpoint_url(base_url).root
         client = httpx.Client(timeout=timeout, follow_redirects=False, transport=transport)
         target = cls(root, model or "", client, api_key, settings or Settings())
         try:

@@ -10,8 +10,8 @@ import ipaddress
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
+from perilune.agent.models.endpoint_url import read_endpoint_url
 from perilune.errors import UsageError
 
 WORDS = (
@@ -67,7 +67,7 @@ class LoadPlan:
 
 def check_host(base_url: str, any_host: bool) -> None:
     """Raises UsageError for a server elsewhere, unless the caller says that it may be loaded."""
-    host = urlsplit(base_url).hostname or ""
+    host = read_endpoint_url(base_url).host
     try:
         loopback = ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from perilune.agent.models.endpoint_url import read_endpoint_url
 from perilune.errors import PeriluneError
 from perilune.exam.load.client import RequestRecord, stream_once
 from perilune.exam.load.plan import LoadPlan
@@ -88,7 +89,8 @@ def body_of(plan: LoadPlan, prompt: str) -> dict[str, Any]:
 
 
 def root_of(base_url: str) -> str:
-    return base_url.rstrip("/").removesuffix("/v1")
+    """The server itself, without `/v1`. Raises UsageError for what is no URL."""
+    return read_endpoint_url(base_url).root
 
 
 def _key(api_key: str | None) -> dict[str, str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from perilune.agent.chat_model import (
     ContentDelta,
+    ContentWasReasoning,
     Finished,
     Message,
     ModelError,
@@ -21,6 +22,7 @@ from perilune.agent.limiter import limiter_for
 from perilune.agent.retry import RetryPolicy
 from perilune.events import Usage
 from perilune.exam.suites.suite import Examinee
+from perilune.text import valid_json, valid_text
 
 RETRY = RetryPolicy()
 
@@ -105,6 +107,9 @@ async def _complete(
                     reasoning.append(text)
                 case ContentDelta(text):
                     content.append(text)
+                case ContentWasReasoning():
+                    reasoning += content
+                    content.clear()
                 case ToolCallDelta():
                     pieces.setdefault(delta.index, []).append(delta)
                 case Finished():
@@ -114,8 +119,8 @@ async def _complete(
     used = sum(len(message.get("tool_calls", ())) for message in messages)
     calls = tuple(_called(pieces[index], used + index) for index in sorted(pieces))
     return Reply(
-        "".join(content),
-        "".join(reasoning),
+        valid_text("".join(content)),
+        valid_text("".join(reasoning)),
         calls,
         finished.reason == "length",
         finished.usage or Usage(),
@@ -127,12 +132,12 @@ def _called(pieces: Sequence[ToolCallDelta], number: int) -> Called:
     given = next((piece.id for piece in pieces if piece.id), "")
     text = "".join(piece.arguments for piece in pieces)
     try:
-        arguments = json.loads(text) if text.strip() else {}
-    except ValueError:
+        arguments = valid_json(json.loads(text)) if text.strip() else {}
+    except (ValueError, RecursionError):
         arguments = None
     return Called(
-        given or f"functions.{name}:{number}",
-        name,
-        text,
+        valid_text(given) or f"functions.{name}:{number}",
+        valid_text(name),
+        valid_text(text),
         arguments if isinstance(arguments, dict) else None,
     )
