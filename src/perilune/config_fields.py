@@ -203,7 +203,7 @@ _BEARS_ON_NUMBERS = re.compile(
     r"rope|rotary|yarn|sliding|window|softcap|alibi|linear|index|norm|scal|bias|gate|router|expert"
     r"|topk|top_k|head|attn|attention|mla|moe|embed|position|layer|tie|quant|act|rank|dim|group"
     r"|residual|multiplier|temperature|compress|sparse|causal|lora|adapter|hidden|eps|clip|conv"
-    r"|state|memory|chunk|mask|logit|block|delta|kda|nope"
+    r"|state|memory|chunk|mask|logit|block|delta|kda|nope|glu|limit|factor|bound"
 )
 _NEUTRAL: tuple[Any, ...] = (None, False, (), [], {}, "")
 
