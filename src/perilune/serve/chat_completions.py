@@ -55,7 +55,7 @@ async def chat_completions(service: Service, request: HttpRequest) -> Reply | St
     stream = await service.open(asked)
     writer = _Writer(service, body, asked.request_id, model)
     if body.stream:
-        return StreamReply(writer.frames(stream))
+        return StreamReply(writer.frames(stream), lambda: stream.error)
     async with aclosing(stream):
         collected = await collect(stream, stream.n)
     choices = [writer.choice(index, answer) for index, answer in enumerate(collected.answers)]
