@@ -26,6 +26,7 @@ from perilune.errors import PeriluneError
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, api_error, invalid
 from perilune.serve.metrics import Metrics
+from perilune.serve.model_names import ModelNames
 from perilune.serve.quotas import Quotas
 from perilune.serve.request import Caller, ChatRequest, TextRequest, ToolUse
 from perilune.serve.settings import Settings
@@ -70,7 +71,10 @@ class Service:
             raise ValueError("a server needs an engine with a chat format")
         self.engine = engine
         self.settings = settings or Settings()
-        self.model_name = self.settings.served_model_name or model_name
+        self.names = ModelNames(
+            self.settings.served_model_name or (model_name,), any_name=self.settings.any_model_name
+        )
+        self.model_name = self.names.first
         self.max_context = max_context
         self.format: ChatFormat = engine.chat_format
         self.started = int(time.time())
