@@ -60,7 +60,7 @@ def put(fields: dict[str, Any], name: str, value: Any) -> None:
         ({"thinking": {"effort": "low"}, "reasoning_effort": "high"}, True),
         ({"thinking": {"effort": "max"}, "reasoning_effort": "none"}, True),
         ({"thinking": {"type": "enabled", "effort": "max"}, "reasoning_effort": "low"}, True),
-        ({"thinking": {"effort": "low"}, "chat_template_kwargs": {"enable_thinking": False}}, False),
+        ({"thinking": {"effort": "max"}, "chat_template_kwargs": {"thinking": False}}, False),
     ],
 )  # fmt: skip
 async def test_spellings(scripted: Any, fields: dict[str, Any], thinks: bool, stream: bool) -> None:
