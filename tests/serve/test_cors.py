@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perilune.chat.format import ChatFormat
@@ -175,7 +175,7 @@ def test_headers_of_proxies_and_browsers_are_never_allowed(name: str) -> None:
     )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=200) | st.lists(st.sampled_from([*SDK_HEADERS, *NEVER])).map(",".join))
 def test_what_is_allowed_is_asked_for_and_well_formed(asked: str) -> None:
     allowed = [name for name in allowed_headers(asked).split(", ") if name]

@@ -6,7 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perilune.cli.serve import more_names
@@ -117,7 +117,7 @@ def test_names_that_no_request_could_have_are_refused_at_the_start(name: str) ->
         ModelNames(["good", name])
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.text(min_size=1, max_size=30), min_size=1, max_size=6), st.text(max_size=30))
 def test_a_name_is_served_exactly_when_it_is_given(names: list[str], other: str) -> None:
     try:

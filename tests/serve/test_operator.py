@@ -18,7 +18,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perilune.engine.async_engine import AsyncEngine, EngineState
@@ -269,7 +269,7 @@ def test_what_is_no_http_is_a_line(chat_format: Any, lines: Callable[[], list[st
     assert metric(text, "http_requests_total", method="other", handler="unknown") == 3
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=600), st.text(max_size=80), st.text(max_size=80))
 def test_no_line_can_be_steered_by_a_client(path: str, method: str, word: str) -> None:
     """Whatever the method, path, code and parameter are: one short line of plain ASCII."""
@@ -345,6 +345,7 @@ class SlowLoad:
     def __init__(self, chat_format: Any) -> None:
         self.chat_format, self.status = chat_format, None
         self.loading: Loading | None = None
+        self.latest_load: Loading | None = None
         self.on_life: Any = None
         self.loaded = threading.Event()
 
@@ -370,7 +371,7 @@ def test_a_load_is_seen_in_health_metrics_and_log(
         url = f"http://127.0.0.1:{port}"
         reply = httpx.get(url + "/health")
         assert reply.status_code == 503 and reply.json()["status"] == "loading"
-        engine.loading = Loading("weights", 150 * 10**9, 600 * 10**9, 75.0)
+        engine.loading = engine.latest_load = Loading("weights", 150 * 10**9, 600 * 10**9, 75.0)
         reply = httpx.get(url + "/health")
         assert reply.status_code == 503 and reply.headers["retry-after"] == "60"
         assert reply.json() == {
@@ -414,6 +415,9 @@ async def test_real_loads_tell_of_their_bytes(tiny_folder: Path, isolation: Any)
             await asyncio.sleep(0.02)
         await starting
         assert (await client.get("/health")).status_code == 200
+        text = (await client.get("/metrics")).text
+        assert metric(text, "load_bytes_done") == metric(text, "load_bytes_total") > 0
+        assert metric(text, "load_seconds_left") == 0 == metric(text, "model_loading")
         assert seen[-1].phase == "preparing"
         weights = sum(f.stat().st_size for f in tiny_folder.glob("*.safetensors"))
         assert 0.8 * weights < seen[-1].done == seen[-1].total <= weights

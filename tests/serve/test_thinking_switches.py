@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perilune.serve.anthropic.request import read_messages
@@ -140,7 +140,7 @@ def outcome(fields: dict[str, Any]) -> tuple[Thinking, bool] | str:
         return error.message
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(CHOSEN, st.randoms(use_true_random=False))
 def test_all_combinations_have_one_meaning(chosen: dict[str, Any], random: Any) -> None:
     fields: dict[str, Any] = {}
@@ -181,7 +181,7 @@ def test_all_combinations_have_one_meaning(chosen: dict[str, Any], random: Any) 
 EFFORT = st.none() | st.sampled_from(sorted(EFFORT_BUDGETS))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.none() | st.sampled_from(["enabled", "adaptive", "disabled", "between_tools"]),
     st.none() | st.integers(1, 99),

@@ -83,6 +83,7 @@ class AsyncEngine:
         self.chat_format = chat
         self.status: EngineStatus | None = None  # after the latest step
         self.loading: Loading | None = None  # how far the load under way has come
+        self.latest_load: Loading | None = None  # the same, kept when it is over
         self.on_life: Callable[[LifeEvent], None] | None = None  # told of deaths, on the loop
         self._host = make_host(
             model, read_options(options), chat, isolation,
@@ -280,7 +281,7 @@ class AsyncEngine:
                 self._working.discard(request_id)
                 self._put(request_id, RequestError(message, param=param, remedy=remedy))
             case Loading():
-                self.loading = event
+                self.loading = self.latest_load = event
             case Died(cause, reason):
                 self._tell(LifeEvent("died", reason, cause, requests=len(self._working)))
                 self._working.clear()

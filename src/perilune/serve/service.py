@@ -41,6 +41,7 @@ class EngineLike(Protocol):
     chat_format: ChatFormat | None
     status: EngineStatus | None
     loading: Loading | None
+    latest_load: Loading | None
     on_life: Callable[[LifeEvent], None] | None
 
     @property
@@ -189,8 +190,8 @@ class Service:
 
     def render_metrics(self) -> str:
         """The text that Prometheus reads."""
-        if self.loading is not None:
-            self.metrics.observe_load(self.loading)
+        if self.engine.latest_load is not None:
+            self.metrics.observe_load(self.engine.latest_load)
         return self.metrics.render(self.engine.status, self.open_answers, loading=self.is_loading)
 
     # --- inside ------------------------------------------------------------------------------

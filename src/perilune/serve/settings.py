@@ -165,5 +165,6 @@ class Settings:
     json: bool = field(default=False, metadata=_option("Log as JSON lines."))
 
     def __post_init__(self) -> None:
-        if isinstance(self.served_model_name, str):  # one name, as older callers give it
-            object.__setattr__(self, "served_model_name", (self.served_model_name,))
+        names: object = self.served_model_name
+        if isinstance(names, str):  # one name, as older callers give it
+            object.__setattr__(self, "served_model_name", (names,))
