@@ -201,7 +201,7 @@ def _make_command() -> Any:
 class _Serve(typer.core.TyperCommand):
     """Takes vLLM's form too: `serve MODEL --served-model-name A B C`, up to the next flag."""
 
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         return super().parse_args(ctx, more_names(args))
 
 

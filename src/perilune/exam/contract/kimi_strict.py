@@ -174,12 +174,13 @@ _refused(
     "thinking-effort-unknown", "thinking.effort beyond low, high and max",
     *({"thinking": {"type": "enabled", "effort": e}} for e in ("medium", "minimal", "x", "", 1)),
 )  # fmt: skip
+NO_THINKING: tuple[Any, ...] = (
+    True, "enabled", [], {"type": "auto"}, {"type": "enabled", "keep": "some"},
+    {"type": "enabled", "budget_tokens": 9}, {"type": "enabled", "other": 1},
+)  # fmt: skip
 _refused(
     "thinking-fields", "thinking that is no object, of another type, or with other fields",
-    *({"thinking": value} for value in (
-        True, "enabled", [], {"type": "auto"}, {"type": "enabled", "keep": "some"},
-        {"type": "enabled", "budget_tokens": 9}, {"type": "enabled", "other": 1},
-    )),
+    *({"thinking": value} for value in NO_THINKING),
 )  # fmt: skip
 _accepted("thinking-keep", "thinking.keep all and null",
           {"thinking": {"type": "enabled", "keep": "all"}},
