@@ -21,7 +21,7 @@ test-all: $(VENV)/.dev lint  ## the whole suite, the long tests too
 	$(BIN)/python -m pytest -q
 
 test-clients: $(VENV)/.clients  ## clients of the server whose versions the rest cannot share
-	$(VENV)/clients/bin/python -m pytest -q tests/serve/clients/test_inspect.py tests/serve/clients/test_langchain.py
+	$(VENV)/clients/bin/python -m pytest -q tests/serve/clients/test_inspect.py tests/serve/clients/test_langchain.py tests/serve/clients/test_browser_sdks.py
 
 lint: $(VENV)/.dev  ## ruff, mypy --strict, the layers
 	$(BIN)/ruff check .

@@ -12,14 +12,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from perilune.cli.serve import environment_name
-from perilune.serve import metrics, schema_dialect
+from perilune.serve import kimi_strict, metrics, schema_dialect
 from perilune.serve.api_error import ANTHROPIC_TYPES, OPENAI_TYPES
-from perilune.serve.chat_request import EFFORT_BUDGETS
 from perilune.serve.chat_schema import ChatCompletionBody
 from perilune.serve.completions import CompletionBody
 from perilune.serve.fields import REFUSED
 from perilune.serve.routes import all_routes
 from perilune.serve.settings import Settings
+from perilune.serve.thinking_switches import BUDGETS, EFFORT_BUDGETS, EFFORTS, HIDERS, SWITCHES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
 _BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -54,6 +54,19 @@ def tables() -> dict[str, str]:
                 for name, budget in EFFORT_BUDGETS.items()
             ),
         ),
+        "thinking-names": _table(
+            ("what", "names, the first of those that are given counts", "where they disagree"),
+            (
+                ("on or off", _names(SWITCHES), "400, with both names"),
+                ("effort", _names(EFFORTS), "the first"),
+                ("tokens", _names(BUDGETS), "the first, before any effort"),
+                ("shown or not", _names(HIDERS), "400"),
+            ),
+        ),
+        "kimi-rules": _table(
+            ("rule", "allowed", "when", "otherwise"),
+            ((f"`{r.name}`", r.allowed, r.when, f"400: {r.error}") for r in kimi_strict.RULES),
+        ),
         "schema-limits": _table(
             ("limit", "at most"),
             (
@@ -79,7 +92,10 @@ def tables() -> dict[str, str]:
             [
                 *((f"`{name}`", "gauge", text) for name, text in metrics._GAUGES.items()),
                 *((f"`{name}_total`", "counter", text) for name, text in metrics._COUNTERS.items()),
+                *((f"`{n}_total{{cause}}`", "counter", t) for n, t in metrics._CAUSES.items()),
                 ("`request_success_total{finished_reason}`", "counter", "Answers by their end."),
+                ("`request_outcomes_total{outcome}`", "counter",
+                 "Requests taken: finished, client_left, or an error's code."),
                 ("`accept_length`", "gauge", "Mean tokens of an output of the latest request."),
                 *((f"`{name}`", "histogram", t) for name, (_, t) in metrics._HISTOGRAMS.items()),
             ],
@@ -88,6 +104,10 @@ def tables() -> dict[str, str]:
             ("flag", "environment", "default", "what"), map(_option, dataclasses.fields(Settings))
         ),
     }  # fmt: skip
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _option(field: dataclasses.Field[Any]) -> Sequence[Any]:

@@ -121,3 +121,16 @@ def test_an_open_door_is_refused_before_anything_is_loaded() -> None:
     )  # fmt: skip
     assert done.returncode == 2 and "no API key" in done.stderr
     assert "tensors" not in done.stderr
+
+
+def test_names_and_other_lists_from_flags_and_file(chosen: Any, tmp_path: Path) -> None:
+    model, values = chosen("DIR", "--served-model-name", "a", "b/c", "d", "--port", "0")
+    assert model == Path("DIR") and values["served_model_name"] == ["a", "b/c", "d"]
+    model, values = chosen("--served-model-name", "a", "DIR")
+    assert model == Path("DIR") and values["served_model_name"] == ["a"]
+    assert chosen(PERILUNE_SERVE_SERVED_MODEL_NAME="a b")[1]["served_model_name"] == ["a", "b"]
+    file = tmp_path / "mine.toml"
+    file.write_text('served-model-name = "one name"\ncors-origin = "http://localhost:3000"\n')
+    _, values = chosen("--config", str(file))
+    assert values["served_model_name"] == ["one name"]
+    assert values["cors_origin"] == ["http://localhost:3000"]

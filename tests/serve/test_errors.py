@@ -210,21 +210,25 @@ async def test_kimi_strict_refuses_what_the_official_api_refuses(
     named = {"type": "function", "function": {"name": "f"}}
     instant = {"thinking": {"type": "disabled"}}
     refused: list[tuple[dict[str, Any], str]] = [
-        ({"temperature": 0.6}, "temperature"),
-        ({"temperature": 1.0, **instant}, "temperature"),
+        ({"temperature": 0.5}, "temperature"),
+        ({"temperature": 0.7, **instant}, "temperature"),
         ({"top_p": 0.9}, "top_p"),
         ({"presence_penalty": 0.5}, "presence_penalty"),
         ({"frequency_penalty": 0.5, **instant}, "frequency_penalty"),
         ({"n": 2}, "n"),
-        ({"tools": tools, "tool_choice": "required"}, "tool_choice"),
         ({"tools": tools, "tool_choice": named}, "tool_choice"),
+        ({"thinking": {"type": "enabled", "effort": "medium"}}, "thinking"),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9}}, "thinking"),
         ({"stop": ["x"] * 6}, "stop"),
         ({"stop": "é" * 17}, "stop"),
     ]
     taken: list[dict[str, Any]] = [
         {"temperature": 1, "top_p": 0.95, "presence_penalty": 0, "frequency_penalty": 0, "n": 1},
-        {"temperature": 0.6, "top_p": 0.95, **instant},
+        *({"temperature": t, **mode} for t in (0, 0.6, 1.0) for mode in ({}, instant)),
         {"tools": tools, "tool_choice": "none"},
+        {"tools": tools, "tool_choice": "required"},
+        {"tools": tools, "tool_choice": "required", **instant},
+        {"tools": tools, "tool_choice": named, **instant},
         {"stop": ["x"] * 5},
     ]
     settings = Settings(kimi_strict=True)
@@ -235,7 +239,8 @@ async def test_kimi_strict_refuses_what_the_official_api_refuses(
             if param != "stop" or isinstance(fields["stop"], list):
                 assert (await ask(free, {**fields, "max_tokens": 8}, stream=stream)).status == 200
         for fields in taken:
-            assert (await ask(strict, {**fields, "max_tokens": 8}, stream=stream)).status == 200
+            said = await ask(strict, {**fields, "max_tokens": 8}, stream=stream)
+            assert said.status == 200, fields
 
 
 @STREAM

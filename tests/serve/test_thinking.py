@@ -81,10 +81,6 @@ async def test_budgets_close_the_thinking(
             {"thinking": {"type": "enabled"}, "chat_template_kwargs": {"thinking": False}},
             "thinking",
         ),
-        (
-            {"reasoning_effort": "low", "thinking": {"type": "enabled", "effort": "max"}},
-            "reasoning_effort",
-        ),
     ],
 )
 async def test_bad_switches_are_400(

@@ -82,7 +82,10 @@ def connect(
 
 
 def ask_server(url: str, api_key: str | None, model: str | None) -> dict[str, Any]:
-    """The entry of its model list, of `model` or the first. Raises UsageError."""
+    """The entry of its model list, of `model` or the first that every client takes (no slash).
+
+    Raises UsageError.
+    """
     import httpx
 
     headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
@@ -91,6 +94,7 @@ def ask_server(url: str, api_key: str | None, model: str | None) -> dict[str, An
         reply.raise_for_status()
         listed = reply.json()["data"]
         entries = [entry for entry in listed if model is None or entry["id"] == model]
+        entries.sort(key=lambda entry: "/" in str(entry["id"]))
     except httpx.HTTPStatusError as error:
         raise UsageError(
             f"{url}/v1/models answers {error.response.status_code}",

@@ -22,6 +22,7 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import click
 import typer
+import typer.core
 
 import perilune
 from perilune.errors import PeriluneError, UsageError
@@ -119,7 +120,11 @@ def _read_config(context: click.Context, parameter: Any, path: Path | None) -> P
             f"{chosen}: {unknown[0]!r} is not an option of serve",
             remedy="perilune serve --help lists them",
         )
-    context.default_map = values
+    several = {f.name for f in dataclasses.fields(Settings) if isinstance(f.default, tuple)}
+    context.default_map = {  # a lone text is one value, not a list of its letters
+        key: [value] if key in several and isinstance(value, str) else value
+        for key, value in values.items()
+    }
     return path
 
 
@@ -193,5 +198,39 @@ def _make_command() -> Any:
     return command
 
 
-app.command(name="serve")(_make_command())
+class _Serve(typer.core.TyperCommand):
+    """Takes vLLM's form too: `serve MODEL --served-model-name A B C`, up to the next flag."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, more_names(args))
+
+
+def more_names(args: list[str]) -> list[str]:
+    """Each name behind `--served-model-name` with a flag of its own.
+
+    A word behind the first is a name only where MODEL has been given before: otherwise it is MODEL.
+    """
+    flag, spread = "--served-model-name", list[str]()
+    names, model_given = False, False
+    for at, word in enumerate(args):
+        before = args[at - 1] if at else ""
+        if word.startswith("-"):
+            names = word == flag or word.startswith(flag + "=")
+        elif names and model_given and before != flag:
+            spread.append(flag)
+        elif not before.startswith("--") or "=" in before or before in _SWITCHES:
+            model_given = True
+        spread.append(word)
+    return spread
+
+
+_SWITCHES = frozenset(  # flags without a value
+    f"--{no}{field.name.replace('_', '-')}"
+    for field in dataclasses.fields(Settings)
+    if isinstance(field.default, bool)
+    for no in ("", "no-")
+) | {"--demo"}
+
+
+app.command(name="serve", cls=_Serve)(_make_command())
 __all__ = ["PeriluneError", "app", "environment_name", "find_model", "run_server"]

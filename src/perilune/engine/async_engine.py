@@ -10,7 +10,7 @@ import asyncio
 import time
 import uuid
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from enum import StrEnum
 from pathlib import Path
@@ -24,12 +24,14 @@ from perilune.engine.driver import (
     Died,
     EndThinking,
     Event,
+    Loading,
     Outputs,
     Refused,
     Taken,
 )
 from perilune.engine.engine import Engine
-from perilune.engine.hosts import make_host
+from perilune.engine.hosts import EngineDiedLoading, make_host
+from perilune.engine.life import LifeEvent
 from perilune.engine.llm import read_options
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import FinishReason, OutputFormat, SequenceOutput
@@ -38,6 +40,7 @@ from perilune.errors import EngineDeadError, EngineError, PeriluneError, Request
 from perilune.model.model import KimiK2Model
 
 RESTART_WINDOW = 60.0  # seconds in which `max_restarts` are allowed
+RESTART_PAUSE = 0.25  # seconds after a start that failed, doubled each time
 
 
 class EngineState(StrEnum):
@@ -79,9 +82,13 @@ class AsyncEngine:
             chat = ChatFormat.from_pretrained(model)
         self.chat_format = chat
         self.status: EngineStatus | None = None  # after the latest step
+        self.loading: Loading | None = None  # how far the load under way has come
+        self.latest_load: Loading | None = None  # the same, kept when it is over
+        self.on_life: Callable[[LifeEvent], None] | None = None  # told of deaths, on the loop
         self._host = make_host(
-            model, read_options(options), chat, isolation, busy=lambda: bool(self._working)
-        )
+            model, read_options(options), chat, isolation,
+            busy=lambda: bool(self._working), on_life=self._tell,
+        )  # fmt: skip
         self._max_restarts = max_restarts
         self._restarts: deque[float] = deque()
         self._streams: dict[str, asyncio.Queue[_Item]] = {}
@@ -103,7 +110,7 @@ class AsyncEngine:
         if self._closing:
             raise EngineError("the engine is shutting down")
         if self._starting is None:
-            self._starting = asyncio.create_task(self._host.start(self._on_event))
+            self._starting = asyncio.create_task(self._start())
         await asyncio.shield(self._starting)
 
     async def close(self, *, drain_seconds: float = 0.0) -> None:
@@ -273,7 +280,10 @@ class AsyncEngine:
             case Refused(request_id, message, param, remedy):
                 self._working.discard(request_id)
                 self._put(request_id, RequestError(message, param=param, remedy=remedy))
-            case Died(cause):
+            case Loading():
+                self.loading = self.latest_load = event
+            case Died(cause, reason):
+                self._tell(LifeEvent("died", reason, cause, requests=len(self._working)))
                 self._working.clear()
                 self._fail_all(lambda request_id: f"the engine died under {request_id}: {cause}")
                 if not self._closing:
@@ -283,17 +293,49 @@ class AsyncEngine:
                         lambda task: task.cancelled() or task.exception()
                     )
 
+    async def _start(self) -> None:
+        try:
+            await self._host.start(self._on_event)
+        finally:
+            self.loading = None
+
     async def _restart(self, cause: str) -> None:
-        now = time.monotonic()
-        while self._restarts and now - self._restarts[0] > RESTART_WINDOW:
-            self._restarts.popleft()
-        if len(self._restarts) >= self._max_restarts:
-            raise EngineDeadError(
-                f"the engine died {len(self._restarts) + 1} times within a minute: {cause}",
-                remedy="Run `perilune doctor`; start the engine anew when the cause is gone",
-            )
-        self._restarts.append(now)
-        await self._host.restart(self._on_event)
+        """Start again, and once more when that fails, as often as is allowed."""
+        began, pause = time.monotonic(), RESTART_PAUSE
+        while True:
+            now = time.monotonic()
+            while self._restarts and now - self._restarts[0] > RESTART_WINDOW:
+                self._restarts.popleft()
+            if len(self._restarts) >= self._max_restarts:
+                gone = f"the engine died {len(self._restarts) + 1} times within a minute: {cause}"
+                self._tell(LifeEvent("gave_up", text=gone))
+                raise EngineDeadError(
+                    gone,
+                    remedy="Run `perilune doctor`; start the engine anew when the cause is gone",
+                )
+            self._restarts.append(now)
+            try:
+                await self._host.restart(self._on_event)
+            except PeriluneError as error:
+                if self._closing:
+                    raise
+                cause = error.message
+                why = error.why if isinstance(error, EngineDiedLoading) else None
+                reason = "error" if why is None else why.reason
+                self._tell(LifeEvent("load_failed", reason, cause if why is None else why.text))
+                await asyncio.sleep(pause)
+                pause *= 2
+                if self._closing:
+                    raise
+            else:
+                self._tell(LifeEvent("back", seconds=time.monotonic() - began))
+                return
+            finally:
+                self.loading = None
+
+    def _tell(self, event: LifeEvent) -> None:
+        if self.on_life is not None and not self._closing:
+            self.on_life(event)
 
     def _put(self, request_id: str, item: _Item) -> None:
         queue = self._streams.get(request_id)

@@ -73,9 +73,33 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Died:
-    """The loop has ended with an error; nothing comes after this."""
+    """The loop has ended with an error; nothing comes after this. `reason`: see `life.Ended`."""
 
     cause: str
+    reason: str = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far a load has come. `done` and `total` in bytes of weights, `seconds` since its start.
+
+    phase: "weights", then "preparing", where they are brought into the form that is computed with.
+    """
+
+    phase: str
+    done: int
+    total: int
+    seconds: float
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second so far."""
+        return self.done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """None until something has been read."""
+        return (self.total - self.done) / self.rate if self.rate > 0 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +112,7 @@ class _Compiled:
 
 COMPILERS = 2
 Command = Add | Cancel | EndThinking | Stop | _Compiled
-Event = Taken | Outputs | Refused | Died
+Event = Taken | Outputs | Refused | Died | Loading
 
 
 def drive(engine: Engine, commands: SimpleQueue[Command], emit: Callable[[Event], None]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +18,28 @@ from threading import Thread
 from typing import Any, Protocol
 
 from perilune.chat.format import ChatFormat
+from perilune.engine import watchdog
 from perilune.engine.driver import Command, Died, Event, Stop, drive
 from perilune.engine.engine import Engine
+from perilune.engine.life import (
+    OUT_OF_MEMORY,
+    Ended,
+    LifeEvent,
+    MemoryKills,
+    describe_error,
+    describe_exit,
+)
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.watchdog import kill_when_hung
+from perilune.engine.load_reports import LoadReports
 from perilune.engine.wire import LENGTH, command_frame, load_frame, read_event, unpack
 from perilune.errors import EngineDeadError, EngineError
 from perilune.model.model import KimiK2Model
 
 OnEvent = Callable[[Event], None]
+OnLife = Callable[[LifeEvent], None]
 STOP_SECONDS = 10.0  # for a process to end by itself
+# A standby that dies at once, again and again, must not keep a processor busy with imports.
+STANDBY_PAUSE, STANDBY_MOST_PAUSE = 1.0, 60.0
 
 
 class Host(Protocol):
@@ -61,21 +74,22 @@ class ThreadHost:
         self._commands: SimpleQueue[Command] = SimpleQueue()
 
     async def start(self, on_event: OnEvent) -> None:
-        if self._engine is None:
-            assert self._model is not None
-            if isinstance(self._model, Engine):
-                self._engine = self._model
-            else:
-                self._engine = await asyncio.to_thread(
-                    load_engine, self._model, self._options, chat=self._chat
-                )
-            self._model = None
         loop = asyncio.get_running_loop()
 
         def emit(event: Event) -> None:
             with contextlib.suppress(RuntimeError):  # the loop is gone, and so is who would listen
                 loop.call_soon_threadsafe(on_event, event)
 
+        if self._engine is None:
+            assert self._model is not None
+            if isinstance(self._model, Engine):
+                self._engine = self._model
+            else:
+                self._engine = await asyncio.to_thread(
+                    load_engine, self._model, self._options, chat=self._chat,
+                    progress=LoadReports(emit),
+                )  # fmt: skip
+            self._model = None
         self._commands = SimpleQueue()
         self._thread = Thread(
             target=_drive, args=(self._engine, self._commands, emit), name="perilune-engine",
@@ -103,7 +117,8 @@ def _drive(engine: Engine, commands: SimpleQueue[Command], emit: OnEvent) -> Non
     try:
         drive(engine, commands, emit)
     except Exception as error:
-        emit(Died(f"{type(error).__name__}: {error}"))
+        why = describe_error(error)
+        emit(Died(why.text, why.reason))
 
 
 class ProcessHost:
@@ -113,56 +128,104 @@ class ProcessHost:
     small model: it holds no weights, and takes over when the first dies. One that hangs is killed.
     """
 
-    def __init__(self, model: str | Path, options: EngineOptions, busy: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        model: str | Path,
+        options: EngineOptions,
+        busy: Callable[[], bool],
+        on_life: OnLife = lambda event: None,
+    ) -> None:
         self._model = str(model)
         self._options = options
         self._busy = busy
+        self._on_life = on_life
         self._messages = 0
         self._process: asyncio.subprocess.Process | None = None
         self._standby: asyncio.subprocess.Process | None = None
+        self._keeper: asyncio.Task[None] | None = None  # keeps a standby there
         self._reader: asyncio.Task[None] | None = None
+        self._kills = MemoryKills()  # when the process began
 
     @property
     def process_id(self) -> int | None:
         return None if self._process is None else self._process.pid
 
     async def start(self, on_event: OnEvent) -> None:
-        self._process = await _spawn()
-        await self._load(await self._first_message(), on_event)
+        self._process = await _begin()
+        await self._load(await self._first_message(on_event), on_event)
 
     async def restart(self, on_event: OnEvent) -> None:
         await self._end_process()
-        self._process, self._standby = self._standby or await _spawn(), None
-        message = await self._first_message()
-        if message is None:  # the standby was gone as well
-            await self._end_process()
-            self._process = await _spawn()
-            message = await self._first_message()
-        await self._load(message, on_event)
+        self._process = await self._take_standby() or await _begin()
+        await self._load(await self._first_message(on_event), on_event)
 
-    async def _first_message(self) -> tuple[str, Any] | None:
-        """What the process says to being told to load; None: it has ended."""
+    async def _first_message(self, on_event: OnEvent) -> tuple[str, Any] | None:
+        """What the process says to being told to load, when it is done; None: it has ended."""
+        self._kills = MemoryKills.now()
         self._write(load_frame(self._model, self._options))
-        return await self._read()
+        while True:
+            message = await self._read()
+            if message is None or message[0] != "loading":
+                if message is None:
+                    assert self._process is not None
+                    await self._process.wait()
+                return message
+            on_event(read_event(*message))
 
     async def _load(self, message: tuple[str, Any] | None, on_event: OnEvent) -> None:
         assert self._process is not None
         if message is None:
-            code = await self._process.wait()
-            raise EngineDeadError(f"the engine's process ended while loading (exit status {code})")
+            why = describe_exit(await self._process.wait(), before=self._kills)
+            raise EngineDiedLoading(why)
         kind, body = message
         if kind == "failed":
             await self._process.wait()
             raise EngineError(body[0], remedy=body[1])
         self._options = replace(self._options, bandwidth=body)  # measured once
         self._reader = asyncio.create_task(self._read_events(self._process, on_event))
-        self._standby = await _spawn()
+        with contextlib.suppress(EngineError):  # nobody needs it yet; the keeper tries again
+            self._standby = await _begin()
+        self._keeper = asyncio.create_task(self._keep_standby())
+
+    # --- the process that waits ----------------------------------------------------------------
+
+    async def _keep_standby(self) -> None:
+        """Say when the standby dies, and start another, later each time that one dies young."""
+        pause = STANDBY_PAUSE
+        while True:
+            began = time.monotonic()
+            if self._standby is not None:
+                await self._standby.wait()
+                self._standby_died()
+            if time.monotonic() - began > STANDBY_MOST_PAUSE:
+                pause = STANDBY_PAUSE
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, STANDBY_MOST_PAUSE)
+            with contextlib.suppress(EngineError):
+                self._standby = await _begin()
+
+    def _standby_died(self) -> None:
+        standby, self._standby = self._standby, None
+        assert standby is not None and standby.returncode is not None
+        why = describe_exit(standby.returncode)
+        self._on_life(LifeEvent("standby_died", why.reason, why.text))
+
+    async def _take_standby(self) -> asyncio.subprocess.Process | None:
+        """The standby, which nobody keeps from now on; None where there is none that lives."""
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await asyncio.gather(keeper, return_exceptions=True)
+        if self._standby is not None and self._standby.returncode is not None:
+            self._standby_died()
+        standby, self._standby = self._standby, None
+        return standby
 
     def send(self, command: Command) -> None:
         self._write(command_frame(command))
 
     async def stop(self) -> None:
-        standby, self._standby = self._standby, None
+        standby = await self._take_standby()
         if standby is not None:
             with contextlib.suppress(ProcessLookupError):
                 standby.kill()
@@ -200,7 +263,9 @@ class ProcessHost:
             return None
 
     async def _read_events(self, process: asyncio.subprocess.Process, on_event: OnEvent) -> None:
-        watch = asyncio.create_task(kill_when_hung(process.pid, lambda: self._messages, self._busy))
+        watch = asyncio.create_task(
+            watchdog.kill_when_hung(process.pid, lambda: self._messages, self._busy)
+        )
         try:
             while self._process is process and (message := await self._read()) is not None:
                 self._messages += 1
@@ -208,11 +273,42 @@ class ProcessHost:
                 on_event(event)
                 if isinstance(event, Died):
                     return
+        except Exception as error:  # what is no message of ours; it would never be seen to die
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            if self._process is process:
+                why = describe_error(error)
+                on_event(Died(f"its messages could not be read: {why.text}", why.reason))
+            return
         finally:
+            hung = watch.done() and not watch.cancelled()
             watch.cancel()
         if self._process is process:  # it was not told to stop
-            code = await process.wait()
-            on_event(Died(f"its process ended with status {code}"))
+            why = describe_exit(
+                await process.wait(),
+                hung_seconds=watchdog.HUNG_SECONDS if hung else None,
+                before=self._kills,
+            )
+            on_event(Died(why.text, why.reason))
+
+
+class EngineDiedLoading(EngineDeadError):
+    """The engine's process ended while it loaded. `why`: as far as can be known."""
+
+    def __init__(self, why: Ended) -> None:
+        self.why = why
+        short = "Give it more memory, or a smaller cache_tokens" if (
+            why.reason == OUT_OF_MEMORY
+        ) else "Look into the log above; `perilune doctor` checks the installation"  # fmt: skip
+        super().__init__(f"the engine died while loading: {why.text}", remedy=short)
+
+
+async def _begin() -> asyncio.subprocess.Process:
+    """`_spawn`. Raises EngineError where the machine has no room for a process more."""
+    try:
+        return await _spawn()
+    except OSError as error:
+        raise EngineError(f"no process can be started for the engine: {error}") from None
 
 
 async def _spawn() -> asyncio.subprocess.Process:
@@ -229,10 +325,12 @@ def make_host(
     chat: ChatFormat | None,
     isolation: str,
     busy: Callable[[], bool],
+    on_life: OnLife = lambda event: None,
 ) -> Host:
     """An engine that is made already keeps its own options.
 
-    busy: whether requests are under way, when silence means that the engine hangs.
+    busy: whether requests are under way, when silence means that the engine hangs. on_life: told
+    of what no request shows, such as the death of the process that waits.
 
     Raises EngineError when `isolation` is unknown or the model cannot live there.
     """
@@ -245,4 +343,4 @@ def make_host(
             "a model in memory cannot move into another process",
             remedy="Give a checkpoint folder, or isolation='thread'",
         )
-    return ProcessHost(model, options, busy)
+    return ProcessHost(model, options, busy, on_life)

@@ -28,6 +28,7 @@ from perilune.weights.checkpoint import open_checkpoint
 from perilune.weights.format_bytes import gigabytes
 from perilune.weights.load import load_model
 from perilune.weights.memory import available_memory
+from perilune.weights.progress import ProgressCallback
 
 CACHE_SHARE = 0.5  # of the memory that weights and work space leave, unless told otherwise
 # Beyond this many full contexts a larger cache only keeps old prefixes; take no more by default.
@@ -149,8 +150,12 @@ def load_engine(
     options: EngineOptions | None = None,
     *,
     chat: ChatFormat | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Engine:
     """An engine over a checkpoint folder, or over a model in memory (which it takes over).
+
+    `progress` is told of the bytes as they are read, from several threads; None: a bar on a
+    terminal for a large model.
 
     Raises CheckpointError, OutOfMemoryError before the first byte is read, UsageError.
     """
@@ -170,7 +175,7 @@ def load_engine(
         stop_ids = frozenset(checkpoint.config.eos_token_ids)
         identity = checkpoint_identity(Path(model))
         chat = chat or ChatFormat.from_pretrained(model)
-        network = load_model(model)
+        network = load_model(model, progress=progress)
     if chat is not None:
         stop_ids |= chat.stop_ids
     config = network.config

@@ -33,7 +33,8 @@ def processor_ticks(process_id: int) -> int | None:
 async def kill_when_hung(
     process_id: int, messages: Callable[[], int], busy: Callable[[], bool]
 ) -> None:
-    """SIGKILL after `HUNG_SECONDS` in which a busy process did nothing. Ends with that, or never.
+    """SIGKILL after `HUNG_SECONDS` in which a busy process did nothing. Ends with that, or never:
+    whoever finds this ended knows who killed the process.
 
     messages: how many the process has sent. busy: whether any are to be expected.
     """

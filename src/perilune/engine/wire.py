@@ -19,6 +19,7 @@ from perilune.engine.driver import (
     Died,
     EndThinking,
     Event,
+    Loading,
     Outputs,
     Refused,
     Stop,
@@ -97,6 +98,8 @@ def event_frame(event: Event) -> bytes:
             return frame("refused", event)
         case Died():
             return frame("died", event)
+        case Loading():
+            return frame("loading", event)
 
 
 def read_event(kind: str, body: Any) -> Event:
@@ -109,6 +112,8 @@ def read_event(kind: str, body: Any) -> Event:
         return msgspec.convert(body, Taken)
     if kind == "refused":
         return msgspec.convert(body, Refused)
+    if kind == "loading":
+        return msgspec.convert(body, Loading)
     return msgspec.convert(body, Died)
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import traceback
 from queue import SimpleQueue
 from threading import Thread
 from typing import BinaryIO
 
 from perilune.engine.driver import Command, Died, Event, Stop, drive
+from perilune.engine.life import describe_error
 from perilune.engine.load import load_engine
+from perilune.engine.load_reports import LoadReports
 from perilune.engine.wire import event_frame, frame, read_command, read_frame, read_load
 from perilune.errors import PeriluneError
 
@@ -43,9 +46,13 @@ def serve(commands_in: BinaryIO, events_out: BinaryIO) -> int:
         return 0
     model, options = read_load(first[1])
     try:
-        engine = load_engine(model, options)
+        engine = load_engine(model, options, progress=LoadReports(emit))
     except PeriluneError as error:
         write(frame("failed", [error.message, error.remedy]))
+        return 1
+    except Exception as error:  # the owner says why; where is for our own log
+        traceback.print_exc()
+        write(frame("failed", [f"the load failed: {describe_error(error).text}", ""]))
         return 1
     write(frame("ready", engine.bandwidth))
     commands: SimpleQueue[Command] = SimpleQueue()
@@ -53,7 +60,8 @@ def serve(commands_in: BinaryIO, events_out: BinaryIO) -> int:
     try:
         drive(engine, commands, emit)
     except Exception as error:
-        emit(Died(f"{type(error).__name__}: {error}"))
+        why = describe_error(error)
+        emit(Died(why.text, why.reason))
         return 1
     return 0
 

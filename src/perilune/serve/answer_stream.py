@@ -70,7 +70,7 @@ class AnswerStream:
         self.finish_reasons: list[FinishReason] = []
         self.prompt_scores: tuple[TokenScore, ...] = ()  # of the prompt's second token and on
         self.metrics: RequestMetrics | None = None
-        self.failed = False
+        self.error: ApiError | None = None  # what broke it
         self._outputs = outputs
         self._on_close = on_close
         self._closed = False
@@ -86,6 +86,15 @@ class AnswerStream:
             chat.parser(thinking=add.thinking, prompt=add.prompt).channel is Channel.REASONING
         )
         self._tracks = [_Track(thinking) for _ in range(self.n)]
+
+    @property
+    def completed(self) -> bool:
+        """Whether all of its answers came to their ends."""
+        return self.metrics is not None
+
+    @property
+    def failed(self) -> bool:
+        return self.error is not None
 
     @property
     def prompt_tokens(self) -> int:
@@ -114,11 +123,11 @@ class AnswerStream:
                 await self.aclose()
                 raise
             except PeriluneError as error:
-                self.failed = True
+                self.error = _failure(error)
                 await self.aclose()
-                raise _failure(error) from None
-            except ApiError:
-                self.failed = True
+                raise self.error from None
+            except ApiError as error:
+                self.error = error
                 await self.aclose()
                 raise
         return self._events.popleft()

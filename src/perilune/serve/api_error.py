@@ -48,7 +48,8 @@ ANTHROPIC_TYPES = {
 class ApiError(Exception):
     """A refusal or a failure. `param` names the field at fault, `code` is one word for programs.
 
-    `retry_after` is in seconds: the client may try again then.
+    `retry_after` is in seconds: the client may try again then. `detail` is for the log alone, and
+    must hold nothing of a request but what is safe to write down.
     """
 
     status: int
@@ -57,6 +58,7 @@ class ApiError(Exception):
     code: str | None = None
     retry_after: float | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    detail: str = ""
 
     def __str__(self) -> str:
         return self.message

@@ -16,8 +16,15 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from perilune.serve.api_error import ApiError
-from perilune.serve.guard import Guard, check_door, read_headers, reply, send_error
-from perilune.serve.http import Handler, HttpRequest, Reply, Route, StreamReply
+from perilune.serve.guard import (
+    Guard,
+    check_door,
+    read_headers,
+    reply,
+    send_error,
+    speaks_anthropic,
+)
+from perilune.serve.http import Handler, HttpRequest, Reply, Route, StreamReply, sse
 from perilune.serve.keys import Keys
 from perilune.serve.routes import all_routes
 from perilune.serve.service import Service
@@ -73,6 +80,7 @@ def _endpoint(service: Service, handler: Handler) -> Callable[[Request], Awaitab
         except ApiError as error:
             return ErrorResponse(error, headers)
         if answer is None:
+            request.state.left = True
             return Response(status_code=499)  # nobody reads it
         if isinstance(answer, StreamReply):
             return SseResponse(answer, service.settings.ping_seconds)
@@ -161,13 +169,15 @@ class ErrorResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request_id = scope["state"]["request_id"]
+        scope["state"]["error"] = self._error  # for the log
         await send_error(send, self._error, scope["path"], self._asked, request_id)
 
 
 class SseResponse(Response):
     """A `StreamReply` on the wire: frames as they come, a ping when it is silent for long.
 
-    When the client goes, the frames are closed, and with them what is under way in the engine.
+    When the client goes, the frames are closed, and with them what is under way in the engine. How
+    it ended is left in the scope's state for the log, which must not call a broken stream a 200.
     """
 
     media_type = "text/event-stream"
@@ -219,12 +229,29 @@ class SseResponse(Response):
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
             if work.done():
                 work.result()
+                scope["state"]["error"] = self._answer.broken()
+            else:
+                scope["state"]["left"] = True
         except OSError:
-            pass  # the client went in the middle of a write
+            scope["state"]["left"] = True  # in the middle of a write
+        except Exception as error:
+            await self._fail(scope, send, error)
         finally:
             for task in tasks:
                 await _cancel(task)
             await frames.aclose()
+
+    async def _fail(self, scope: Scope, send: Send, error: Exception) -> None:
+        """A defect of ours in the middle: the client gets an error frame, the log the rest."""
+        request_id = scope["state"]["request_id"]
+        log.error("a stream failed", exc_info=error, extra={"request_id": request_id})
+        failure = ApiError(500, "the server failed; its log says how", code="internal_error")
+        scope["state"]["error"] = failure
+        anthropic = speaks_anthropic(scope["path"], read_headers(scope))
+        body = failure.anthropic(request_id) if anthropic else failure.openai()
+        frame = sse(body, event="error" if anthropic else None)
+        with suppress(OSError):
+            await send({"type": "http.response.body", "body": frame})
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

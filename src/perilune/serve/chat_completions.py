@@ -36,6 +36,7 @@ from perilune.serve.stream import (
     Usage,
     collect,
 )
+from perilune.serve.thinking_switches import shows_thinking
 
 DONE = b"data: [DONE]\n\n"
 
@@ -52,10 +53,10 @@ async def chat_completions(service: Service, request: HttpRequest) -> Reply | St
     body = request.read(ChatCompletionBody)
     model = check_model(service, body.model)
     asked = read_chat(body, service, request.caller, new_id("chatcmpl-"))
-    stream = await service.open(asked)
     writer = _Writer(service, body, asked.request_id, model)
+    stream = await service.open(asked)
     if body.stream:
-        return StreamReply(writer.frames(stream))
+        return StreamReply(writer.frames(stream), lambda: stream.error)
     async with aclosing(stream):
         collected = await collect(stream, stream.n)
     choices = [writer.choice(index, answer) for index, answer in enumerate(collected.answers)]
@@ -119,7 +120,7 @@ class _Writer:
             "system_fingerprint": service.fingerprint,
         }
         self._alias = service.settings.reasoning_alias
-        self._show_reasoning = body.include_reasoning is not False
+        self._show_reasoning = shows_thinking(body)
         self._logprobs = bool(body.logprobs)
         options = body.stream_options
         self._final_usage = options is not None and bool(options.include_usage)

@@ -12,15 +12,10 @@ from perilune.serve.chat_schema import ChatCompletionBody
 from perilune.serve.fields import check_extra, sampling_of
 from perilune.serve.kimi_strict import check_kimi_strict
 from perilune.serve.media import check_media
-from perilune.serve.request import Caller, ChatRequest, Thinking, ToolUse
+from perilune.serve.request import Caller, ChatRequest, ToolUse
 from perilune.serve.schema_dialect import check_schema
 from perilune.serve.service import Service
-
-# Tokens of thinking that an effort stands for; None: as much as the model likes.
-EFFORT_BUDGETS: Mapping[str, int | None] = {
-    "none": 0, "minimal": 512, "low": 2048, "medium": 8192, "high": None, "xhigh": None,
-    "max": None,
-}  # fmt: skip
+from perilune.serve.thinking_switches import read_thinking
 
 
 def read_chat(
@@ -224,39 +219,3 @@ def _json_schema(form: Any) -> Grammar:
 
 def _bad_format(what: str) -> ApiError:
     return invalid(f"response_format: {what}", "response_format")
-
-
-# --- thinking ------------------------------------------------------------------------------------
-
-
-def read_thinking(body: ChatCompletionBody) -> Thinking:
-    """The switches of Moonshot, vLLM and OpenAI as one. Raises ApiError where they disagree."""
-    switches: dict[str, bool] = {}
-    efforts: dict[str, str] = {}
-    preserve = False
-    budget = body.thinking_token_budget
-    if body.thinking is not None:
-        switches["thinking"] = body.thinking.type == "enabled"
-        preserve = body.thinking.keep == "all"
-        if body.thinking.effort is not None:
-            efforts["thinking.effort"] = body.thinking.effort
-        if budget is None:
-            budget = body.thinking.budget_tokens
-    template = body.chat_template_kwargs
-    if template is not None:
-        if template.thinking is not None:
-            switches["chat_template_kwargs"] = template.thinking
-        preserve = preserve or bool(template.preserve_thinking)
-        if template.thinking_effort is not None:
-            efforts["chat_template_kwargs.thinking_effort"] = template.thinking_effort
-    if body.reasoning_effort is not None:
-        efforts["reasoning_effort"] = body.reasoning_effort
-    if len(set(switches.values())) > 1:
-        raise invalid("thinking and chat_template_kwargs.thinking contradict", "thinking")
-    if len(set(efforts.values())) > 1:
-        raise invalid(f"{' and '.join(efforts)} contradict", "reasoning_effort")
-    effort = next(iter(efforts.values()), None)
-    enabled = next(iter(switches.values()), effort != "none")
-    if budget is None and enabled and effort not in (None, "none"):
-        budget = EFFORT_BUDGETS[effort or "high"]
-    return Thinking(enabled, preserve, budget)

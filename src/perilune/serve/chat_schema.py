@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 MAX_TOKENS = 2**24
+MOST_MODEL_NAME = 512  # characters
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(max_length=512)]
 Object = dict[str, Any]
@@ -36,15 +37,26 @@ class ThinkingSwitch(BaseModel):
 
 
 class TemplateArguments(BaseModel):
-    """`chat_template_kwargs`: three names are known, nothing else reaches a template."""
+    """`chat_template_kwargs`: the names of thinking are known, nothing else reaches a template."""
 
     model_config = ConfigDict(extra="forbid")
 
     thinking: bool | None = None
+    enable_thinking: bool | None = None  # the same, as templates of other families call it
     preserve_thinking: bool | None = None
-    thinking_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = (
-        None
-    )
+    thinking_effort: Effort | None = None
+    reasoning_effort: Effort | None = None
+
+
+class ReasoningOptions(BaseModel):
+    """OpenRouter's `reasoning`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    enabled: bool | None = None
+    effort: Effort | None = None
+    max_tokens: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
+    exclude: bool | None = None
 
 
 class SamplingFields(BaseModel):
@@ -102,6 +114,8 @@ class ChatCompletionBody(SamplingFields):
     thinking: ThinkingSwitch | None = None
     thinking_token_budget: Annotated[int, Field(ge=0, le=MAX_TOKENS)] | None = None
     chat_template_kwargs: TemplateArguments | None = None
+    enable_thinking: bool | None = None
+    reasoning: ReasoningOptions | None = None
     include_reasoning: bool | None = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None

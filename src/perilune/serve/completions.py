@@ -97,7 +97,9 @@ async def completions(service: Service, request: HttpRequest) -> Reply | StreamR
         raise
     writer = _Writer(service, body, id_, model)
     if body.stream:
-        return StreamReply(writer.frames(streams))
+        return StreamReply(
+            writer.frames(streams), lambda: next((s.error for s in streams if s.error), None)
+        )
     try:
         collected = await asyncio.gather(*(collect(stream, stream.n) for stream in streams))
     finally:

@@ -102,12 +102,13 @@ def logit_bias(given: Mapping[str, float]) -> dict[int, float]:
 
 
 def check_model(service: Service, model: str | None) -> str:
-    """The name to answer with. Raises ApiError (404) for another model's."""
-    if model in (None, "", service.model_name):
+    """The name to answer with, the model's own. Raises ApiError (404) for another model's."""
+    if service.names.served(model):
         return service.model_name
+    known = ", ".join(f"{name!r:.100}" for name in service.names.all[:10])
     raise ApiError(
         404,
-        f"the model {model!r:.200} is not served here; {service.model_name!r} is",
+        f"the model {model!r:.200} is not served here; {known} is",
         param="model",
         code="model_not_found",
     )

@@ -8,28 +8,27 @@ were checked on some routes only.
 from __future__ import annotations
 
 import ipaddress
-import logging
 import re
 import time
 from collections.abc import Mapping
-from typing import Any
 from urllib.parse import urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from perilune.errors import UsageError
+from perilune.serve import access_log
+from perilune.serve.access_log import Handled, shown_word
 from perilune.serve.api_error import ApiError
+from perilune.serve.cors import Cors, check_origin
 from perilune.serve.http import encode
 from perilune.serve.keys import Keys
 from perilune.serve.metrics import Metrics
 from perilune.serve.request import new_id
 from perilune.serve.settings import Settings
 
-log = logging.getLogger("perilune.serve")
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _HOST = re.compile(r"(?:\[(?P<number>[0-9a-f:.]+)\]|(?P<name>[^\[\]:@/]+))(?::[0-9]{1,5})?")
 _SAFE_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_CORS_HEADERS = "authorization, content-type, x-api-key, anthropic-version, anthropic-beta"
 MAX_HEADER_BYTES = 64 * 1024
 
 
@@ -43,7 +42,9 @@ def is_loopback(host: str) -> bool:
 
 
 def check_door(settings: Settings, keys: Keys) -> None:
-    """Raises UsageError for a public address without a key."""
+    """Raises UsageError for a public address without a key, and for origins that are none."""
+    for origin in settings.cors_origin:
+        check_origin(origin)
     if not is_loopback(settings.host) and not keys:
         raise UsageError(
             f"{settings.host} can be reached from other machines, and there is no API key",
@@ -69,7 +70,7 @@ class Guard:
         self._metrics = metrics
         self._public = public
         self._hosts = LOOPBACK_NAMES | {settings.host, *settings.allowed_host}
-        self._origins = frozenset(settings.cors_origin)
+        self._cors = Cors(settings.cors_origin)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -82,26 +83,34 @@ class Guard:
         request_id = given if _SAFE_ID.fullmatch(given) else new_id("req-")
         started = time.perf_counter()
         status = 0
+        scope.setdefault("state", {})
+        scope["state"]["request_id"] = request_id
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
                 added = {"x-request-id": request_id, "request-id": request_id}
-                added |= self._cors(headers)
+                given = message.get("headers", ())
+                names = {name.lower() for name, _ in given}  # a preflight says some itself
+                added |= {
+                    name: value
+                    for name, value in self._cors.headers(headers).items()
+                    if name.encode() not in names
+                }
                 message["headers"] = [
-                    *message.get("headers", ()),
+                    *given,
                     *((name.encode(), value.encode("latin-1")) for name, value in added.items()),
                 ]
             await send(message)
 
-        caller = None
+        caller, error = None, None
         try:
             self._check_headers(scope)
             self._check_host(headers)
             self._check_origin(headers)
-            if scope["method"] == "OPTIONS" and headers.get("origin") in self._origins:
-                await reply(send_with_headers, 204, b"", {})
+            if self._cors.is_preflight(scope["method"], headers):
+                await reply(send_with_headers, 204, b"", self._cors.preflight(headers))
                 return
             caller = self._keys.find(headers)
             if caller is None and (scope["method"], scope["path"]) not in self._public:
@@ -111,13 +120,43 @@ class Guard:
                     code="invalid_api_key",
                     headers={"www-authenticate": "Bearer"},
                 )
-            scope.setdefault("state", {})
-            scope["state"].update(caller=caller, request_id=request_id)
+            scope["state"]["caller"] = caller
             await self._app(scope, receive, send_with_headers)
-        except ApiError as error:
-            await send_error(send_with_headers, error, scope["path"], headers, request_id)
+        except ApiError as refusal:
+            error = refusal
+            await send_error(send_with_headers, refusal, scope["path"], headers, request_id)
+        except BaseException as failure:
+            error = _failure(failure)
+            raise
         finally:
-            self._note(scope, status, time.perf_counter() - started, request_id, caller)
+            state = scope["state"]
+            route = scope.get("route")
+            self._note(
+                Handled(
+                    scope["method"],
+                    scope["path"],
+                    getattr(route, "path", None),
+                    status,
+                    error=error or state.get("error"),
+                    left=state.get("left", False),
+                    seconds=time.perf_counter() - started,
+                    request_id=request_id,
+                    caller=getattr(caller, "name", None),
+                )
+            )
+
+    def note_bad_http(self, status: int) -> None:
+        """Count and log what was no request: the protocol below refused it, for this reason."""
+        why = {408: "headers did not come in time", 431: "headers too large"}
+        detail = why.get(status, "not HTTP/1.1 as it must be")
+        error = ApiError(status, detail, code="bad_http", detail=detail)
+        self._note(Handled("", "", None, status, error))
+
+    def _note(self, handled: Handled) -> None:
+        method = handled.method if handled.method in access_log.METHODS else "other"
+        self._metrics.observe_http(handled.route or "unknown", method, handled.status)
+        if self._settings.request_log:
+            access_log.write(handled)
 
     def _check_headers(self, scope: Scope) -> None:
         size = sum(len(name) + len(value) for name, value in scope["headers"])
@@ -139,11 +178,12 @@ class Guard:
             403,
             f"the Host {host[:100]!r} is not one of this server's; --allowed-host adds one",
             code="host_not_allowed",
+            detail=f"Host {shown_word(host) or 'absent'}, see --allowed-host",
         )
 
     def _check_origin(self, headers: Mapping[str, str]) -> None:
         origin = headers.get("origin")
-        if origin is None or origin in self._origins:
+        if origin is None or self._cors.allows(origin):
             return
         parts = urlsplit(origin)
         if parts.scheme in ("http", "https") and parts.netloc == headers.get("host"):
@@ -152,42 +192,15 @@ class Guard:
             403,
             "pages of another origin may not call this server; --cors-origin lets one",
             code="origin_not_allowed",
+            detail=f"Origin {shown_word(origin)}, see --cors-origin",
         )
 
-    def _cors(self, headers: Mapping[str, str]) -> dict[str, str]:
-        origin = headers.get("origin")
-        if origin is None or origin not in self._origins:
-            return {}
-        return {
-            "access-control-allow-origin": origin,
-            "access-control-allow-methods": "GET, POST",
-            "access-control-allow-headers": _CORS_HEADERS,
-            "access-control-max-age": "600",
-            "vary": "origin",
-        }
 
-    def _note(
-        self, scope: Scope, status: int, seconds: float, request_id: str, caller: Any
-    ) -> None:
-        route = scope.get("route")
-        path = getattr(route, "path", "unknown")  # the pattern: paths of clients are endless
-        self._metrics.observe_http(path, scope["method"], status or 499)
-        if self._settings.request_log:
-            log.info(
-                "%s %s -> %s in %.0f ms",
-                scope["method"],
-                path,
-                status or "left by the client",
-                seconds * 1000,
-                extra={
-                    "request_id": request_id,
-                    "caller": getattr(caller, "name", None),
-                    "method": scope["method"],
-                    "path": path,
-                    "status": status,
-                    "seconds": round(seconds, 4),
-                },
-            )
+def _failure(error: BaseException) -> ApiError:
+    """What the log says of a request that ended with a defect of ours, or with the server."""
+    if isinstance(error, Exception):
+        return ApiError(500, "the server failed", code="internal_error")
+    return ApiError(503, "the server is ending", code="shutting_down")
 
 
 def read_headers(scope: Scope) -> dict[str, str]:

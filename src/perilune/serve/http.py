@@ -76,9 +76,11 @@ class StreamReply:
     """Server-sent events. Closing `frames` ends what they come from.
 
     The frames are whole events, `\\n\\n` included; a failure inside is theirs to put into words.
+    broken: what it was, once they have ended; None when all went well.
     """
 
     frames: AsyncGenerator[bytes, None]
+    broken: Callable[[], ApiError | None] = lambda: None
     headers: Mapping[str, str] = field(default_factory=dict)
     ping: bytes = b": ping\n\n"  # what a silent stream sends
 

@@ -19,6 +19,7 @@ from prometheus_client import (
 )
 
 if TYPE_CHECKING:
+    from perilune.engine.driver import Loading
     from perilune.engine.metrics import EngineStatus
     from perilune.serve.answer_stream import AnswerStream
 
@@ -46,6 +47,11 @@ _GAUGES = {
     "kv_cache_usage_perc": "Share of the latent cache that running answers hold, 0 to 1.",
     "bandwidth_limit_bytes_per_second": "What this machine's memory can read, measured.",
     "bandwidth_share": "Share of that limit that the latest step reached, 0 to 1.",
+    "model_loading": "1 while the model is being loaded, at the start or after a death, else 0.",
+    "load_bytes_done": "Bytes of weights that the latest load has read.",
+    "load_bytes_total": "Bytes of weights that it has to read.",
+    "load_bytes_per_second": "Its rate so far.",
+    "load_seconds_left": "What it needs at this rate; 0 when it is done.",
 }
 _COUNTERS = {
     "prefix_cache_queries": "Prompt tokens looked up in the prefix cache.",
@@ -58,7 +64,11 @@ _COUNTERS = {
     "bytes_read": "Bytes of weights and cache that the steps read.",
     "forward_seconds": "Time in the network.",
     "engine_steps": "Steps of the engine.",
-    "engine_restarts": "Times that the engine died and came back.",
+}
+# With the cause as a label: hung, out_of_memory, exit, error, or a signal's name (SIGKILL).
+_CAUSES = {
+    "engine_restarts": "Deaths of the engine, also while it loads again after one.",
+    "engine_standby_deaths": "Deaths of the process that waits to take over.",
 }
 
 
@@ -94,6 +104,14 @@ class Metrics:
             name("request_success"), "Requests by how they ended.",
             [*label, "finished_reason"], registry=self._registry,
         )  # fmt: skip
+        self._causes = {
+            key: Counter(name(key), text, [*label, "cause"], registry=self._registry)
+            for key, text in _CAUSES.items()
+        }
+        self._outcomes = Counter(
+            name("request_outcomes"), "Requests taken: finished, client_left, or an error's code.",
+            [*label, "outcome"], registry=self._registry,
+        )  # fmt: skip
         self._http = Counter(
             "http_requests", "HTTP requests.", ["handler", "method", "status"],
             registry=self._registry,
@@ -109,6 +127,9 @@ class Metrics:
 
     def observe_stream(self, stream: AnswerStream) -> None:
         """A request is over, whichever way."""
+        ended = stream.completed or stream.error is not None
+        outcome = "finished" if stream.error is None else stream.error.code or "error"
+        self._outcomes.labels(**self._labels, outcome=outcome if ended else "client_left").inc()
         reasons = [str(reason) for reason in stream.finish_reasons]
         reasons += ["error" if stream.failed else "abort"] * (stream.n - len(reasons))
         for reason in reasons:
@@ -153,12 +174,26 @@ class Metrics:
             if seconds is not None:
                 put[key].observe(max(0.0, seconds))
 
-    def engine_restarted(self) -> None:
-        self._counters["engine_restarts"].inc()
+    def engine_restarted(self, cause: str) -> None:
+        self._causes["engine_restarts"].labels(**self._labels, cause=cause).inc()
 
-    def render(self, status: EngineStatus | None, open_answers: int) -> str:
+    def standby_died(self, cause: str) -> None:
+        self._causes["engine_standby_deaths"].labels(**self._labels, cause=cause).inc()
+
+    def observe_load(self, loading: Loading) -> None:
+        """How far the load under way has come."""
+        gauges = self._gauges
+        gauges["load_bytes_done"].set(loading.done)
+        gauges["load_bytes_total"].set(loading.total)
+        gauges["load_bytes_per_second"].set(loading.rate)
+        gauges["load_seconds_left"].set(loading.seconds_left or 0.0)
+
+    def render(
+        self, status: EngineStatus | None, open_answers: int, *, loading: bool = False
+    ) -> str:
         """The text that Prometheus reads. `open_answers`: those that clients wait for now."""
         gauges = self._gauges
+        gauges["model_loading"].set(loading)
         if status is None or not open_answers:  # the latest status may be from before they ended
             gauges["num_requests_running"].set(0)
             gauges["num_requests_waiting"].set(open_answers)

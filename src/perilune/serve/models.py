@@ -11,28 +11,31 @@ from perilune.serve.service import Service
 
 
 async def models(service: Service, request: HttpRequest) -> Reply:
-    """The one model that is served."""
+    """The one model that is served, under each of its names."""
     if "anthropic-version" in request.headers:
-        model = anthropic_model(service)
-        return Reply(
-            {"data": [model], "has_more": False, "first_id": model["id"], "last_id": model["id"]}
-        )
-    return Reply({"object": "list", "data": [openai_model(service)]})
+        rows = [anthropic_model(service, name) for name in service.names.all]
+        first, last = rows[0]["id"], rows[-1]["id"]
+        return Reply({"data": rows, "has_more": False, "first_id": first, "last_id": last})
+    data = [openai_model(service, name) for name in service.names.all]
+    return Reply({"object": "list", "data": data})
 
 
 async def model(service: Service, request: HttpRequest) -> Reply:
-    name = request.path_params["model"]
-    if name != service.model_name:
-        raise ApiError(
-            404, f"the model {name!r:.200} is not served here", "model", "model_not_found"
-        )
+    asked = request.path_params["model"]
+    name = service.names.listed(asked)
+    if name is None:
+        if not service.names.served(asked):
+            raise ApiError(
+                404, f"the model {asked!r:.200} is not served here", "model", "model_not_found"
+            )
+        name = service.model_name
     anthropic = "anthropic-version" in request.headers
-    return Reply(anthropic_model(service) if anthropic else openai_model(service))
+    return Reply(anthropic_model(service, name) if anthropic else openai_model(service, name))
 
 
-def openai_model(service: Service) -> dict[str, Any]:
+def openai_model(service: Service, name: str) -> dict[str, Any]:
     return {
-        "id": service.model_name,
+        "id": name,
         "object": "model",
         "created": service.started,
         "owned_by": "perilune",
@@ -46,13 +49,13 @@ def openai_model(service: Service) -> dict[str, Any]:
     }
 
 
-def anthropic_model(service: Service) -> dict[str, Any]:
+def anthropic_model(service: Service, name: str) -> dict[str, Any]:
     created = datetime.fromtimestamp(service.started, UTC).isoformat().replace("+00:00", "Z")
     most = service.settings.max_output_tokens or service.max_context
     return {
         "type": "model",
-        "id": service.model_name,
-        "display_name": service.model_name,
+        "id": name,
+        "display_name": name,
         "created_at": created,
         "max_input_tokens": service.max_context,
         "max_tokens": min(most, service.max_context),

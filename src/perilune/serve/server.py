@@ -15,7 +15,7 @@ import socket
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 import h11
 import uvicorn
@@ -24,6 +24,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from perilune.engine.async_engine import EngineState
 from perilune.errors import PeriluneError, UsageError
 from perilune.serve.app import build_app
+from perilune.serve.guard import Guard
+from perilune.serve.load_lines import CLEAR, LoadLines
 from perilune.serve.service import Service
 
 log = logging.getLogger("perilune.serve")
@@ -79,42 +81,48 @@ async def serve(service: Service, bound: socket.socket, on_ready: Callable[[], N
     server = _Server(config, service)
     running = asyncio.create_task(server.serve(sockets=[bound]))
     loading = asyncio.create_task(service.engine.start())
-    watching: asyncio.Task[int] | None = None
+    lines = LoadLines(service.model_name, _say_loading, plain=service.settings.json)
+    watching = asyncio.create_task(_watch(service, server, loading, lines))
     try:
         await asyncio.wait({running, loading}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
+            lines.close()
             loading.result()
             on_ready()
-            watching = asyncio.create_task(_watch(service, server))
         await running
-        return watching.result() if watching is not None and watching.done() else server.status
+        return watching.result() if watching.done() else server.status
     finally:
         server.should_exit = True
-        if watching is not None:
-            watching.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(running, watching, return_exceptions=True)
         loading.cancel()
         await asyncio.gather(loading, return_exceptions=True)
         await service.engine.close()
 
 
-async def _watch(service: Service, server: _Server) -> int:
-    """Note restarts of the engine; end the server, with status 1, when it stays dead."""
-    was = service.engine.state
-    while not server.should_exit:
-        state = service.engine.state
-        if state is EngineState.LOADING and was is EngineState.READY:
-            log.error("the engine died and is being started again")
-            service.metrics.engine_restarted()
-        elif state is EngineState.READY and was is EngineState.LOADING:
-            log.warning("the engine is back")
-        elif state is EngineState.DEAD:
-            log.error("the engine is dead and stays so; the server ends")
-            server.should_exit = True
-            return 1
-        was = state
-        await asyncio.sleep(WATCH_SECONDS)
+async def _watch(
+    service: Service, server: _Server, first: asyncio.Task[None], lines: LoadLines
+) -> int:
+    """Show how loads go on; end the server, with status 1, when its engine stays dead.
+
+    Deaths are told by the engine itself: it may be back before anybody looks. `first`: its first
+    start, whose failure is not ours to tell.
+    """
+    try:
+        while not server.should_exit:
+            lines.show(service.loading)
+            if first.done() and service.engine.state is EngineState.DEAD:
+                log.error("the engine is dead and stays so; the server ends")
+                server.should_exit = True
+                return 1
+            await asyncio.sleep(WATCH_SECONDS)
+    finally:
+        lines.close()
     return server.status
+
+
+def _say_loading(text: str, fields: dict[str, Any]) -> None:
+    log.info("%s", text, extra={"event": "loading", **fields})
 
 
 class _Server(uvicorn.Server):
@@ -176,10 +184,28 @@ class TimedProtocol(H11Protocol):
     def _give_up(self) -> None:
         self._timer = None
         if self.conn.their_state is h11.IDLE and not self.transport.is_closing():
+            if self.conn.trailing_data[0]:  # not a connection that is kept for later
+                self._note(408)
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is refused below all routes; it is seen in the log all the same."""
+        self._note(getattr(sys.exc_info()[1], "error_status_hint", 400))
+        super().send_400_response(msg)
+
+    def _note(self, status: int) -> None:
+        guard = self.config.app
+        if isinstance(guard, Guard):
+            guard.note_bad_http(status)
 
 
 # --- the log -------------------------------------------------------------------------------------
+
+
+FIELDS = (
+    "request_id", "caller", "method", "path", "status", "sent", "code", "seconds", "event", "cause",
+    "phase", "bytes_done", "bytes_total", "percent", "bytes_per_second", "seconds_left",
+)  # fmt: skip
 
 
 class JsonLines(logging.Formatter):
@@ -191,7 +217,7 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "message": record.getMessage(),
         }
-        for name in ("request_id", "caller", "method", "path", "status", "seconds"):
+        for name in FIELDS:
             if hasattr(record, name):
                 line[name] = getattr(record, name)
         if record.exc_info:
@@ -211,9 +237,18 @@ class PlainLines(logging.Formatter):
         )
 
 
+class _Handler(logging.StreamHandler[TextIO]):
+    """Takes a progress line off the terminal before it writes."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self.stream.isatty():
+            self.stream.write(CLEAR)
+        super().emit(record)
+
+
 def set_up_log(*, as_json: bool) -> None:
     """Our records and uvicorn's to stderr."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _Handler(sys.stderr)
     handler.setFormatter(
         JsonLines() if as_json else PlainLines("%(asctime)s %(message)s", "%H:%M:%S")
     )
@@ -222,6 +257,12 @@ def set_up_log(*, as_json: bool) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
+    # We log what is no HTTP ourselves, with its cause.
+    logging.getLogger("uvicorn.error").addFilter(_not_about_http)
+
+
+def _not_about_http(record: logging.LogRecord) -> bool:
+    return record.msg != "Invalid HTTP request received."
 
 
 __all__ = ["PeriluneError", "TimedProtocol", "address", "listen", "serve", "set_up_log"]

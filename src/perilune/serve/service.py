@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
 from perilune.chat.format import ChatFormat
 from perilune.engine.async_engine import EngineState, EngineStream
 from perilune.engine.conversation import next_call_index, recommended_sampling
-from perilune.engine.driver import Add
+from perilune.engine.driver import Add, Loading
+from perilune.engine.life import LifeEvent
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import OutputFormat, ToolChoice, Tools
 from perilune.engine.sampling_params import SamplingParams
@@ -24,9 +26,13 @@ from perilune.errors import PeriluneError
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, api_error, invalid
 from perilune.serve.metrics import Metrics
+from perilune.serve.model_names import ModelNames
 from perilune.serve.quotas import Quotas
 from perilune.serve.request import Caller, ChatRequest, TextRequest, ToolUse
 from perilune.serve.settings import Settings
+
+log = logging.getLogger("perilune.serve")
+MOST_RETRY_SECONDS = 60.0  # a client that waits for a load asks again after so long at the latest
 
 
 class EngineLike(Protocol):
@@ -34,6 +40,9 @@ class EngineLike(Protocol):
 
     chat_format: ChatFormat | None
     status: EngineStatus | None
+    loading: Loading | None
+    latest_load: Loading | None
+    on_life: Callable[[LifeEvent], None] | None
 
     @property
     def state(self) -> EngineState: ...
@@ -63,7 +72,10 @@ class Service:
             raise ValueError("a server needs an engine with a chat format")
         self.engine = engine
         self.settings = settings or Settings()
-        self.model_name = self.settings.served_model_name or model_name
+        self.names = ModelNames(
+            self.settings.served_model_name or (model_name,), any_name=self.settings.any_model_name
+        )
+        self.model_name = self.names.first
         self.max_context = max_context
         self.format: ChatFormat = engine.chat_format
         self.started = int(time.time())
@@ -72,6 +84,7 @@ class Service:
         self.metrics = Metrics(self.settings.metrics_prefix, self.model_name)
         self.quotas = Quotas(self.settings)
         self._open: dict[str, tuple[Caller, int]] = {}
+        engine.on_life = self._note_life
 
     # --- requests ----------------------------------------------------------------------------
 
@@ -157,9 +170,58 @@ class Service:
                 return
             case EngineState.DEAD | EngineState.CLOSED:
                 raise ApiError(503, "the engine is not running", code="engine_dead")
-        raise ApiError(503, "the model is being loaded", code="loading", retry_after=2)
+        loading = self.loading
+        left = None if loading is None else loading.seconds_left
+        raise ApiError(
+            503,
+            "the model is being loaded",
+            code="loading",
+            retry_after=2 if left is None else min(max(2.0, left), MOST_RETRY_SECONDS),
+        )
+
+    @property
+    def loading(self) -> Loading | None:
+        """How far the load under way has come; None when there is none, or nothing is read yet."""
+        return self.engine.loading
+
+    @property
+    def is_loading(self) -> bool:
+        return self.engine.state in (EngineState.NEW, EngineState.LOADING)
+
+    def render_metrics(self) -> str:
+        """The text that Prometheus reads."""
+        if self.engine.latest_load is not None:
+            self.metrics.observe_load(self.engine.latest_load)
+        return self.metrics.render(self.engine.status, self.open_answers, loading=self.is_loading)
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _note_life(self, event: LifeEvent) -> None:
+        """A death of the engine is counted, and is one line of the log, once each."""
+        extra = {"event": f"engine_{event.kind}", "cause": event.reason}
+        match event.kind:
+            case "died":
+                self.metrics.engine_restarted(event.reason)
+                log.error(
+                    "the engine died (%s): %s; %d requests failed with it; it is started again",
+                    event.reason, event.text, event.requests, extra=extra,
+                )  # fmt: skip
+            case "load_failed":
+                self.metrics.engine_restarted(event.reason)
+                log.error(
+                    "the engine could not be loaded again (%s): %s",
+                    event.reason, event.text, extra=extra,
+                )  # fmt: skip
+            case "standby_died":
+                self.metrics.standby_died(event.reason)
+                log.warning(
+                    "the process that waits to take over died (%s): %s; another one is started",
+                    event.reason, event.text, extra=extra,
+                )  # fmt: skip
+            case "back":
+                log.warning("the engine is back after %.1f s", event.seconds, extra=extra)
+            case "gave_up":
+                log.error("%s; it is not started again", event.text, extra=extra)
 
     def _params(
         self, base: SamplingParams, given: Mapping[str, Any], **more: Any

@@ -54,8 +54,16 @@ class Settings:
     )
 
     # the model
-    served_model_name: str | None = field(
-        default=None, metadata=_option("Name that clients use. Default: that of the folder.")
+    served_model_name: tuple[str, ...] = field(
+        default=(),
+        metadata=_option(
+            "Names that clients use; the first is the one in answers. Repeatable. "
+            "Default: that of the folder."
+        ),
+    )
+    any_model_name: bool = field(
+        default=False,
+        metadata=_option("Requests for models of other names are answered too, not a 404."),
     )
     isolation: str = field(
         default="process",
@@ -140,7 +148,8 @@ class Settings:
         default=False, metadata=_option("Unknown request fields are an error, not ignored.")
     )
     kimi_strict: bool = field(
-        default=False, metadata=_option("Refuse what the official Kimi API refuses.")
+        default=False,
+        metadata=_option("Refuse what Moonshot's vendor rules refuse."),
     )
     reasoning_alias: bool = field(
         default=False,
@@ -154,3 +163,8 @@ class Settings:
         default=True, metadata=_option("A line for each request, never with content.")
     )
     json: bool = field(default=False, metadata=_option("Log as JSON lines."))
+
+    def __post_init__(self) -> None:
+        names: object = self.served_model_name
+        if isinstance(names, str):  # one name, as older callers give it
+            object.__setattr__(self, "served_model_name", (names,))

@@ -74,6 +74,8 @@ def check_messages(messages: Any) -> None:
         need(isinstance(message, dict) and message.get("role") in ROLES, "messages")
         content = message.get("content")
         need(content is None or isinstance(content, str | list), "messages")
+        tools = message.get("tools")
+        need(tools is None or (message["role"] == "system" and isinstance(tools, list)), "messages")
         for part in content if isinstance(content, list) else ():
             need(isinstance(part, dict) and part.get("type") in PARTS, "messages")
         need(message["role"] != "tool" or message.get("tool_call_id"), "messages")
@@ -166,7 +168,7 @@ def check_thinking(body: dict[str, Any]) -> None:
         need(isinstance(thinking, dict), "thinking")
         need(thinking.get("type") in ("enabled", "disabled"), "thinking")
         need(thinking.get("effort", "low") in ("low", "high", "max"), "thinking")
-        need(thinking.get("keep", "all") == "all", "thinking")
+        need(thinking.get("keep", "all") in ("all", None), "thinking")
     need(body.get("reasoning_effort", "low") in EFFORTS, "reasoning_effort")
     kwargs = body.get("chat_template_kwargs") or {}
     allowed = {"thinking", "preserve_thinking", "thinking_effort"}
@@ -174,8 +176,15 @@ def check_thinking(body: dict[str, Any]) -> None:
 
 
 def check_strict(body: dict[str, Any], thinking: bool) -> None:
-    """What Moonshot's own API pins."""
-    fixed = {"temperature": 1 if thinking else 0.6, "top_p": 0.95, "n": 1,
-             "presence_penalty": 0, "frequency_penalty": 0}  # fmt: skip
-    for name, value in fixed.items():
-        need(body.get(name, value) == value, name)
+    """Moonshot's vendor rules."""
+    fixed = {"temperature": (0, 0.6, 1), "top_p": (0.95,), "n": (1,), "presence_penalty": (0,),
+             "frequency_penalty": (0,)}  # fmt: skip
+    for name, values in fixed.items():
+        need(body.get(name, values[0]) in values, name)
+    need(not (thinking and isinstance(body.get("tool_choice"), dict)), "tool_choice")
+    inside = body.get("thinking") or {}
+    need(set(inside) <= {"type", "keep", "effort"}, "thinking")
+    stop = body.get("stop") or []
+    stops = [stop] if isinstance(stop, str) else stop
+    need(len(stops) <= 5 and all(len(s.encode()) <= 32 for s in stops), "stop")
+    need(len(body.get("tools") or ()) <= 128, "tools")

@@ -25,7 +25,7 @@ from perilune.exam.contract.trigger import (
     read_decisions,
     write_decisions,
 )
-from tests.exam.contract.breaks import CHAT, all_breaks
+from tests.exam.contract.breaks import CHAT, all_breaks, refuses, rewrites
 from tests.exam.contract.good_answers import value_of
 from tests.exam.contract.good_server import Break, GoodServer
 
@@ -52,8 +52,58 @@ def test_a_good_server_passes_every_check() -> None:
 def test_a_server_that_pins_parameters_passes_the_strict_checks() -> None:
     target = connect(GoodServer(Break(strict=True)), kimi_strict=True)
     results = run_checks(target, select(only=["kimi-strict.*"]))
-    assert {r.status for r in results} == {Status.PASSED}
-    assert len(results) == 12
+    bad = [(r.check.id, r.message) for r in results if r.status is not Status.PASSED]
+    assert not bad
+    assert len(results) > 80
+
+
+def _thinks(body: dict[str, Any]) -> bool:
+    thinking = body.get("thinking")
+    return isinstance(thinking, dict) and thinking.get("type") == "enabled"
+
+
+@pytest.mark.parametrize(
+    ("broken", "shown"),
+    [  # what servers did, ours among them, that claimed the rules
+        (
+            refuses(lambda b: _thinks(b) and b.get("tool_choice") == "required"),
+            {"kimi-strict.tool_choice-required-thinking",
+             "kimi-strict.tool_choice-required-thinking-streamed"},
+        ),
+        (
+            refuses(lambda b: "temperature" in b and b["temperature"] != (
+                1.0 if _thinks(b) or (b.get("chat_template_kwargs") or {}).get("thinking")
+                else 0.6)),
+            {"kimi-strict.temperature-0-thinking", "kimi-strict.temperature-0-instant",
+             "kimi-strict.temperature-0.6-thinking", "kimi-strict.temperature-1-instant"},
+        ),
+        (rewrites(lambda b: b.update(temperature=1) if b.get("temperature") == 0.7 else None),
+         {"kimi-strict.temperature-not-0.7-thinking", "kimi-strict.temperature-not-0.7-instant"}),
+        (rewrites(lambda b: b["thinking"].update(effort="low")
+                  if _thinks(b) and b["thinking"].get("effort") == "medium" else None),
+         {"kimi-strict.thinking-effort-unknown"}),
+    ],
+    ids=["required", "pinned", "passes-wrong", "effort"],
+)  # fmt: skip
+def test_a_server_that_keeps_all_rules_but_one_is_shown(broken: Break, shown: set[str]) -> None:
+    broken.strict = True
+    target = connect(GoodServer(Break(strict=True)), kimi_strict=True)
+    target.client = httpx.Client(transport=GoodServer(broken).transport)
+    results = run_checks(target, select(only=["kimi-strict.*"]))
+    assert {r.check.id for r in results if r.status is Status.FAILED} == shown
+
+
+def test_each_rule_of_our_strict_mode_has_its_checks() -> None:
+    from perilune.serve.kimi_strict import RULES
+
+    ids = [check.removeprefix("kimi-strict.") for check in CHECKS if "kimi-strict." in check]
+    for rule in RULES:
+        found = [id_ for id_ in ids if id_ == rule.name or id_.startswith(f"{rule.name}-")]
+        rules = {CHECKS[f"kimi-strict.{id_}"].rule.partition(" ")[0] for id_ in found}
+        assert any(word.startswith("Refused") for word in rules), rule.name
+    for id_ in ids:
+        known = any(id_ == r.name or id_.startswith(f"{r.name}-") for r in RULES)
+        assert known or id_.startswith(("defaults-", "open-spelling", "stop-5")), id_
 
 
 @pytest.mark.parametrize(("check_id", "broken"), [pytest.param(*p, id=p[0]) for p in all_breaks()])

@@ -17,6 +17,7 @@ from perilune.exam.contract import (  # noqa: F401  they register their checks
     chat_stream_tools,
     endpoints,
     errors,
+    kimi_strict,
     refusals,
     response_format,
     responses,

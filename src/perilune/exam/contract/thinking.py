@@ -1,4 +1,4 @@
-"""Thinking: on, off, measured, kept apart from the answer; and what Moonshot's own API pins."""
+"""Thinking: on, off, measured, kept apart from the answer."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 
 from perilune.exam.contract.chat_plain import first_choice
 from perilune.exam.contract.check import Level, Skip, check, expect, expect_int
-from perilune.exam.contract.refusals import refused
 from perilune.exam.contract.scenarios import plain, reasoning, streamed
 from perilune.exam.contract.target import Target
 
@@ -137,46 +136,3 @@ def not_held_by_format(target: Target) -> None:
     except ValueError:
         content = ""
     expect(content == '{"a": 1}', f"the content is {found.get('content')!r}")
-
-
-# --- what Moonshot's own API pins -----------------------------------------------------------
-
-PINNED: tuple[tuple[str, bool, dict[str, Any], bool], ...] = (
-    ("thinking-temperature-1", True, {"temperature": 1.0}, True),
-    ("thinking-temperature-0.5", True, {"temperature": 0.5}, False),
-    ("instant-temperature-0.6", False, {"temperature": 0.6}, True),
-    ("instant-temperature-1", False, {"temperature": 1.0}, False),
-    ("top-p-0.95", True, {"temperature": 1.0, "top_p": 0.95}, True),
-    ("top-p-0.5", True, {"temperature": 1.0, "top_p": 0.5}, False),
-    ("n-1", True, {"temperature": 1.0, "n": 1}, True),
-    ("n-2", True, {"temperature": 1.0, "n": 2}, False),
-    ("presence-penalty-0", True, {"temperature": 1.0, "presence_penalty": 0}, True),
-    ("presence-penalty-1", True, {"temperature": 1.0, "presence_penalty": 1}, False),
-    ("frequency-penalty-0", True, {"temperature": 1.0, "frequency_penalty": 0}, True),
-    ("frequency-penalty-1", True, {"temperature": 1.0, "frequency_penalty": 1}, False),
-)
-
-
-def _pinned(name: str, thinking: bool, fields: dict[str, Any], accepted: bool) -> None:
-    @check(
-        f"kimi-strict.{name}",
-        f"{'Accepted' if accepted else 'Refused with 400'}, as by Moonshot's own API: "
-        f"{fields}, thinking {'on' if thinking else 'off'}.",
-        why="Programs tested here would fail there, or the reverse.",
-        level=Level.KIMI,
-    )
-    def pinned(target: Target) -> None:
-        if not target.settings.kimi_strict:
-            raise Skip("for servers that claim Moonshot's own limits: --kimi-strict")
-        switch = {"thinking": {"type": "enabled" if thinking else "disabled"}}
-        body = target.chat_body(max_tokens=8, **switch, **fields)
-        body.pop("chat_template_kwargs", None)
-        exchange = target.post("/v1/chat/completions", body)
-        if accepted:
-            first_choice(exchange)
-        else:
-            refused(exchange)
-
-
-for _row in PINNED:
-    _pinned(*_row)

@@ -15,10 +15,11 @@ from perilune.engine.sampling_params import Grammar
 from perilune.serve.anthropic.blocks import Place, assistant_turn, text_of, user_turn
 from perilune.serve.anthropic.schema import CountTokensBody, MessagesBody, ToolChoiceBody
 from perilune.serve.api_error import ApiError, invalid, unsupported
-from perilune.serve.chat_request import EFFORT_BUDGETS, read_tool_choice, read_tools
+from perilune.serve.chat_request import read_tool_choice, read_tools
 from perilune.serve.media import check_media
 from perilune.serve.request import Caller, ChatRequest, Thinking, ToolUse
 from perilune.serve.schema_dialect import check_schema
+from perilune.serve.thinking_switches import resolve
 
 # Claude Code's own roles, for what its user did not type.
 _ROLES: Mapping[str, str] = {
@@ -225,17 +226,16 @@ def _tool_use(choice: ToolChoiceBody | None, tools: list[dict[str, Any]]) -> Too
 
 
 def _thinking(body: CountTokensBody, messages: Sequence[Mapping[str, Any]]) -> Thinking:
-    """Off unless asked for, as Anthropic documents it; an effort bounds it."""
+    """Off unless asked for, as Anthropic documents it; a budget, else an effort, bounds it."""
     config = body.thinking
-    if config is None or config.type == "disabled":
-        return Thinking(enabled=False)
-    if config.type == "between_tools" and messages[-1]["role"] != "tool":
-        return Thinking(enabled=False)
-    budget = config.budget_tokens
-    effort = body.output_config.effort if body.output_config is not None else None
-    if budget is None and effort is not None:
-        budget = EFFORT_BUDGETS[effort]
-    return Thinking(enabled=True, budget=budget)
+    on = config is not None and config.type != "disabled"
+    if config is not None and config.type == "between_tools":
+        on = messages[-1]["role"] == "tool"
+    return resolve(
+        {"thinking.type": on},
+        {"output_config.effort": getattr(body.output_config, "effort", None)},
+        {"thinking.budget_tokens": getattr(config, "budget_tokens", None)},
+    )
 
 
 def _format(body: MessagesBody) -> Grammar | None:

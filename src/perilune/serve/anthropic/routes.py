@@ -46,7 +46,9 @@ async def messages(service: Service, request: HttpRequest) -> Reply | StreamRepl
         show_thinking=asked.show_thinking,
     )
     if body.stream:
-        return StreamReply(_frames(stream, events, request.id), ping=_frame(PING))
+        return StreamReply(
+            _frames(stream, events, request.id), lambda: stream.error, ping=_frame(PING)
+        )
     whole = WholeMessage()
     for api_event in events.start():
         whole.add(api_event)

@@ -10,7 +10,6 @@ from typing import Any
 from perilune.engine.sampling_params import Grammar
 from perilune.serve.api_error import ApiError, invalid, unsupported
 from perilune.serve.chat_request import (
-    EFFORT_BUDGETS,
     read_response_format,
     read_tool_choice,
     read_tools,
@@ -19,6 +18,7 @@ from perilune.serve.media import check_media
 from perilune.serve.request import Caller, ChatRequest, Thinking
 from perilune.serve.responses.items import joined, read_input
 from perilune.serve.responses.schema import ResponsesBody
+from perilune.serve.thinking_switches import resolve
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,10 +127,7 @@ def _function(tool: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 
 def _thinking(body: ResponsesBody) -> Thinking:
-    effort = body.reasoning.effort if body.reasoning is not None else None
-    if effort == "none":
-        return Thinking(enabled=False)
-    return Thinking(budget=EFFORT_BUDGETS[effort] if effort is not None else None)
+    return resolve({}, {"reasoning.effort": getattr(body.reasoning, "effort", None)}, {})
 
 
 def _format(body: ResponsesBody) -> Grammar | None:

@@ -40,7 +40,7 @@ async def responses(service: Service, request: HttpRequest) -> Reply | StreamRep
         namespaces=asked.namespaces,
     )
     if body.stream:
-        return StreamReply(_frames(stream, events))
+        return StreamReply(_frames(stream, events), lambda: stream.error)
     list(events.start())
     async with aclosing(stream):
         async for event in stream:
