@@ -27,6 +27,7 @@ from perilune.events import (
     SnapshotTaken,
     ToolCall,
     ToolFinished,
+    ToolProgress,
     ToolStarted,
 )
 
@@ -84,7 +85,11 @@ async def _prepare(run: Run, call: ToolCall) -> _Ready | None:
             raise ToolError(
                 "your message was cut off at its token limit inside this call; nothing was run"
             )
-        arguments = run.tools.parse_arguments(call.name, call.arguments)
+        arguments = run.tools.parse_arguments(
+            call.name,
+            call.arguments,
+            note=lambda text: run.show(ToolProgress(call_id=call.id, text=text)),
+        )
     except ToolError as error:
         run.append(_finished(call, f"Error: {error}", "refused"))
         return None
