@@ -103,7 +103,13 @@ async def _prepare(run: Run, call: ToolCall) -> _Ready | None:
 
 
 async def _permitted(run: Run, call: ToolCall, arguments: dict[str, Any]) -> bool:
-    decision, rule = run.permissions.decide(call.name, arguments, also_allowed=run.state.allowed)
+    decision, rule = run.permissions.decide(
+        call.name,
+        arguments,
+        also_allowed=run.state.allowed,
+        also_known_as=getattr(run.tools[call.name], "also_known_as", ()),
+        workspace=run.workspace,
+    )
     if decision == "allow":
         return True
     if decision == "ask" and run.approver is not None:
