@@ -22,7 +22,7 @@ from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.permissions import Permissions
 from perilune.agent.tool import ToolContext, ToolRegistry
 from perilune.agent.tools.mcp import McpServer, McpTools, connect_mcp
-from perilune.agent.tools.mcp.provider import LeftOutTool, declared_tokens, tool_names
+from perilune.agent.tools.mcp.provider import LeftOutTool, McpTool, declared_tokens, tool_names
 from perilune.agent.tools.mcp.search_tools import SearchTools
 from perilune.errors import ToolError, UsageError
 from perilune.events import ToolFinished, ToolLeftOut
@@ -174,12 +174,13 @@ async def test_strange_tools_cost_only_themselves(context: ToolContext) -> None:
     assert "no JSON schema" in reasons["mcp_strange_dangling"]
     assert "wrongly" in reasons["mcp_strange_no schema"]
     assert "wrongly" in reasons["mcp_strange_schema is text"]
-    assert "wrongly" in reasons["mcp_strange_None"]
+    assert "wrongly" in reasons["mcp_strange_(number 13)"]
 
 
 async def test_strange_results_are_results(context: ToolContext) -> None:
     with connect_mcp([of_one("tools")]) as tools:
-        run = {tool.name: tool for tool in tools.tools}["mcp_strange_good"].run
+        named = {tool.name: tool for tool in tools.tools if isinstance(tool, McpTool)}
+        run = named["mcp_strange_good"].run
         shown = {}
         for kind in ("image", "base64", "odd", "half", "output"):
             shown[kind] = (await run({"give": kind}, context)).content

@@ -17,7 +17,7 @@ from typing import Any
 from perilune.agent.schema.pattern import SECONDS, Pattern
 from perilune.agent.schema.read import Node, ToolSchema
 
-MAX_STEPS = 100_000
+MAX_STEPS = 50_000
 MAX_PATTERN_SECONDS = 0.4  # of all searches of one check
 MAX_PROBLEMS = 5
 _MAX_LEVELS = 140  # of nodes within nodes; five frames of Python each

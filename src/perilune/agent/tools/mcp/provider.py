@@ -69,7 +69,7 @@ class McpTool:
 
     @property
     def parameters(self) -> dict[str, Any]:
-        return {"type": "object", **self._remote.input_schema}
+        return parameters_of(self._remote, self._connection)
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
         call = self._connection.call(self._remote.name, arguments)
@@ -146,7 +146,7 @@ def connect_mcp(servers: Sequence[McpServer], *, context_window: int | None = No
             for bad, why in connection.rejected.items():
                 why = f"the server describes it wrongly: {why}"
                 left_out.append(LeftOutTool(f"mcp_{server.name}_{bad}", why))
-            usable, unusable = sort_out(server.name, remotes)
+            usable, unusable = sort_out(connection, remotes)
             left_out += unusable
             named = tool_names(
                 server.name,
@@ -170,8 +170,14 @@ def connect_mcp(servers: Sequence[McpServer], *, context_window: int | None = No
     return McpTools(loop, connections, found)
 
 
+def parameters_of(remote: RemoteTool, connection: Connection) -> dict[str, Any]:
+    """The tool's schema as the server wrote it."""
+    schema = connection.schemas.get(remote.name, remote.input_schema)
+    return {**schema, "type": "object"} if schema.get("type") is None else schema
+
+
 def sort_out(
-    server: str, remotes: Sequence[RemoteTool]
+    connection: Connection, remotes: Sequence[RemoteTool]
 ) -> tuple[list[RemoteTool], list[LeftOutTool]]:
     """The tools that can be offered, and the others with the reason."""
     usable: list[RemoteTool] = []
@@ -185,12 +191,12 @@ def sort_out(
             why = "the server lists another tool of that name, which is the one that it calls"
         else:
             try:
-                read_schema({"type": "object", **remote.input_schema})
+                read_schema(parameters_of(remote, connection))
             except UnusableSchema as error:
                 why = f"its parameters are no JSON schema: {error.message}"
         seen.add(remote.name)
         if why:
-            left_out.append(LeftOutTool(f"mcp_{server}_{remote.name}", why))
+            left_out.append(LeftOutTool(f"mcp_{connection.server.name}_{remote.name}", why))
         else:
             usable.append(remote)
     return usable, left_out

@@ -25,6 +25,7 @@ T = TypeVar("T")
 
 _STDERR_SHOWN = 2000
 _LONGEST_REASON = 1000
+_TOOL_KEYS = ("name", "title", "description", "inputSchema", "annotations", "_meta")
 MAX_TOOLS = 2_000  # of one server
 MAX_PAGES = 200
 LIST_SECONDS = 30.0
@@ -81,6 +82,7 @@ class Connection:
         self.server = server
         self.list_cut = ""
         self.rejected: dict[str, str] = {}
+        self.schemas: dict[str, dict[str, Any]] = {}
         self._seconds = connect_seconds
         self._client: Client | None = None
         self._holder: asyncio.Task[None] | None = None
@@ -222,15 +224,27 @@ class Connection:
         from mcp.types import Tool as RemoteTool
 
         kept: list[Any] = []
-        for tool in tools if isinstance(tools, list) else []:
+        for number, tool in enumerate(tools if isinstance(tools, list) else []):
+            name = tool.get("name") if isinstance(tool, dict) else None
+            if not isinstance(name, str):
+                self.rejected[f"(number {number})"] = "it has no name"
+                continue
+            schema = tool.get("inputSchema")
+            if not isinstance(schema, dict):
+                self.rejected[name[:80]] = "its inputSchema is no object"
+                continue
+            if name not in self.schemas:
+                self.schemas[name] = schema
+            known = {key: tool[key] for key in _TOOL_KEYS if tool.get(key) is not None}
+            if not _is_usual(schema):  # ours to read, not the client's
+                known["inputSchema"] = {"type": "object"}
             try:
-                RemoteTool.model_validate(tool, by_name=False)
+                RemoteTool.model_validate(known, by_name=False)
             except (ValueError, RecursionError) as error:
-                name = tool.get("name") if isinstance(tool, dict) else None
                 why = str(error).splitlines()[1:3] or [type(error).__name__]
-                self.rejected[str(name)[:80]] = " ".join(each.strip() for each in why)[:300]
+                self.rejected[name[:80]] = " ".join(each.strip() for each in why)[:300]
             else:
-                kept.append(tool)
+                kept.append(known)
         return kept
 
     async def _client_of(self, stack: contextlib.AsyncExitStack) -> Client:
@@ -259,6 +273,19 @@ class Connection:
         text = f"MCP server {self.server.name} is not there: {why}"
         said = self._last_words
         return ToolError(f"{text}. It said: {said}" if said else text)
+
+
+def _is_usual(schema: dict[str, Any]) -> bool:
+    """Whether the client's own models take the schema."""
+    properties, required = schema.get("properties", {}), schema.get("required", [])
+    return (
+        schema.get("type") == "object"
+        and isinstance(schema.get("$schema", ""), str)
+        and isinstance(properties, dict)
+        and all(isinstance(each, dict) for each in properties.values())
+        and isinstance(required, list)
+        and all(isinstance(each, str) for each in required)
+    )
 
 
 async def _take_as_it_is(name: str, result: CallToolResult) -> None:
