@@ -87,6 +87,7 @@ class Connection:
         self._client: Client | None = None
         self._holder: asyncio.Task[None] | None = None
         self._leave = asyncio.Event()
+        self._unreadable = asyncio.Event()
         self._errors: TextIO | None = None
         self._last_words = ""
 
@@ -146,7 +147,9 @@ class Connection:
 
         client = await self._connected()
         try:
-            return await client.call_tool(tool, arguments)
+            return await self._or_unreadable(client.call_tool(tool, arguments))
+        except ToolError:
+            raise
         except MCPError as error:
             if await self._alive():
                 raise ToolError(f"MCP server {self.server.name}: {_reason(error)}") from None
@@ -155,6 +158,31 @@ class Connection:
             why = _reason(error)
         await self.close()
         raise self._gone(f"{why}. The call may have taken effect")
+
+    async def _or_unreadable(self, call: Coroutine[Any, Any, T]) -> T:
+        """The call's result; a reply that is no JSON never reaches the call, which would wait on.
+
+        Raises `ToolError` for such a reply.
+        """
+        self._unreadable.clear()
+        work = asyncio.ensure_future(call)
+        broken = asyncio.ensure_future(self._unreadable.wait())
+        try:
+            await asyncio.wait({work, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                return work.result()
+            raise ToolError(
+                f"MCP server {self.server.name}: its reply cannot be read (it is no valid JSON). "
+                "The call may have taken effect"
+            )
+        finally:
+            broken.cancel()
+            work.cancel()
+
+    async def _heard(self, message: object) -> None:
+        """Told of all that is no answer. Lines that a server prints by mistake are none either."""
+        if isinstance(message, Exception) and "jsonrpc" in str(message):
+            self._unreadable.set()
 
     async def close(self) -> None:
         self._client = None
@@ -260,14 +288,19 @@ class Connection:
                 args=arguments,
                 env={**get_default_environment(), **self.server.environment},
             )
-            return Client(stdio_client(parameters, errlog=self._errors))
+            return Client(
+                stdio_client(parameters, errlog=self._errors), message_handler=self._heard
+            )
         if self.server.headers:
             import httpx2
 
             http = httpx2.AsyncClient(headers=dict(self.server.headers), timeout=60)
             await stack.enter_async_context(http)
-            return Client(streamable_http_client(self.server.url, http_client=http))
-        return Client(self.server.url)
+            return Client(
+                streamable_http_client(self.server.url, http_client=http),
+                message_handler=self._heard,
+            )
+        return Client(self.server.url, message_handler=self._heard)
 
     def _gone(self, why: str) -> ToolError:
         text = f"MCP server {self.server.name} is not there: {why}"
