@@ -29,6 +29,7 @@ def plain_json(
     holder: list[Any] = [None]
     work: list[tuple[Any, Any, Any, int]] = [(value, holder, 0, 0)]
     values = characters = 0
+    made: Any
     while work:
         item, parent, key, depth = work.pop()
         values += 1
