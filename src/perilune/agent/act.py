@@ -27,6 +27,7 @@ from perilune.events import (
     SnapshotTaken,
     ToolCall,
     ToolFinished,
+    ToolProgress,
     ToolStarted,
 )
 from perilune.text import valid_json, valid_text
@@ -85,7 +86,11 @@ async def _prepare(run: Run, call: ToolCall) -> _Ready | None:
             raise ToolError(
                 "your message was cut off at its token limit inside this call; nothing was run"
             )
-        arguments = run.tools.parse_arguments(call.name, call.arguments)
+        arguments = run.tools.parse_arguments(
+            call.name,
+            call.arguments,
+            note=lambda text: run.show(ToolProgress(call_id=call.id, text=text)),
+        )
     except ToolError as error:
         run.append(_finished(call, f"Error: {error}", "refused"))
         return None
@@ -99,7 +104,13 @@ async def _prepare(run: Run, call: ToolCall) -> _Ready | None:
 
 
 async def _permitted(run: Run, call: ToolCall, arguments: dict[str, Any]) -> bool:
-    decision, rule = run.permissions.decide(call.name, arguments, also_allowed=run.state.allowed)
+    decision, rule = run.permissions.decide(
+        call.name,
+        arguments,
+        also_allowed=run.state.allowed,
+        also_known_as=getattr(run.tools[call.name], "also_known_as", ()),
+        workspace=run.workspace,
+    )
     if decision == "allow":
         return True
     if decision == "ask" and run.approver is not None:

@@ -44,6 +44,7 @@ from perilune.events import (
     RunResumed,
     RunStarted,
     ToolFinished,
+    ToolProgress,
     Usage,
     UserMessage,
     Verified,
@@ -246,7 +247,9 @@ class Session:
 
     def _make_run(self, journal: MemoryJournal, state: RunState) -> Run:
         agent = self._agent
-        tools = ToolRegistry(agent.tools)
+        tools = ToolRegistry()
+        for each in agent.tools:
+            tools.add_usable(each)
         if agent.context != "keep":
             tools.add(Recall(state))
         for call in state.ledger:
@@ -301,7 +304,9 @@ class Session:
             settings=agent.settings,
             parent_run=agent.parent_run,
         )
-        run.append(started, message)
+        run.append(started, *run.tools.left_out, message)
+        for note in run.tools.notes:
+            run.show(ToolProgress(call_id="", text=note))
 
 
 async def _open_in_thread(

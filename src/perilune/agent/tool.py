@@ -10,23 +10,25 @@ import asyncio
 import contextvars
 import inspect
 import json
+import re
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from perilune.agent.schema import ToolSchema, UnusableSchema, read_arguments, read_schema
 from perilune.errors import ToolError, UsageError
-from perilune.events import Content, Event, ToolProgress
-from perilune.text import valid_json
-
-if TYPE_CHECKING:
-    from jsonschema.protocols import Validator
+from perilune.events import Content, Event, ToolLeftOut, ToolProgress
+from perilune.text import valid_text
 
 DEFAULT_TIMEOUT = 120.0
 """Seconds that a tool gets when it names no time of its own."""
+
+TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+"""What the APIs take as the name of a function."""
 
 
 @dataclass(slots=True)
@@ -297,35 +299,55 @@ def _parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
 # --- the registry --------------------------------------------------------------------------------
 
 
+class UnusableTool(UsageError):
+    """A tool that cannot be offered to a model: its name, or its schema."""
+
+
 class ToolRegistry:
     """The tools of a run by name: declared to the model, checked before every call.
 
     A tool with a true attribute `deferred` can be called but is not declared until `reveal` names
-    it; that is for tool sets whose schemas would fill the window.
+    it; that is for tool sets whose schemas would fill the window. `left_out` lists the tools that
+    `add_usable` could not take, with the reason.
     """
 
     def __init__(self, tools: Iterable[Tool] = ()) -> None:
         self._tools: dict[str, Tool] = {}
-        self._validators: dict[str, Validator] = {}
+        self._schemas: dict[str, ToolSchema] = {}
         self._deferred: set[str] = set()
+        self.left_out: list[ToolLeftOut] = []
         for each in tools:
             self.add(each)
 
     def add(self, new: Tool) -> None:
-        """Add a tool. Raises `UsageError` for a name that is taken or a schema that is none."""
-        from jsonschema.exceptions import SchemaError
-
+        """Add a tool. Raises `UnusableTool` for a name that is taken or that no API takes, and for
+        a schema that cannot be used."""
+        if why := getattr(new, "unusable", ""):
+            raise UnusableTool(f"tool {new.name!r:.80}: {why}")
         if new.name in self._tools:
-            raise UsageError(f"there are two tools called {new.name!r}")
+            raise UnusableTool(f"there are two tools called {new.name!r}")
         try:
-            validator = _validator(json.dumps(new.parameters))
-        except SchemaError as error:
-            message = f"tool {new.name}: its parameters are no JSON schema: {error.message}"
-            raise UsageError(message) from None
+            schema = read_schema(new.parameters)
+        except UnusableSchema as error:
+            message = f"tool {new.name!s:.80}: its parameters are no JSON schema: {error.message}"
+            raise UnusableTool(message) from None
+        if not isinstance(new.name, str) or not TOOL_NAME.fullmatch(new.name):
+            raise UnusableTool(
+                f"tool {new.name!r:.80}: no API takes that name",
+                remedy="Name it with 1 to 64 of the characters a-z, A-Z, 0-9, _ and -.",
+            )
         self._tools[new.name] = new
-        self._validators[new.name] = validator
+        self._schemas[new.name] = schema
         if getattr(new, "deferred", False):
             self._deferred.add(new.name)
+
+    def add_usable(self, new: Tool) -> None:
+        """Add a tool, or note in `left_out` why it cannot be used. Raises nothing."""
+        try:
+            self.add(new)
+        except UnusableTool as error:
+            name = valid_text(str(getattr(new, "title", "") or new.name))[:80]
+            self.left_out.append(ToolLeftOut(name=name, reason=valid_text(str(error))[:500]))
 
     def reveal(self, name: str) -> None:
         """Declare a deferred tool from the next step on."""
@@ -350,54 +372,40 @@ class ToolRegistry:
     def names(self) -> list[str]:
         return list(self._tools)
 
+    @property
+    def notes(self) -> list[str]:
+        """The constraints of schemas that are not held, and why."""
+        return [f"{name}: {note}" for name, read in self._schemas.items() for note in read.notes]
+
     def declarations(self) -> list[dict[str, Any]]:
         """The declared tools in OpenAI's shape, in the order in which they were added."""
-        return [declaration(each) for each in self if each.name not in self._deferred]
+        return [
+            declaration(each, self._schemas[each.name].declared)
+            for each in self
+            if each.name not in self._deferred
+        ]
 
-    def parse_arguments(self, name: str, text: str) -> dict[str, Any]:
+    def parse_arguments(
+        self, name: str, text: str, note: Callable[[str], None] | None = None
+    ) -> dict[str, Any]:
         """The arguments of a call, checked against the tool's schema.
 
-        Raises `ToolError` with a message for the model: unknown tool, no JSON object, or each
-        place where the arguments break the schema.
+        `note` is told what could not be checked in time. Raises `ToolError` with a message for the
+        model: unknown tool, no JSON object, or each place where the arguments break the schema.
         """
         if name not in self._tools:
-            known = ", ".join(self._tools) or "none"
-            raise ToolError(f"there is no tool called {name!r}. Tools: {known}")
-        try:
-            arguments = valid_json(json.loads(text)) if text.strip() else {}
-        except (ValueError, RecursionError) as error:
-            raise ToolError(
-                f"the arguments of {name} are not valid JSON ({error}); nothing was run. "
-                f"You wrote: {text[:500]}"
-            ) from None
-        if not isinstance(arguments, dict):
-            raise ToolError(f"the arguments of {name} must be a JSON object; nothing was run")
-        problems = sorted(self._validators[name].iter_errors(arguments), key=lambda e: e.json_path)
-        if problems:
-            lines = "\n".join(f"- {each.json_path}: {each.message[:300]}" for each in problems[:5])
-            raise ToolError(
-                f"the arguments of {name} do not fit its schema; nothing was run\n{lines}"
-            )
-        return arguments
+            known = ", ".join(self._tools)[:2_000] or "none"
+            raise ToolError(f"there is no tool called {name!r:.200}. Tools: {known}")
+        return read_arguments(name, self._schemas[name], text, note)
 
 
-@lru_cache(maxsize=256)
-def _validator(schema: str) -> Validator:
-    """The checker of a schema, given as JSON; the many runs of a swarm share it."""
-    from jsonschema import Draft202012Validator
-
-    parameters = json.loads(schema)
-    Draft202012Validator.check_schema(parameters)
-    return Draft202012Validator(parameters)
-
-
-def declaration(each: Tool) -> dict[str, Any]:
-    """One tool in OpenAI's shape."""
+def declaration(each: Tool, parameters: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One tool in OpenAI's shape; `parameters` instead of its own."""
     return {
         "type": "function",
         "function": {
             "name": each.name,
-            "description": each.description,
-            "parameters": each.parameters,
+            "description": valid_text(each.description),
+            "parameters": each.parameters if parameters is None else parameters,
         },
     }

@@ -38,6 +38,7 @@ from perilune.events import (
     StepStarted,
     StreamDiscarded,
     ToolFinished,
+    ToolLeftOut,
     ToolProgress,
     ToolStarted,
     TrajectoryFinished,
@@ -124,6 +125,8 @@ class AgentView:
                 self._note(f"model {event.model}, workspace {event.workspace}")
                 if why := event.settings.get("recipe_why"):
                     self._note(f"recipe {event.recipe or 'none'}, for {why}")
+            case ToolLeftOut(name=name, reason=reason):
+                self._problem(f"{name!r} is left out: {reason}")
             case RunResumed():
                 unknown = len(event.unknown_calls)
                 self._note(f"resumed{f', {unknown} call(s) of unknown outcome' * (unknown > 0)}")

@@ -28,6 +28,13 @@ class RunStarted(Event, frozen=True, kw_only=True, tag="run.started"):
     parent_run: str | None = None
 
 
+class ToolLeftOut(Event, frozen=True, kw_only=True, tag="tool.left_out"):
+    """A tool that the run was to have and cannot use: its name as it was given, and why."""
+
+    name: str
+    reason: str
+
+
 class RunResumed(Event, frozen=True, kw_only=True, tag="run.resumed"):
     """Another process goes on; `unknown_calls` had an intent but no result."""
 

@@ -1,0 +1,248 @@
+"""A shell line -> the commands in it, wherever they stand: chains, pipes, blocks, loops, functions,
+substitutions, here-documents, and what wrappers such as `env` and `sh -c` would run.
+
+The grammar is tree-sitter's for bash. What it, or we, cannot tell is said in `unclear`: a syntax
+that it does not read, code in another language, a script that does not stand in the line.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from perilune.agent.shell.words import WILD, Word, read_words
+
+if TYPE_CHECKING:
+    from tree_sitter import Node, Parser, Tree
+
+LONGEST_LINE = 200_000  # bytes
+MAX_COMMANDS = 2_000
+MAX_NESTING = 6  # of `sh -c 'sh -c ...'`
+
+_WORDS = frozenset(
+    {"word", "number", "string", "raw_string", "ansi_c_string", "translated_string",
+     "concatenation", "simple_expansion", "expansion", "command_substitution",
+     "process_substitution", "arithmetic_expansion", "brace_expression", "extglob_pattern",
+     "variable_name", "regex", "test_operator"}
+)  # fmt: skip
+_CHAINS = frozenset(
+    {"program", "list", "pipeline", "negated_command", "command", "comment", "command_name",
+     "string_content", "special_variable_name"}
+)  # fmt: skip
+# Words of the syntax that the grammar takes for commands here and there: `! if a; then b; fi`.
+_BEFORE_A_COMMAND = frozenset({"{", "!", "if", "then", "elif", "else", "while", "until", "do"})
+_AFTER_COMMANDS = frozenset({"}", "fi", "done", "esac"})
+_NO_COMMANDS = frozenset({"for", "case", "select", "function", "[[", "]]", "in"})
+_OPAQUE = frozenset({"expansion", "command_substitution", "process_substitution",
+                     "arithmetic_expansion"})  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class ShellCommand:
+    """One simple command: its words, and its source as it was written.
+
+    `outer` is the command that would run it (`sudo`, `xargs`), if another one does.
+    """
+
+    words: tuple[Word, ...]
+    source: str
+    outer: ShellCommand | None = None
+
+    @property
+    def name(self) -> str:
+        return self.words[0].text if self.words else ""
+
+
+@dataclass(slots=True)
+class ShellLine:
+    """`plain`: a chain of simple commands and nothing else; no block, substitution, assignment or
+    redirection. `unclear`: why not all commands are known."""
+
+    commands: list[ShellCommand] = field(default_factory=list)
+    plain: bool = True
+    unclear: list[str] = field(default_factory=list)
+
+
+@lru_cache(maxsize=256)
+def read_line(source: str) -> ShellLine:
+    """The commands of a line. Raises nothing, whatever the line is. Do not change the result."""
+    line = ShellLine()
+    _read_into(line, source, None, 0)
+    if "\\\n" in source:
+        # The shell joins such lines before it looks at words; the grammar parts words there. In
+        # single quotes it does not, so both readings count.
+        _read_into(line, source.replace("\\\n", ""), None, 0)
+    return line
+
+
+def _read_into(line: ShellLine, source: str, outer: ShellCommand | None, depth: int) -> None:
+    if WILD in source:
+        line.unclear.append("parts of a script are not known")
+        return
+    data = source.encode("utf-8", "replace")
+    if len(data) > LONGEST_LINE or depth > MAX_NESTING:
+        line.unclear.append("the line is too long" if depth <= MAX_NESTING else "nested too deeply")
+        return
+    tree = _parse(data)
+    if tree.root_node.has_error:
+        line.unclear.append("it is no bash that the grammar reads")
+    _Walk(line, outer, depth).walk(tree.root_node)
+
+
+def _parse(data: bytes) -> Tree:
+    return _parser().parse(data)
+
+
+@lru_cache(maxsize=1)
+def _parser() -> Parser:
+    import tree_sitter_bash
+    from tree_sitter import Language, Parser
+
+    return Parser(Language(tree_sitter_bash.language()))
+
+
+class _Walk:
+    """Goes through one tree, without recursion, and adds what it finds to the line."""
+
+    def __init__(self, line: ShellLine, outer: ShellCommand | None, depth: int) -> None:
+        self._line = line
+        self._outer = outer
+        self._depth = depth
+
+    def walk(self, root: Node) -> None:
+        # (node, what its standard input is where that is known, words that follow a redirection)
+        work: list[tuple[Node, str | None, list[Word]]] = [(root, None, [])]
+        while work:
+            node, stdin, extra = work.pop()
+            kind = node.type
+            if kind == "command":
+                self._command(node, stdin, extra)
+            elif kind in ("declaration_command", "unset_command", "test_command"):
+                self._builtin(node)
+                self._line.plain = False
+            elif kind == "redirected_statement":
+                stdin, extra = self._redirected(node)
+            elif kind == "function_definition":
+                self._line.plain = False
+            elif node.is_named and kind not in _CHAINS and kind not in _WORDS:
+                self._line.plain = self._line.plain and _harmless(node)
+            elif kind in _OPAQUE:
+                self._line.plain = False
+            if len(self._line.commands) > MAX_COMMANDS:
+                self._line.unclear.append("it has too many commands")
+                return
+            for child in reversed(node.children):
+                inherits = kind == "redirected_statement" and child.type == "command"
+                work.append((child, stdin, extra) if inherits else (child, None, []))
+
+    def _command(self, node: Node, stdin: str | None, extra: list[Word]) -> None:
+        own: list[Node] = []
+        after: list[Word] = []
+        for child in node.children:
+            if child.type == "variable_assignment":
+                self._line.plain = False
+            elif child.type == "command_name" or child.type in _WORDS:
+                own.append(child)
+            elif child.type == "herestring_redirect":
+                stdin = self._herestring(child)
+            elif child.type.endswith("redirect"):
+                self._line.plain = self._line.plain and _harmless(child)
+                after += _following(child)
+        words = [*read_words(own), *after, *extra]
+        if not words:
+            return
+        if not all(word.simple for word in words):
+            self._line.plain = False
+        self.add(ShellCommand(tuple(words), _text(node), self._outer), stdin)
+
+    def _builtin(self, node: Node) -> None:
+        words = [Word(_text(node).split(None, 1)[0])]
+        words += read_words([child for child in node.children if child.type in _WORDS])
+        self._line.commands.append(ShellCommand(tuple(words), _text(node), self._outer))
+
+    def add(self, command: ShellCommand, stdin: str | None = None) -> None:
+        """Keep a command, and what it would run."""
+        from perilune.agent.shell.wrappers import unwrap
+
+        self._line.commands.append(command)
+        if self._depth > MAX_NESTING:
+            self._line.unclear.append("nested too deeply")
+            return
+        name = command.words[0].text
+        if name in _BEFORE_A_COMMAND or name in _AFTER_COMMANDS or name in _NO_COMMANDS:
+            self._line.plain = False
+            if name in _BEFORE_A_COMMAND and len(command.words) > 1:
+                rest = command.words[1:]
+                text = " ".join(word.text for word in rest)
+                _Walk(self._line, self._outer, self._depth + 1).add(ShellCommand(rest, text))
+            elif name in _NO_COMMANDS or len(command.words) > 1:
+                self._line.unclear.append("it is no bash that the grammar reads")
+            return
+        if not command.words[0].fixed:
+            self._line.unclear.append("which command it is, only a run can tell")
+        inside = unwrap(command.words, stdin)
+        if inside.unclear:
+            self._line.unclear.append(inside.unclear)
+        for words in inside.commands:
+            while len(words) > 1 and re.match(r"[A-Za-z_]\w*\+?=", words[0].text):
+                words = words[1:]
+            text = " ".join(word.text for word in words)
+            _Walk(self._line, command, self._depth + 1).add(ShellCommand(words, text, command))
+        for script in inside.scripts:
+            _read_into(self._line, script, command, self._depth + 1)
+
+    def _redirected(self, node: Node) -> tuple[str | None, list[Word]]:
+        """The text that a statement is given as its standard input, if it stands in the line, and
+        the words of its command that stand behind a redirection."""
+        stdin: str | None = None
+        extra: list[Word] = []
+        for child in node.children:
+            if child.type.endswith("redirect"):
+                extra += _following(child)
+            if child.type == "heredoc_redirect":
+                self._line.plain = False
+                stdin = self._heredoc(child)
+            elif child.type == "herestring_redirect":
+                stdin = self._herestring(child)
+            elif child.type == "file_redirect":
+                self._line.plain = self._line.plain and _harmless(child)
+        if extra and not any(child.type == "command" for child in node.children):
+            self._line.unclear.append("words follow a redirection, and no command is there")
+        return stdin, extra
+
+    def _herestring(self, node: Node) -> str:
+        self._line.plain = False
+        words = read_words([child for child in node.children if child.type in _WORDS])
+        return words[-1].text if words else WILD
+
+    def _heredoc(self, node: Node) -> str:
+        start = next((_text(c) for c in node.children if c.type == "heredoc_start"), "")
+        if not re.fullmatch(r"""[\w.-]+|'[\w .-]+'|"[\w .-]+"|\\[\w.-]+""", start):
+            self._line.unclear.append("the end of a here-document is not clear")
+        body = next((c for c in node.children if c.type == "heredoc_body"), None)
+        if body is None:
+            return ""
+        expanded = any(child.type != "heredoc_content" for child in body.children)
+        return WILD if expanded else _text(body)
+
+
+def _following(redirect: Node) -> list[Word]:
+    """The words behind a redirection's own, which belong to the command: `ls > f -l`."""
+    words = read_words([child for child in redirect.children if child.type in _WORDS])
+    return words if redirect.type == "heredoc_redirect" else words[1:]
+
+
+def _harmless(node: Node) -> bool:
+    """A redirection that writes no file: `2>&1`, `> /dev/null`; or a part of one."""
+    if node.type in ("file_descriptor", "heredoc_start", "heredoc_end"):
+        return True
+    if node.type != "file_redirect":
+        return False
+    text = re.sub(r"\s", "", _text(node))
+    return re.fullmatch(r"\d*>&\d|(?:\d*|&)>>?/dev/null|\d*</dev/null", text) is not None
+
+
+def _text(node: Node) -> str:
+    return (node.text or b"").decode("utf-8", "replace")
