@@ -34,7 +34,8 @@ _UNION_CHECKS = 64  # branches of a oneOf that are compared in pairs
 # No grammar holds these. `then` and `else` mean nothing without `if`, nor the counts without
 # `contains`.
 NOT_HELD = ("not", "if", "contains", "dependentRequired", "dependentSchemas", "dependencies")
-_AS_IT_IS = ("type", "enum", "const", "required", "minLength", "minItems", "minProperties")
+_AS_IT_IS = ("type", "enum", "required")
+_LOWER_BOUNDS = ("minLength", "minItems", "minProperties")
 _UPPER_BOUNDS = ("maxLength", "maxItems", "maxProperties")
 _APPLICATORS = frozenset({"anyOf", "oneOf", "allOf", "if", "dependentSchemas", *REFERENCES})
 
@@ -98,18 +99,27 @@ class _Constrainer:
             return node
         if not isinstance(node, Mapping):
             raise _fail(where, "a schema must be an object or a boolean")
-        out: dict[str, Any] = {key: node[key] for key in _AS_IT_IS if key in node}
+        types = node.get("type") or []
+        for name in types if isinstance(types, list) else [types]:
+            if name not in TYPES:
+                raise _fail(f"{where}.type", f"{name!r:.60} is not a JSON type")
+        out: dict[str, Any] = {key: node[key] for key in _AS_IT_IS if node.get(key) is not None}
+        if "const" in node:
+            out["const"] = node["const"]
+        for key in _LOWER_BOUNDS:
+            if node.get(key) is not None:
+                out[key] = int(node[key])
         more: list[Any] = []  # further schemas that must hold too
         for key in _UPPER_BOUNDS:
-            if key in node and node[key] <= MAX_UPPER_BOUND:
-                out[key] = node[key]
+            if node.get(key) is not None and node[key] <= MAX_UPPER_BOUND:
+                out[key] = int(node[key])
         self._range(node, out, where)
         self._reference(node, out, more, where)
         self._strings(node, out, more, where)
         self._object(node, out, where)
         self._array(node, out, where)
         self._unions(node, out, more, where)
-        self._rest(node, where)
+        self._rest(node, out, where)
         if more:
             out["allOf"] = [*out.get("allOf", ()), *more]
         for part in (out, *out.get("allOf", ())):
@@ -230,7 +240,7 @@ class _Constrainer:
             out["additionalProperties"] = self._node(extra, f"{where}.additionalProperties")
         self._pattern_properties(node, out, where)
         self._property_names(node, out, where)
-        if node.get("minProperties", 0) > 1 and out.get("additionalProperties") is not False:
+        if (node.get("minProperties") or 0) > 1 and out.get("additionalProperties") is not False:
             self._leave_out(where, "minProperties")  # a name that comes twice is counted twice
 
     def _pattern_properties(self, node: Mapping[str, Any], out: dict[str, Any], where: str) -> None:
@@ -329,11 +339,11 @@ class _Constrainer:
             else:
                 out["anyOf"] = branches
 
-    def _rest(self, node: Mapping[str, Any], where: str) -> None:
+    def _rest(self, node: Mapping[str, Any], out: Mapping[str, Any], where: str) -> None:
         for key in NOT_HELD:
             if node.get(key) is not None and not (key.startswith("depend") and not node[key]):
                 self._leave_out(where, key)
-        if node.get("uniqueItems") is True and node.get("maxItems", 2) > 1:
+        if node.get("uniqueItems") is True and out.get("maxItems", 2) > 1:
             self._leave_out(where, "uniqueItems")
 
     def _leave_out(self, where: str, keyword: str) -> None:

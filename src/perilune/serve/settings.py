@@ -142,6 +142,10 @@ class Settings:
     kimi_strict: bool = field(
         default=False, metadata=_option("Refuse what the official Kimi API refuses.")
     )
+    json_whitespace: bool = field(
+        default=False,
+        metadata=_option("Let the model put white space and line breaks into constrained JSON."),
+    )
     reasoning_alias: bool = field(
         default=False,
         metadata=_option("Send thinking as `reasoning` too, beside `reasoning_content`."),
