@@ -283,7 +283,7 @@ class _Constrainer:
             if not isinstance(names, Mapping) or not isinstance(names.get("$ref"), str):
                 break
             names = self._references.resolve(names, names["$ref"])
-        if not isinstance(names, Mapping) or names.keys() & _APPLICATORS:
+        if not isinstance(names, Mapping) or names.keys() & {*_APPLICATORS, *NOT_HELD}:
             return None
         if names.get("type", "string") != "string":
             return None
@@ -379,7 +379,18 @@ class _Constrainer:
             tags = {name: found for name, found in tags.items() if found is not None}
         types = branch.get("type", list(TYPES))
         types = frozenset([types] if isinstance(types, str) else types)
+        if values is not None:
+            found = {_type_of(json.loads(value)) for value in values}
+            types &= found | ({"number"} if "integer" in found else set())
         return types | ({"integer"} if "number" in types else frozenset()), values, tags
+
+
+def _type_of(value: Any) -> str:
+    kinds: tuple[tuple[type, str], ...] = (
+        (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"),
+        (dict, "object"),
+    )  # fmt: skip
+    return next((name for kind, name in kinds if isinstance(value, kind)), "null")
 
 
 def _values(schema: Mapping[str, Any]) -> frozenset[str] | None:

@@ -10,6 +10,7 @@ from perilune.serve.api_error import ApiError, invalid
 from perilune.serve.chat_schema import ChatCompletionBody
 from perilune.serve.constraints import read_constraint
 from perilune.serve.fields import check_extra, sampling_of
+from perilune.serve.history import History
 from perilune.serve.kimi_strict import check_kimi_strict
 from perilune.serve.media import check_media
 from perilune.serve.request import Caller, ChatRequest, Thinking, ToolUse
@@ -73,8 +74,8 @@ def read_messages(
     """(messages, tools declared in system messages). Raises ApiError."""
     messages: list[dict[str, Any]] = []
     tools: list[dict[str, Any]] = []
+    history = History()
     for index, message in enumerate(body.messages):
-        check_media(message, f"messages[{index}]")
         declared = message.get("tools")
         if declared is not None:
             if message.get("role") not in ("system", "developer"):
@@ -87,10 +88,9 @@ def read_messages(
             if not message.get("content"):
                 continue
             message = {key: value for key, value in message.items() if key != "tools"}
-        if "reasoning" in message and "reasoning_content" not in message:
-            reasoning = message["reasoning"]
-            message = {**message, "reasoning_content": reasoning}
-        messages.append(message)
+        for read in history.read(message, f"messages[{index}]"):
+            check_media(read, f"messages[{index}]")
+            messages.append(read)
     if not messages:
         raise invalid("messages: there is none with content", "messages")
     if body.continue_final_message:
