@@ -173,7 +173,8 @@ class _Reading:
                 found = read(value.get(key))
             case "structural_tag":
                 inner = value.get("structural_tag")
-                used, found = ("structural_tag", "format"), self.structural_tag(inner or value)
+                used = ("structural_tag", "format", "structures", "triggers")
+                found = self.structural_tag(inner or value)
             case _:
                 raise self.fail(
                     f"its type {kind!r:.60} is not text, json_object, json_schema, regex, grammar,"
