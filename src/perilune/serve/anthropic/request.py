@@ -120,8 +120,9 @@ def _refuse_edits(management: Any) -> None:
 
     Clearing thinking is fine: the format of the model leaves old thinking out by itself.
     """
-    edits = management.get("edits") if isinstance(management, Mapping) else management
-    for edit in edits if isinstance(edits, list) else [edits] if edits else []:
+    if isinstance(management, Mapping) and not management.keys() - {"edits"}:
+        management = management.get("edits")
+    for edit in management if isinstance(management, list) else [management] if management else []:
         kind = edit.get("type") if isinstance(edit, Mapping) else None
         if not isinstance(kind, str) or not kind.startswith("clear_thinking"):
             raise unsupported("context_management", "leave out yourself what does not fit")
