@@ -26,7 +26,7 @@ class Refusal:
         return value is None or any(_same(value, one) for one in self.neutral)
 
 
-_NOTHING = ([], {}, "", False)
+_NOTHING: tuple[Any, ...] = ([], {}, "", False)
 _OFF: tuple[Any, ...] = (0, False)
 _ONE: tuple[Any, ...] = (1,)
 _SAMPLER = "no such sampler here"
