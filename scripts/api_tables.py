@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -16,12 +17,34 @@ from perilune.serve import kimi_strict, metrics, schema_dialect
 from perilune.serve.api_error import ANTHROPIC_TYPES, OPENAI_TYPES
 from perilune.serve.chat_schema import ChatCompletionBody
 from perilune.serve.completions import CompletionBody
-from perilune.serve.fields import REFUSED
+from perilune.serve.constraints import CONSTRAINTS
+from perilune.serve.field_rules import IGNORED, REFUSED
+from perilune.serve.fields import EXTENSIONS
 from perilune.serve.routes import all_routes
 from perilune.serve.settings import Settings
 from perilune.serve.thinking_switches import BUDGETS, EFFORT_BUDGETS, EFFORTS, HIDERS, SWITCHES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
+_CONSTRAINTS = {
+    "response_format": "OpenAI; with more types of llama.cpp, Together, Fireworks, SGLang and TGI",
+    "structured_outputs": "vLLM: `json`, `regex`, `choice`, `grammar`, `json_object`, "
+    "`structural_tag`, `whitespace_pattern`, `disable_any_whitespace`",
+    "guided_decoding": "vLLM, the same under its older name",
+    "guided_json": "vLLM: a schema, or its text",
+    "guided_json_object": "vLLM: true for any object",
+    "guided_regex": "vLLM: the whole answer matches",
+    "guided_choice": "vLLM: one of these texts",
+    "guided_grammar": "vLLM: EBNF or Lark",
+    "structural_tag": "SGLang: `structures` and `triggers`",
+    "grammar": 'llama.cpp: GBNF; TGI: `{"type", "value"}`',
+    "json_schema": "llama.cpp, SGLang: a schema, or its text",
+    "json_mode": "true for any object",
+    "regex": "SGLang: the whole answer matches",
+    "ebnf": "SGLang: EBNF",
+    "format": "Ollama: `json` or a schema",
+    "nvext": "NVIDIA NIM: `guided_*` in it",
+    "guided_whitespace_pattern": "vLLM: white space that JSON may have",
+}
 _BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
@@ -39,13 +62,21 @@ def tables() -> dict[str, str]:
         ),
         "chat-fields": _fields(ChatCompletionBody),
         "completion-fields": _fields(CompletionBody),
+        "constraints": _table(
+            ("field", "of"), ((f"`{name}`", _CONSTRAINTS[name]) for name in CONSTRAINTS)
+        ),
+        "extensions": ", ".join(f"`{name}`" for name in EXTENSIONS) + "\n",
         "refused": _table(
-            ("field", "why"),
-            [
-                *((f"`{name}`", why or "not supported") for name, why in REFUSED.items()),
-                ("`store: true`", "nothing is stored"),
-                ("`modalities` other than `[\"text\"]`", "only text comes out"),
-            ],
+            ("field", "why", "taken all the same"),
+            (
+                (f"`{name}`", refusal.why or "not supported",
+                 " ".join(f"`{json.dumps(value)}`" for value in refusal.neutral))
+                for name, refusal in REFUSED.items()
+            ),
+        ),
+        "ignored": _table(
+            ("field", "why nothing is lost"),
+            ((f"`{name}`", why) for name, why in IGNORED.items()),
         ),
         "efforts": _table(
             ("effort", "tokens of thinking"),
@@ -77,6 +108,8 @@ def tables() -> dict[str, str]:
                 ("`anyOf` branches", schema_dialect.MAX_ANY_OF),
                 ("characters of one `enum`", f"{schema_dialect.MAX_ENUM_CHARACTERS:,}"),
                 ("characters of a `pattern`", f"{schema_dialect.MAX_PATTERN:,}"),
+                ("`maxLength` and other upper bounds", f"{schema_dialect.MAX_COUNT:,}"),
+                ("`minLength` and other lower bounds", f"{schema_dialect.MAX_REPEAT:,}"),
             ),
         ),
         "error-types": _table(

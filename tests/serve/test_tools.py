@@ -160,7 +160,7 @@ async def test_tools_of_system_messages(scripted: Any, stream: bool) -> None:
         ({"tools": [{"type": "function"}]}, "tools"),
         ({"tools": [tool("")]}, "tools"),
         ({"tools": [tool("a b")]}, "tools"),
-        ({"tools": [tool("x" * 200)]}, "tools"),
+        ({"tools": [tool("x" * 257)]}, "tools"),
         ({"tools": [tool("f", []), tool("g")]}, "tools"),
         ({"tools": [tool("f"), tool("f", WEATHER)]}, "tools"),
         ({"tools": "f"}, "tools"),

@@ -7,11 +7,12 @@ wrong for some grammars. Source: github.com/guidance-ai/llguidance.
 
 from __future__ import annotations
 
+import functools
 import json
+import logging
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import llguidance
 import numpy as np
@@ -19,17 +20,20 @@ import torch
 from torch import Tensor
 
 from perilune.chat.tokenizer import Tokenizer
+from perilune.engine.foreign_grammars import lark_of_gbnf, structural_tags
+from perilune.engine.json_schema import constrain
 from perilune.engine.sampling_params import Grammar, GrammarKind
 from perilune.errors import RequestError
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
 
+log = logging.getLogger("perilune.engine")
 MAX_COMPILED = 256
-_DATA = frozenset({"enum", "const", "default", "examples"})  # values in a schema, not schemas
-_SCHEMAS_BY_NAME = frozenset({"properties", "$defs", "definitions", "patternProperties"})
-# Models under a JSON grammar sometimes write white space without end; 32 is a deep indentation.
-_JSON_OPTIONS: JsonCompileOptions = {"whitespace_pattern": r"[\x20\x0A\x0D\x09]{1,32}"}
+# Arguments may have the space behind `:` and `,` that the published models write there.
+_ARGUMENTS: JsonCompileOptions = {
+    "whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?",
+}  # fmt: skip
 
 
 class Matcher:
@@ -90,10 +94,19 @@ class GrammarCompiler:
         """A matcher at the start of the grammar. Raises RequestError (param "grammar")."""
         return self._matcher(_source(grammar))
 
-    def compile_arguments(self, schema: Mapping[str, Any]) -> Matcher:
-        """For a tool's arguments: an object; keywords that llguidance lacks are left out."""
-        schema = {**schema, "type": "object"}
-        return self._matcher(_json_source(schema, {**_JSON_OPTIONS, "lenient": True}))
+    def compile_arguments(self, schema: Mapping[str, Any], whitespace: str = "") -> Matcher:
+        """For a tool's arguments, an object. Raises RequestError (param "grammar").
+
+        What no grammar can hold is left out; where the rest is still too much for the grammar
+        library, the arguments are any object.
+        """
+        options = _options(whitespace) if whitespace else _ARGUMENTS
+        source = _json_source({**schema, "type": "object"}, options)
+        try:
+            return self._matcher(source)
+        except RequestError as error:
+            log.warning("the schema of a tool's arguments is not held: %s", error.message[:200])
+            return self._matcher(_json_source({"type": "object"}, options))
 
     def _matcher(self, source: str) -> Matcher:
         template = self._compiled.get(source)
@@ -114,46 +127,48 @@ class GrammarCompiler:
 def _source(grammar: Grammar) -> str:
     """llguidance's own form of a grammar."""
     definition = grammar.definition
-    if grammar.kind is GrammarKind.JSON_OBJECT:
-        return _json_source({"type": "object"}, _JSON_OPTIONS)
-    if grammar.kind is GrammarKind.JSON_SCHEMA:
-        if not isinstance(definition, Mapping):
-            raise RequestError("a JSON schema must be an object", param="grammar")
-        return _json_source(definition, _JSON_OPTIONS)
+    match grammar.kind:
+        case GrammarKind.JSON_OBJECT:
+            return _json_source({"type": "object"}, _options(grammar.whitespace))
+        case GrammarKind.JSON_SCHEMA:
+            if not isinstance(definition, Mapping | bool):
+                raise RequestError("a JSON schema must be an object", param="grammar")
+            return _json_source(definition, _options(grammar.whitespace))
+        case GrammarKind.STRUCTURAL_TAG if isinstance(definition, Mapping):
+            return structural_tags(definition)
+        case GrammarKind.CHOICE if isinstance(definition, Sequence) and definition:
+            return llguidance.LLMatcher.grammar_from_lark(_choice(definition))
     if not isinstance(definition, str):
         raise RequestError(f"a {grammar.kind} grammar must be text", param="grammar")
     if grammar.kind is GrammarKind.REGEX:
         return llguidance.LLMatcher.grammar_from_regex(definition)
+    if grammar.kind is GrammarKind.GBNF:
+        return llguidance.LLMatcher.grammar_from_lark(lark_of_gbnf(definition))
     return llguidance.LLMatcher.grammar_from_lark(definition)
 
 
-def _json_source(schema: Mapping[str, Any], options: JsonCompileOptions) -> str:
+def _choice(texts: Sequence[str]) -> str:
+    return "start: " + " | ".join(json.dumps(text, ensure_ascii=False) for text in texts)
+
+
+def _options(whitespace: str) -> JsonCompileOptions:
+    if not whitespace:
+        return {"whitespace_flexible": False}
+    return {"whitespace_pattern": whitespace}
+
+
+def _json_source(schema: Mapping[str, Any] | bool, options: JsonCompileOptions) -> str:
     try:
-        text = json.dumps(_encode_references(schema))
-        return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=options)
-    except (TypeError, ValueError, RecursionError) as error:
+        return _json_source_of(json.dumps(schema), json.dumps(options))
+    except (TypeError, ValueError, RecursionError, AttributeError) as error:
         raise RequestError(f"the JSON schema cannot be used: {error}", param="grammar") from None
 
 
-def _encode_references(node: Any, *, by_name: bool = False) -> Any:
-    """References as the URIs that they are: names of definitions may hold any character.
-
-    by_name: the keys of `node` are names of schemas, not keywords.
-    """
-    if isinstance(node, list):
-        return [_encode_references(item) for item in node]
-    if not isinstance(node, Mapping):
-        return node
-    encoded = {
-        key: value
-        if key in _DATA and not by_name
-        else _encode_references(value, by_name=key in _SCHEMAS_BY_NAME and not by_name)
-        for key, value in node.items()
-    }
-    reference = node.get("$ref")
-    if isinstance(reference, str) and "%" not in reference and not by_name:
-        encoded["$ref"] = quote(reference, safe="#/:?&=+,;@~!$'()*")
-    return encoded
+@functools.lru_cache(maxsize=MAX_COMPILED)
+def _json_source_of(schema: str, options: str) -> str:
+    held = constrain(json.loads(schema)).schema
+    text = json.dumps({} if held is True else held)
+    return llguidance.LLMatcher.grammar_from_json_schema(text, overrides=json.loads(options))
 
 
 def _end_token(tokenizer: Tokenizer) -> int:

@@ -67,7 +67,7 @@ class ToolGrammar:
         arguments = {}
         for name, schema in schemas.items():
             try:
-                arguments[name] = compiler.compile_arguments(schema)
+                arguments[name] = compiler.compile_arguments(schema, tools.whitespace)
             except RequestError as error:
                 raise RequestError(
                     f"the parameters of tool {name!r}: {error.message}", param="tools"

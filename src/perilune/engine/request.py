@@ -62,6 +62,8 @@ class Tools:
 
     declarations: OpenAI-shaped (`{"type": "function", "function": {...}}`). first_index: how many
     calls the conversation already holds, for K2 counts its call ids over the whole conversation.
+    whitespace: a regular expression of what may stand between the tokens of the arguments; empty:
+    at most one space behind `:` and `,`.
     """
 
     declarations: Sequence[Mapping[str, Any]]
@@ -69,6 +71,7 @@ class Tools:
     name: str | None = None  # of the tool, for NAMED
     parallel: bool = True  # False: at most one call
     first_index: int = 0
+    whitespace: str = ""
 
 
 @dataclass(slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -18,18 +18,31 @@ class GrammarKind(StrEnum):
     JSON_OBJECT = "json_object"
     REGEX = "regex"
     LARK = "lark"
+    GBNF = "gbnf"
+    CHOICE = "choice"
+    STRUCTURAL_TAG = "structural_tag"
+
+
+FREE_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,32}"  # 32 is a deep indentation; some go on without end
 
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """What the answer must match: a JSON schema (mapping), a regex or a Lark grammar (text)."""
+    """What the answer must match.
+
+    definition: a JSON schema (mapping or boolean), a regular expression or a grammar in Lark's or
+    llama.cpp's form (text), a list of texts of which it is one, or structural tags (a mapping of
+    `structures`, each with `begin`, `schema`, `end`, and of `triggers`). whitespace: a regular
+    expression of what may stand between the tokens of JSON; empty: nothing.
+    """
 
     kind: GrammarKind
-    definition: Mapping[str, Any] | str = ""
+    definition: Mapping[str, Any] | Sequence[str] | str | bool = ""
+    whitespace: str = ""
 
     @classmethod
-    def json_schema(cls, schema: Mapping[str, Any]) -> Grammar:
-        return cls(GrammarKind.JSON_SCHEMA, schema)
+    def json_schema(cls, schema: Mapping[str, Any] | bool, whitespace: str = "") -> Grammar:
+        return cls(GrammarKind.JSON_SCHEMA, schema, whitespace)
 
     @classmethod
     def json_object(cls) -> Grammar:
@@ -42,6 +55,18 @@ class Grammar:
     @classmethod
     def lark(cls, grammar: str) -> Grammar:
         return cls(GrammarKind.LARK, grammar)
+
+    @classmethod
+    def gbnf(cls, grammar: str) -> Grammar:
+        return cls(GrammarKind.GBNF, grammar)
+
+    @classmethod
+    def choice(cls, texts: Sequence[str]) -> Grammar:
+        return cls(GrammarKind.CHOICE, tuple(texts))
+
+    @property
+    def is_json(self) -> bool:
+        return self.kind in (GrammarKind.JSON_SCHEMA, GrammarKind.JSON_OBJECT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from perilune.serve.chat_request import read_chat
 from perilune.serve.chat_schema import ChatCompletionBody
 from perilune.serve.fields import check_model
 from perilune.serve.http import HttpRequest, Reply, Route, StreamReply, sse
-from perilune.serve.request import new_id
+from perilune.serve.request import left_out_headers, new_id
 from perilune.serve.service import Service
 from perilune.serve.stream import (
     Answer,
@@ -55,8 +55,9 @@ async def chat_completions(service: Service, request: HttpRequest) -> Reply | St
     asked = read_chat(body, service, request.caller, new_id("chatcmpl-"))
     writer = _Writer(service, body, asked.request_id, model)
     stream = await service.open(asked)
+    headers = left_out_headers(asked.left_out)
     if body.stream:
-        return StreamReply(writer.frames(stream), lambda: stream.error)
+        return StreamReply(writer.frames(stream), lambda: stream.error, headers)
     async with aclosing(stream):
         collected = await collect(stream, stream.n)
     choices = [writer.choice(index, answer) for index, answer in enumerate(collected.answers)]
@@ -75,7 +76,7 @@ async def chat_completions(service: Service, request: HttpRequest) -> Reply | St
         reply["metadata"] = body.metadata
     if body.return_token_ids:
         reply["prompt_token_ids"] = stream.prompt
-    return Reply(reply)
+    return Reply(reply, headers=headers)
 
 
 async def input_tokens(service: Service, request: HttpRequest) -> Reply:

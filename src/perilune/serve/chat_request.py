@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from perilune.engine.request import ToolChoice
-from perilune.engine.sampling_params import Grammar
 from perilune.serve.api_error import ApiError, invalid
 from perilune.serve.chat_schema import ChatCompletionBody
+from perilune.serve.constraints import read_constraint
 from perilune.serve.fields import check_extra, sampling_of
+from perilune.serve.history import History
 from perilune.serve.kimi_strict import check_kimi_strict
 from perilune.serve.media import check_media
 from perilune.serve.request import Caller, ChatRequest, ToolUse
@@ -17,17 +18,23 @@ from perilune.serve.schema_dialect import check_schema
 from perilune.serve.service import Service
 from perilune.serve.thinking_switches import read_thinking
 
+MAX_NAME = 256  # of a tool: MCP's are as long, with the name of their server before them
+
 
 def read_chat(
     body: ChatCompletionBody, service: Service, caller: Caller, request_id: str
 ) -> ChatRequest:
     """Raises ApiError (400) that names the field."""
     check_extra(body, service)
+    dialect = service.settings.kimi_strict
     thinking = read_thinking(body)
     if service.settings.kimi_strict:
         check_kimi_strict(body, thinking, service.format.family)
     messages, more_tools = read_messages(body)
-    tools = read_tools([*(body.tools or ()), *more_tools])
+    left_out: list[str] = []
+    tools = read_tools([*(body.tools or ()), *more_tools], left_out, dialect=dialect)
+    form = {"response_format": body.response_format, **(body.model_extra or {})}
+    constraint = read_constraint(form, dialect=dialect)
     tool_use = read_tool_choice(body.tool_choice, tools, parallel=body.parallel_tool_calls)
     sampling = sampling_of(body)
     if body.max_completion_tokens is not None:
@@ -45,7 +52,8 @@ def read_chat(
         tool_use=tool_use,
         thinking=thinking,
         sampling=sampling,
-        grammar=read_response_format(body.response_format),
+        constraint=constraint,
+        left_out=(*constraint.left_out, *left_out),
         add_generation_prompt=body.add_generation_prompt is not False,
         caller=caller,
         cache_salt=body.cache_salt or "",
@@ -62,8 +70,8 @@ def read_messages(
     """(messages, tools declared in system messages). Raises ApiError."""
     messages: list[dict[str, Any]] = []
     tools: list[dict[str, Any]] = []
+    history = History()
     for index, message in enumerate(body.messages):
-        check_media(message, f"messages[{index}]")
         declared = message.get("tools")
         if declared is not None:
             if message.get("role") not in ("system", "developer"):
@@ -76,10 +84,9 @@ def read_messages(
             if not message.get("content"):
                 continue
             message = {key: value for key, value in message.items() if key != "tools"}
-        if "reasoning" in message and "reasoning_content" not in message:
-            reasoning = message["reasoning"]
-            message = {**message, "reasoning_content": reasoning}
-        messages.append(message)
+        for read in history.read(message, f"messages[{index}]"):
+            check_media(read, f"messages[{index}]")
+            messages.append(read)
     if not messages:
         raise invalid("messages: there is none with content", "messages")
     if body.continue_final_message:
@@ -96,8 +103,14 @@ def read_messages(
 # --- tools ---------------------------------------------------------------------------------------
 
 
-def read_tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Checked function tools, each name once. Raises ApiError."""
+def read_tools(
+    tools: list[dict[str, Any]], left_out: list[str], *, dialect: bool = False
+) -> list[dict[str, Any]]:
+    """Checked function tools, each name once. Raises ApiError.
+
+    left_out: gets the places of what no grammar can hold. dialect: schemas that ask for `strict`
+    are held to Moonshot's dialect.
+    """
     names: dict[str, int] = {}
     result = []
     for index, tool in enumerate(tools):
@@ -108,9 +121,10 @@ def read_tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
         if not isinstance(function, Mapping):
             raise invalid(f"{where}.function: must be an object with a name", "tools")
         name = function.get("name")
-        if not isinstance(name, str) or not name or len(name) > 128 or not _is_name(name):
+        if not isinstance(name, str) or not name or len(name) > MAX_NAME or not _is_name(name):
             raise invalid(
-                f"{where}.function.name: must be 1 to 128 letters, digits, '_', '-', '.', ':'",
+                f"{where}.function.name: must be 1 to {MAX_NAME} letters, digits,"
+                " '_', '-', '.', ':'",
                 "tools",
             )
         if not isinstance(function.get("description", ""), str | None):
@@ -120,7 +134,12 @@ def read_tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
             raise invalid(f"{where}.function.strict: must be true or false", "tools")
         parameters = function.get("parameters")
         if parameters is not None:
-            check_schema(parameters, f"{where}.function.parameters", strict=bool(strict))
+            left_out += check_schema(
+                parameters,
+                f"{where}.function.parameters",
+                strict=bool(strict),
+                dialect=dialect and bool(strict),
+            )
         if name in names:
             if tools[names[name]] == tool:
                 continue  # declared again, in a system message
@@ -182,40 +201,3 @@ def _chosen_name(choice: Mapping[str, Any], names: set[str]) -> str:
 
 def _bad_choice(what: str) -> ApiError:
     return invalid(f"tool_choice: {what}", "tool_choice")
-
-
-# --- the form of the answer ----------------------------------------------------------------------
-
-
-def read_response_format(value: Mapping[str, Any] | None) -> Grammar | None:
-    """`text`, `json_object`, or `json_schema` with a name and a schema. Raises ApiError."""
-    if value is None:
-        return None
-    match value.get("type"):
-        case "text":
-            return None
-        case "json_object":
-            return Grammar.json_object()
-        case "json_schema":
-            return _json_schema(value.get("json_schema"))
-    raise _bad_format(f"its type {value.get('type')!r:.60} is not text, json_object or json_schema")
-
-
-def _json_schema(form: Any) -> Grammar:
-    if not isinstance(form, Mapping):
-        raise _bad_format("json_schema is missing")
-    name, schema, strict = form.get("name"), form.get("schema"), form.get("strict")
-    if not isinstance(name, str) or not name or len(name) > 64:
-        raise _bad_format("json_schema.name must be text of 1 to 64 characters")
-    if not isinstance(schema, Mapping):
-        raise _bad_format("json_schema.schema must be an object")
-    if strict is not None and not isinstance(strict, bool):
-        raise _bad_format("json_schema.strict must be true or false")
-    if not isinstance(form.get("description", ""), str | None):
-        raise _bad_format("json_schema.description must be text")
-    check_schema(schema, "response_format", strict=strict is True)
-    return Grammar.json_schema(schema)
-
-
-def _bad_format(what: str) -> ApiError:
-    return invalid(f"response_format: {what}", "response_format")

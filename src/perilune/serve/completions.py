@@ -17,11 +17,11 @@ from pydantic import Field
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, invalid, unsupported
 from perilune.serve.chat_completions import DONE, finish_reason, timings_json, usage_json
-from perilune.serve.chat_request import read_response_format
 from perilune.serve.chat_schema import MAX_TOKENS, Object, SamplingFields
+from perilune.serve.constraints import read_constraint
 from perilune.serve.fields import check_extra, check_model, sampling_of
 from perilune.serve.http import HttpRequest, Reply, Route, StreamReply, sse
-from perilune.serve.request import TextRequest, new_id
+from perilune.serve.request import TextRequest, left_out_headers, new_id
 from perilune.serve.service import Service
 from perilune.serve.stream import (
     Answer,
@@ -60,7 +60,7 @@ async def completions(service: Service, request: HttpRequest) -> Reply | StreamR
     """Continue a text."""
     body = request.read(CompletionBody)
     model = check_model(service, body.model)
-    check_extra(body, service, {"best_of", "suffix"})
+    check_extra(body, service)
     if body.suffix:
         raise unsupported("suffix", "the model only goes on")
     if body.best_of not in (None, 1, body.n):
@@ -78,7 +78,9 @@ async def completions(service: Service, request: HttpRequest) -> Reply | StreamR
         sampling["prompt_logprobs"] = body.logprobs
     prompts = _prompts(body.prompt)
     id_ = new_id("cmpl-")
-    grammar = read_response_format(body.response_format)
+    form = {"response_format": body.response_format, **(body.model_extra or {})}
+    constraint = read_constraint(form, dialect=service.settings.kimi_strict)
+    headers = left_out_headers(constraint.left_out)
     streams: list[AnswerStream] = []
     try:
         for number, prompt in enumerate(prompts):
@@ -86,7 +88,7 @@ async def completions(service: Service, request: HttpRequest) -> Reply | StreamR
                 request_id=id_ if not number else f"{id_}-{number}",
                 prompt=prompt,
                 sampling=sampling,
-                grammar=grammar,
+                constraint=constraint,
                 caller=request.caller,
                 cache_salt=body.cache_salt or "",
                 priority=body.priority or 0,
@@ -98,7 +100,9 @@ async def completions(service: Service, request: HttpRequest) -> Reply | StreamR
     writer = _Writer(service, body, id_, model)
     if body.stream:
         return StreamReply(
-            writer.frames(streams), lambda: next((s.error for s in streams if s.error), None)
+            writer.frames(streams),
+            lambda: next((s.error for s in streams if s.error), None),
+            headers,
         )
     try:
         collected = await asyncio.gather(*(collect(stream, stream.n) for stream in streams))
@@ -118,7 +122,8 @@ async def completions(service: Service, request: HttpRequest) -> Reply | StreamR
             "choices": choices,
             "usage": usage_json(usage),
             "timings": timings_json(collected[0].metrics),
-        }
+        },
+        headers=headers,
     )
 
 

@@ -18,7 +18,8 @@ METHODS = "GET, POST"
 MAX_AGE = 600  # seconds that a browser may remember a preflight's answer
 # What a page may read of an answer: request ids, when to come again, which length, which key form.
 EXPOSED = (
-    "x-request-id, request-id, retry-after, retry-after-ms, www-authenticate, allow, content-length"
+    "x-request-id, request-id, retry-after, retry-after-ms, www-authenticate, allow, "
+    "content-length, x-perilune-not-enforced"
 )
 # Where a preflight names no headers, and to show which there are.
 DEFAULT_HEADERS = (

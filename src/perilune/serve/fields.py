@@ -10,59 +10,59 @@ from pydantic import BaseModel
 
 from perilune.serve.api_error import ApiError, invalid, unsupported
 from perilune.serve.chat_schema import SamplingFields
+from perilune.serve.constraints import CONSTRAINTS
+from perilune.serve.field_rules import IGNORED, REFUSED
+from perilune.serve.http import parse
 from perilune.serve.service import Service
 
 log = logging.getLogger("perilune.serve")
 
-# Fields that would mislead if they were ignored. Value: why, or what to use.
-REFUSED: Mapping[str, str] = {
-    "audio": "",
-    "web_search_options": "",
-    "moderation": "",
-    "prediction": "",
-    "functions": "use tools",
-    "function_call": "use tool_choice",
-    "prompt_embeds": "tensors are never read",
-    "chat_template": "templates are never taken from a request",
-    "documents": "put them into messages",
-    "use_beam_search": "",
-    "best_of": "",
-    "structured_outputs": "use response_format",
-    "guided_json": "use response_format",
-    "guided_regex": "use response_format",
-    "guided_grammar": "use response_format",
-    "guided_choice": "use response_format",
-    "prompt_logprobs": "use /v1/completions with echo and logprobs",
-}
+# Of chat completions and completions, but taken by the other APIs too, with the same bounds.
+EXTENSIONS = (
+    "top_k", "min_p", "presence_penalty", "frequency_penalty", "repetition_penalty", "logit_bias",
+    "seed", "min_tokens", "ignore_eos", "stop_token_ids", "cache_salt",
+)  # fmt: skip
 
 
 def check_extra(body: BaseModel, service: Service, known: Collection[str] = ()) -> None:
     """Raises ApiError for a refused field, and with --strict-params for an unknown one.
 
-    `known`: more names that are fine.
+    `known`: more names that are read elsewhere.
+    """
+    check_fields(body.model_extra or {}, known, strict_params=service.settings.strict_params)
+
+
+def check_fields(
+    extra: Mapping[str, Any], known: Collection[str] = (), *, strict_params: bool = False
+) -> None:
+    """The same for the fields that an API does not declare."""
+    unknown = []
+    for name, value in extra.items():
+        if name in known or name in CONSTRAINTS or name in IGNORED:
+            continue
+        refusal = REFUSED.get(name)
+        if refusal is None:
+            unknown.append(name)
+        elif not refusal.allows(value):
+            raise unsupported(name, refusal.why)
+    if unknown and strict_params:
+        raise invalid(f"{unknown[0]} is not a known parameter", unknown[0], "unknown_parameter")
+    if unknown:
+        log.warning("ignored %d unknown request fields: %s", len(unknown), _names(unknown))
+
+
+def extensions_of(body: BaseModel) -> tuple[dict[str, Any], str]:
+    """(fields of `SamplingParams`, cache salt) of the EXTENSIONS that an API does not declare.
+
+    Raises ApiError.
     """
     extra = body.model_extra or {}
-    for name, value in extra.items():
-        if name == "store":
-            if value:
-                raise unsupported("store", "nothing is stored; leave it out or send false")
-        elif name == "modalities":
-            if value not in (None, ["text"]):
-                raise unsupported("modalities", "only text comes out")
-        elif name in REFUSED and value is not None:
-            raise unsupported(name, REFUSED[name])
-    ignored = [name for name in extra if name not in known]
-    ignored = [name for name in ignored if name not in _HARMLESS]
-    if ignored and service.settings.strict_params:
-        raise invalid(f"{ignored[0]} is not a known parameter", ignored[0], "unknown_parameter")
-    if ignored:
-        log.warning("ignored %d unknown request fields: %s", len(ignored), _names(ignored))
-
-
-_HARMLESS = frozenset(
-    {"store", "modalities", "verbosity", "service_tier", "safety_identifier",
-     "prompt_cache_options", "prompt_cache_retention", "session_id", "request_id"}
-)  # fmt: skip
+    given = {name: extra[name] for name in EXTENSIONS if extra.get(name) is not None}
+    if not given:
+        return {}, ""
+    fields = parse(SamplingFields, given)
+    values = sampling_of(fields)
+    return {k: v for k, v in values.items() if v is not None}, fields.cache_salt or ""
 
 
 def sampling_of(body: SamplingFields) -> dict[str, Any]:

@@ -12,6 +12,15 @@ from perilune.engine.sampling_params import Grammar
 
 
 @dataclass(frozen=True, slots=True)
+class Constraint:
+    """`field` named the grammar. left_out: places of its schema that no grammar can hold."""
+
+    grammar: Grammar | None = None
+    field: str = "response_format"
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks. `salt` parts the prefix cache between keys; `name` is for logs and quotas."""
 
@@ -43,8 +52,9 @@ class ChatRequest:
     """A conversation to be answered.
 
     messages, tools: OpenAI-shaped (what `ChatFormat.render` reads). sampling: fields of
-    `SamplingParams` that the client gave; the rest is as the model card says. grammar: of the
-    answer. request_id: the id that the client sees (`new_id`), also used in errors and logs.
+    `SamplingParams` that the client gave; the rest is as the model card says. constraint: what the
+    answer must match. left_out: places of schemas, of tools too, that no grammar can hold.
+    request_id: the id that the client sees (`new_id`), also used in errors and logs.
     """
 
     request_id: str
@@ -53,11 +63,16 @@ class ChatRequest:
     tool_use: ToolUse = field(default_factory=ToolUse)
     thinking: Thinking = field(default_factory=Thinking)
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    grammar: Grammar | None = None
+    constraint: Constraint = field(default_factory=Constraint)
+    left_out: tuple[str, ...] = ()
     add_generation_prompt: bool = True
     caller: Caller = field(default_factory=Caller)
     cache_salt: str = ""  # the client's own, on top of the key's
     priority: int = 0
+
+    @property
+    def grammar(self) -> Grammar | None:
+        return self.constraint.grammar
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +82,7 @@ class TextRequest:
     request_id: str
     prompt: str | Sequence[int]
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    grammar: Grammar | None = None
+    constraint: Constraint = field(default_factory=Constraint)
     caller: Caller = field(default_factory=Caller)
     cache_salt: str = ""
     priority: int = 0
@@ -76,3 +91,16 @@ class TextRequest:
 def new_id(prefix: str) -> str:
     """`prefix` and 24 random hexadecimal digits."""
     return f"{prefix}{secrets.token_hex(12)}"
+
+
+def left_out_headers(places: Sequence[str]) -> dict[str, str]:
+    """The reply's sign for what of its schemas was not held: `x-perilune-not-enforced`.
+
+    Names in it are the client's own text, so it is ASCII, and short.
+    """
+    if not places:
+        return {}
+    shown = [ascii(place)[1:-1].replace(",", "\\x2c")[:200] for place in places[:8]]
+    if len(places) > len(shown):
+        shown.append(f"and {len(places) - len(shown)} more")
+    return {"x-perilune-not-enforced": ", ".join(shown)}

@@ -21,14 +21,14 @@ from perilune.engine.driver import Add, Loading
 from perilune.engine.life import LifeEvent
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import OutputFormat, ToolChoice, Tools
-from perilune.engine.sampling_params import SamplingParams
+from perilune.engine.sampling_params import FREE_WHITESPACE, Grammar, SamplingParams
 from perilune.errors import PeriluneError
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, api_error, invalid
 from perilune.serve.metrics import Metrics
 from perilune.serve.model_names import ModelNames
 from perilune.serve.quotas import Quotas
-from perilune.serve.request import Caller, ChatRequest, TextRequest, ToolUse
+from perilune.serve.request import Caller, ChatRequest, Constraint, TextRequest, ToolUse
 from perilune.serve.settings import Settings
 
 log = logging.getLogger("perilune.serve")
@@ -95,10 +95,13 @@ class Service:
         params = self._params(
             recommended_sampling(self.format.family, thinking=request.thinking.enabled),
             request.sampling,
-            grammar=request.grammar,
+            grammar=self._grammar(request.constraint),
             thinking_budget=request.thinking.budget,
         )
-        tools = _tools(request.tools, request.tool_use, next_call_index(self.format, prompt))
+        tools = replace(
+            _tools(request.tools, request.tool_use, next_call_index(self.format, prompt)),
+            whitespace=FREE_WHITESPACE if self.settings.json_whitespace else "",
+        )
         add = Add(
             request.request_id,
             prompt,
@@ -109,7 +112,7 @@ class Service:
             request.thinking.enabled,
             tools,
         )
-        return await self._submit(add, request.caller)
+        return await self._submit(add, request.caller, request.constraint.field)
 
     async def open_text(self, request: TextRequest) -> AnswerStream:
         """Take a text to be continued. Raises ApiError."""
@@ -117,7 +120,9 @@ class Service:
         prompt = request.prompt
         if isinstance(prompt, str):
             prompt = await asyncio.to_thread(self.format.tokenizer.encode, prompt)
-        params = self._params(SamplingParams(), request.sampling, grammar=request.grammar)
+        params = self._params(
+            SamplingParams(), request.sampling, grammar=self._grammar(request.constraint)
+        )
         add = Add(
             request.request_id,
             list(prompt),
@@ -126,7 +131,7 @@ class Service:
             _salt(request.caller, request.cache_salt),
             OutputFormat.TEXT,
         )
-        return await self._submit(add, request.caller)
+        return await self._submit(add, request.caller, request.constraint.field)
 
     async def render(self, request: ChatRequest) -> list[int]:
         """The prompt's ids, off the event loop. Raises ApiError."""
@@ -238,7 +243,14 @@ class Service:
             raise invalid(f"n is {params.n}, at most {self.settings.max_n} are served", "n")
         return params
 
-    async def _submit(self, add: Add, caller: Caller) -> AnswerStream:
+    def _grammar(self, constraint: Constraint) -> Grammar | None:
+        grammar = constraint.grammar
+        if grammar is None or not self.settings.json_whitespace or grammar.whitespace:
+            return grammar
+        return replace(grammar, whitespace=FREE_WHITESPACE) if grammar.is_json else grammar
+
+    async def _submit(self, add: Add, caller: Caller, constraint: str) -> AnswerStream:
+        """`constraint`: the field that an error in the grammar is of."""
         self._admit(add.params.n)
         lease = self.quotas.take(caller, len(add.prompt))
         self._open[add.request_id] = (caller, add.params.n)
@@ -256,6 +268,8 @@ class Service:
             answer = api_error(error)
             if add.output is OutputFormat.TEXT and answer.param == "messages":
                 answer.param = "prompt"
+            if answer.param == "grammar":
+                answer.param = constraint
             raise answer from None
         except BaseException:
             on_close(None)

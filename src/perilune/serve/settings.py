@@ -151,6 +151,10 @@ class Settings:
         default=False,
         metadata=_option("Refuse what Moonshot's vendor rules refuse."),
     )
+    json_whitespace: bool = field(
+        default=False,
+        metadata=_option("Let the model put white space and line breaks into constrained JSON."),
+    )
     reasoning_alias: bool = field(
         default=False,
         metadata=_option("Send thinking as `reasoning` too, beside `reasoning_content`."),

@@ -27,7 +27,7 @@ def respond(prompt: str) -> Turn:
     if "weather" in last:
         return Turn("Let me look.", reasoning="A tool.", calls=[("get_weather", {"city": "Oslo"})])
     if "person" in last:
-        return Turn('{"name": "Ada", "age": 36}', reasoning="As JSON.")
+        return Turn('{"name":"Ada","age":36}', reasoning="As JSON.")
     if "forever" in last:
         return Turn("again and ", endless=True)
     return Turn(GREETING, reasoning="They greet.")

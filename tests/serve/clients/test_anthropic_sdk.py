@@ -106,7 +106,7 @@ def test_structured_output_and_stops(client: anthropic.Anthropic) -> None:
         model="tiny", max_tokens=500, messages=asked,
         output_config={"format": {"type": "json_schema", "schema": schema}},
     )  # fmt: skip
-    assert reply.content[0].text == '{"name": "Ada", "age": 36}'  # type: ignore[union-attr]
+    assert reply.content[0].text == '{"name":"Ada","age":36}'  # type: ignore[union-attr]
     reply = client.messages.create(
         model="tiny", max_tokens=500, messages=USER, stop_sequences=["script"]
     )

@@ -16,8 +16,10 @@ from perilune.serve.anthropic.blocks import Place, assistant_turn, text_of, user
 from perilune.serve.anthropic.schema import CountTokensBody, MessagesBody, ToolChoiceBody
 from perilune.serve.api_error import ApiError, invalid, unsupported
 from perilune.serve.chat_request import read_tool_choice, read_tools
+from perilune.serve.constraints import read_constraint
+from perilune.serve.fields import extensions_of
 from perilune.serve.media import check_media
-from perilune.serve.request import Caller, ChatRequest, Thinking, ToolUse
+from perilune.serve.request import Caller, ChatRequest, Constraint, Thinking, ToolUse
 from perilune.serve.schema_dialect import check_schema
 from perilune.serve.thinking_switches import resolve
 
@@ -51,6 +53,8 @@ def read_messages(body: MessagesBody, caller: Caller, request_id: str) -> Asked:
         "top_k": body.top_k,
         "stop": _stops(body.stop_sequences),
     }
+    more, salt = extensions_of(body)
+    sampling |= more
     thinking = body.thinking
     budget = thinking.budget_tokens if thinking is not None else None
     if budget is not None and budget >= body.max_tokens > 0:
@@ -63,7 +67,8 @@ def read_messages(body: MessagesBody, caller: Caller, request_id: str) -> Asked:
             caller,
             request_id,
             {name: value for name, value in sampling.items() if value is not None},
-            _format(body),
+            read_constraint(body.model_extra or {}, own=_format(body)),
+            salt,
         ),
         show_thinking=thinking is None or thinking.display != "omitted",
         only_cache=body.max_tokens == 0,
@@ -72,7 +77,7 @@ def read_messages(body: MessagesBody, caller: Caller, request_id: str) -> Asked:
 
 def read_count_tokens(body: CountTokensBody, caller: Caller, request_id: str) -> ChatRequest:
     """Raises ApiError (400) that names the field."""
-    return _chat(body, caller, request_id, {}, None)
+    return _chat(body, caller, request_id, {}, Constraint())
 
 
 def _chat(
@@ -80,7 +85,8 @@ def _chat(
     caller: Caller,
     request_id: str,
     sampling: Mapping[str, Any],
-    grammar: Grammar | None,
+    constraint: Constraint,
+    cache_salt: str = "",
 ) -> ChatRequest:
     extra = body.model_extra or {}
     for name in ("container", "mcp_servers"):
@@ -92,7 +98,9 @@ def _chat(
             "thread",
             "thread_unsupported_request",
         )
-    tools = _tools(body.tools or ())
+    _refuse_edits(extra.get("context_management"))
+    left_out: list[str] = []
+    tools = _tools(body.tools or (), left_out)
     messages = _conversation(body)
     return ChatRequest(
         request_id=request_id,
@@ -101,9 +109,24 @@ def _chat(
         tool_use=_tool_use(body.tool_choice, tools),
         thinking=_thinking(body, messages),
         sampling=sampling,
-        grammar=grammar,
+        constraint=constraint,
+        left_out=(*constraint.left_out, *left_out),
         caller=caller,
+        cache_salt=cache_salt,
     )
+
+
+def _refuse_edits(management: Any) -> None:
+    """Edits of the history that this server would have to make; it keeps all that it is sent.
+
+    Clearing thinking is fine: the format of the model leaves old thinking out by itself.
+    """
+    if isinstance(management, Mapping) and not management.keys() - {"edits"}:
+        management = management.get("edits")
+    for edit in management if isinstance(management, list) else [management] if management else []:
+        kind = edit.get("type") if isinstance(edit, Mapping) else None
+        if not isinstance(kind, str) or not kind.startswith("clear_thinking"):
+            raise unsupported("context_management", "leave out yourself what does not fit")
 
 
 # --- the conversation ----------------------------------------------------------------------------
@@ -174,7 +197,7 @@ def _system(system: str | list[dict[str, Any]] | None) -> list[dict[str, Any]]:
 # --- tools ---------------------------------------------------------------------------------------
 
 
-def _tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _tools(tools: Sequence[Mapping[str, Any]], left_out: list[str]) -> list[dict[str, Any]]:
     declared = []
     for index, tool in enumerate(tools):
         place = Place(f"tools.{index}")
@@ -194,18 +217,21 @@ def _tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             function["strict"] = tool["strict"]
         declared.append({"type": "function", "function": function})
     try:
-        return read_tools(declared)
+        found = read_tools(declared, left_out)
     except ApiError as error:
         raise _in_our_words(error) from None
+    left_out[:] = map(_place, left_out)
+    return found
 
 
 def _in_our_words(error: ApiError) -> ApiError:
     """Another API's field names in an error -> this one's."""
-    message = re.sub(
-        r"tools\[(\d+)\]\.function\.parameters", r"tools.\1.input_schema", error.message
-    )
-    message = re.sub(r"tools\[(\d+)\]\.function", r"tools.\1", message)
-    return ApiError(error.status, message, error.param, error.code)
+    return ApiError(error.status, _place(error.message), error.param, error.code)
+
+
+def _place(text: str) -> str:
+    text = re.sub(r"tools\[(\d+)\]\.function\.parameters", r"tools.\1.input_schema", text)
+    return re.sub(r"tools\[(\d+)\]\.function", r"tools.\1", text)
 
 
 def _tool_use(choice: ToolChoiceBody | None, tools: list[dict[str, Any]]) -> ToolUse:
@@ -238,9 +264,14 @@ def _thinking(body: CountTokensBody, messages: Sequence[Mapping[str, Any]]) -> T
     )
 
 
-def _format(body: MessagesBody) -> Grammar | None:
+def _format(body: MessagesBody) -> Constraint | None:
     form = body.output_config.format if body.output_config is not None else None
-    form = form if form is not None else body.output_format
+    older = body.output_format
+    if form is not None and older is not None and form != older:
+        raise invalid(
+            "output_format: says another thing than output_config.format", "output_format"
+        )
+    form = form if form is not None else older
     if form is None:
         return None
     if form.get("type") != "json_schema":
@@ -248,8 +279,8 @@ def _format(body: MessagesBody) -> Grammar | None:
             f"output_config.format.type: {form.get('type')!r:.60} is not json_schema",
             "output_config",
         )
-    check_schema(form.get("schema"), "output_config.format.schema")
-    return Grammar.json_schema(form["schema"])
+    left_out = check_schema(form.get("schema"), "output_config.format.schema")
+    return Constraint(Grammar.json_schema(form["schema"]), "output_config", left_out)
 
 
 def _stops(sequences: Sequence[str] | None) -> tuple[str, ...] | None:

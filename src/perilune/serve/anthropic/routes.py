@@ -14,7 +14,7 @@ from perilune.serve.anthropic.schema import CountTokensBody, MessagesBody
 from perilune.serve.api_error import ApiError
 from perilune.serve.fields import check_extra, check_model
 from perilune.serve.http import HttpRequest, Reply, Route, StreamReply, sse
-from perilune.serve.request import new_id
+from perilune.serve.request import left_out_headers, new_id
 from perilune.serve.service import Service
 from perilune.serve.stream import Event, Finished
 
@@ -38,6 +38,7 @@ async def messages(service: Service, request: HttpRequest) -> Reply | StreamRepl
         if error.code == "context_length_exceeded":  # Claude Code compacts when it reads this
             error.message = f"prompt is too long: {error.message}"
         raise
+    headers = left_out_headers(asked.chat.left_out)
     events = MessageEvents(
         asked.chat.request_id,
         model,
@@ -47,7 +48,7 @@ async def messages(service: Service, request: HttpRequest) -> Reply | StreamRepl
     )
     if body.stream:
         return StreamReply(
-            _frames(stream, events, request.id), lambda: stream.error, ping=_frame(PING)
+            _frames(stream, events, request.id), lambda: stream.error, headers, _frame(PING)
         )
     whole = WholeMessage()
     for api_event in events.start():
@@ -56,14 +57,14 @@ async def messages(service: Service, request: HttpRequest) -> Reply | StreamRepl
         async for event in stream:
             for api_event in _said(events, event, asked):
                 whole.add(api_event)
-    return Reply(whole.message(cut_call=events.cut_call))
+    return Reply(whole.message(cut_call=events.cut_call), headers=headers)
 
 
 async def count_tokens(service: Service, request: HttpRequest) -> Reply:
     """How many tokens the prompt of a conversation has."""
     body = request.read(CountTokensBody)
     check_model(service, body.model)
-    check_extra(body, service, KNOWN)
+    check_extra(body, service, KNOWN | MessagesBody.model_fields.keys())
     asked = read_count_tokens(body, request.caller, new_id("count-"))
     return Reply({"input_tokens": len(await service.render(asked))})
 

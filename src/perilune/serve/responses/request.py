@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from perilune.engine.sampling_params import Grammar
 from perilune.serve.api_error import ApiError, invalid, unsupported
 from perilune.serve.chat_request import (
-    read_response_format,
     read_tool_choice,
     read_tools,
 )
+from perilune.serve.constraints import read_constraint, read_form
+from perilune.serve.fields import extensions_of
 from perilune.serve.media import check_media
-from perilune.serve.request import Caller, ChatRequest, Thinking
+from perilune.serve.request import Caller, ChatRequest, Constraint, Thinking
 from perilune.serve.responses.items import joined, read_input
 from perilune.serve.responses.schema import ResponsesBody
 from perilune.serve.thinking_switches import resolve
@@ -45,8 +45,12 @@ def read_responses(body: ResponsesBody, caller: Caller, request_id: str) -> Aske
         "top_p": body.top_p,
         "logprobs": (body.top_logprobs or 0) if logprobs else None,
     }
+    more, salt = extensions_of(body)
+    sampling |= more
     namespaces: dict[str, tuple[str, str]] = {}
-    tools = _tools(body.tools or (), namespaces)
+    left_out: list[str] = []
+    tools = _tools(body.tools or (), namespaces, left_out)
+    constraint = read_constraint(body.model_extra or {}, own=_format(body))
     messages = read_input(body.input)
     if body.instructions:
         messages.insert(0, {"role": "system", "content": body.instructions})
@@ -61,8 +65,10 @@ def read_responses(body: ResponsesBody, caller: Caller, request_id: str) -> Aske
         tool_use=read_tool_choice(body.tool_choice, tools, parallel=body.parallel_tool_calls),
         thinking=_thinking(body),
         sampling={name: value for name, value in sampling.items() if value is not None},
-        grammar=_format(body),
+        constraint=constraint,
+        left_out=(*constraint.left_out, *left_out),
         caller=caller,
+        cache_salt=salt,
     )
     return Asked(chat, "reasoning.encrypted_content" in include, logprobs, namespaces)
 
@@ -80,7 +86,9 @@ def _refuse_state(body: ResponsesBody) -> None:
 
 
 def _tools(
-    tools: Sequence[Mapping[str, Any]], namespaces: dict[str, tuple[str, str]]
+    tools: Sequence[Mapping[str, Any]],
+    namespaces: dict[str, tuple[str, str]],
+    left_out: list[str],
 ) -> list[dict[str, Any]]:
     """Function tools, flat in this API, in the nested form of the others.
 
@@ -106,10 +114,15 @@ def _tools(
             namespaces[joined(space, name)] = (space, name)
             nested.append(declared)
     try:
-        return read_tools(nested)
+        found = read_tools(nested, left_out)
     except ApiError as error:
-        message = re.sub(r"tools\[(\d+)\]\.function", r"tools[\1]", error.message)
-        raise ApiError(error.status, message, error.param, error.code) from None
+        raise ApiError(error.status, _place(error.message), error.param, error.code) from None
+    left_out[:] = map(_place, left_out)
+    return found
+
+
+def _place(text: str) -> str:
+    return re.sub(r"tools\[(\d+)\]\.function", r"tools[\1]", text)
 
 
 def _function(tool: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -130,7 +143,7 @@ def _thinking(body: ResponsesBody) -> Thinking:
     return resolve({}, {"reasoning.effort": getattr(body.reasoning, "effort", None)}, {})
 
 
-def _format(body: ResponsesBody) -> Grammar | None:
+def _format(body: ResponsesBody) -> Constraint | None:
     form = body.text.format if body.text is not None else None
     if form is None:
         return None
@@ -138,8 +151,7 @@ def _format(body: ResponsesBody) -> Grammar | None:
         inner = {key: value for key, value in form.items() if key != "type"}
         form = {"type": "json_schema", "json_schema": inner}
     try:
-        return read_response_format(form)
+        return read_form(form, "text.format")
     except ApiError as error:
-        message = error.message.replace("response_format: json_schema.", "text.format.")
-        message = message.replace("response_format", "text.format")
+        message = error.message.replace("text.format: json_schema.", "text.format.")
         raise ApiError(error.status, message, "text.format", error.code) from None

@@ -12,7 +12,7 @@ from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError
 from perilune.serve.fields import check_extra, check_model
 from perilune.serve.http import HttpRequest, Reply, Route, StreamReply, sse
-from perilune.serve.request import new_id
+from perilune.serve.request import left_out_headers, new_id
 from perilune.serve.responses.events import ApiEvent, ResponseEvents, Scores
 from perilune.serve.responses.request import read_responses
 from perilune.serve.responses.schema import ResponsesBody
@@ -21,7 +21,7 @@ from perilune.serve.stream import TokenScore
 
 # Known and without effect here: billing, placement, and what only OpenAI's own tools do.
 KNOWN = frozenset(
-    {"access_programs", "background_options", "client_metadata", "context_management", "image",
+    {"access_programs", "background_options", "client_metadata", "image",
      "stream_options"}
 )  # fmt: skip
 
@@ -33,6 +33,7 @@ async def responses(service: Service, request: HttpRequest) -> Reply | StreamRep
     check_extra(body, service, KNOWN)
     asked = read_responses(body, request.caller, new_id("resp_"))
     stream = await service.open(asked.chat)
+    headers = left_out_headers(asked.chat.left_out)
     events = ResponseEvents(
         _response(body, asked.chat.request_id, model, stream),
         carry_reasoning=asked.carry_reasoning,
@@ -40,12 +41,12 @@ async def responses(service: Service, request: HttpRequest) -> Reply | StreamRep
         namespaces=asked.namespaces,
     )
     if body.stream:
-        return StreamReply(_frames(stream, events), lambda: stream.error)
+        return StreamReply(_frames(stream, events), lambda: stream.error, headers)
     list(events.start())
     async with aclosing(stream):
         async for event in stream:
             list(events.feed(event))
-    return Reply(events.response)
+    return Reply(events.response, headers=headers)
 
 
 async def input_tokens(service: Service, request: HttpRequest) -> Reply:
