@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from perilune.engine.watchdog import kill_when_hung
 from perilune.engine.wire import LENGTH, command_frame, load_frame, read_event, unpack
 from perilune.errors import EngineDeadError, EngineError
 from perilune.model.model import KimiK2Model
+from perilune.processes import FIXED_FOLDER, clean_environment, python_module
 
 OnEvent = Callable[[Event], None]
 STOP_SECONDS = 10.0  # for a process to end by itself
@@ -114,7 +114,7 @@ class ProcessHost:
     """
 
     def __init__(self, model: str | Path, options: EngineOptions, busy: Callable[[], bool]) -> None:
-        self._model = str(model)
+        self._model = str(Path(model).absolute())  # its process has another current folder
         self._options = options
         self._busy = busy
         self._messages = 0
@@ -218,7 +218,7 @@ class ProcessHost:
 async def _spawn() -> asyncio.subprocess.Process:
     """A worker that waits to be told what to load, out of reach of the terminal's Ctrl-C."""
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "perilune.engine.worker",
+        *python_module("perilune.engine.worker"), cwd=FIXED_FOLDER, env=clean_environment(),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, process_group=0,
     )  # fmt: skip
 

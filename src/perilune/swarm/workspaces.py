@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from perilune.errors import AgentError
+from perilune.processes import clean_environment, find_program
 
 WorkspaceKind = Literal["copy", "empty"]
 MOST_FILES, MOST_BYTES = 50_000, 1 << 30
@@ -57,8 +58,8 @@ async def make_workspace(kind: WorkspaceKind, source: Path, target: Path) -> Non
     shutil.rmtree(draft, ignore_errors=True)
     # cp shares blocks where the file system can, and keeps owners, links and times.
     process = await asyncio.create_subprocess_exec(
-        "cp", "-a", "--reflink=auto", "--", str(source), str(draft),
-        stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
+        find_program("cp") or "/bin/cp", "-a", "--reflink=auto", "--", str(source), str(draft),
+        stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=clean_environment(),
     )  # fmt: skip
     _, problem = await process.communicate()
     if process.returncode != 0:

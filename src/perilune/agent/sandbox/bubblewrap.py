@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,7 @@ from perilune.agent.sandbox.limits import Limits
 from perilune.agent.sandbox.orphans import mark
 from perilune.agent.sandbox.view import STAGE, Shown, enter, open_view
 from perilune.errors import SandboxError
+from perilune.processes import find_program
 
 INSIDE = "/workspace"
 HOME = "/tmp/home"
@@ -50,7 +50,7 @@ class Mount:
 
 def find_bubblewrap() -> str:
     """Path of `bwrap`. Raises `SandboxError` with the line that installs it."""
-    found = shutil.which("bwrap")
+    found = find_program("bwrap")
     if found is None:
         raise SandboxError("bubblewrap is not installed", remedy=f"Run: {INSTALL}")
     return found

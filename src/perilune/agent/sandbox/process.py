@@ -26,6 +26,7 @@ from perilune.agent.sandbox.cgroup import Cgroup
 from perilune.agent.sandbox.limits import Limits, Reason, SandboxResult
 from perilune.agent.sandbox.watch import process_tree, proportional_memory, tree_memory
 from perilune.errors import SandboxError
+from perilune.processes import FIXED_FOLDER, SYSTEM_PATH
 
 _CHUNK = 1 << 16
 _MEMORY_EVERY = 0.1
@@ -128,8 +129,8 @@ class SandboxProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if launch.merge_stderr else subprocess.PIPE,
                 pass_fds=launch.pass_fds,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-                cwd="/",
+                env={"PATH": SYSTEM_PATH},
+                cwd=FIXED_FOLDER,
             )
         except OSError as error:  # too long, no memory
             raise SandboxError(f"the command cannot be started: {error}") from None
