@@ -9,8 +9,6 @@ from pathlib import Path
 
 from perilune.agent.sandbox.bubblewrap import (
     HOME,
-    INSIDE,
-    Mount,
     base_environment,
     bubblewrap_command,
     reachable,
@@ -19,6 +17,7 @@ from perilune.agent.sandbox.command import Command, Prepared
 from perilune.agent.sandbox.interpreter import sandbox_python, system_python, trees_within
 from perilune.agent.sandbox.landlock import landlock_command
 from perilune.agent.sandbox.limits import Limits
+from perilune.agent.sandbox.mounts import Mount, in_order
 from perilune.agent.sandbox.sandbox import Sandbox
 from perilune.errors import SandboxError
 
@@ -30,24 +29,29 @@ class BubblewrapSandbox(Sandbox):
 
     def _command(self, prepared: Prepared) -> Command:
         trees = [Mount(tree, str(tree)) for tree in self.python.trees]
-        for tree in trees_within(prepared.workspace, self.python):
-            trees += _protected(tree.resolve(), prepared.workspace)
+        kept = [tree.resolve() for tree in trees_within(prepared.workspace, self.python)]
+        guarded = [
+            each for each in prepared.git.mounts
+            if not any(each.source.is_relative_to(tree) for tree in kept)
+        ]  # fmt: skip
+        for tree in kept:
+            guarded += _protected(tree, prepared.workspace, prepared.git.inside)
         return bubblewrap_command(
             prepared,
-            mounts=[*trees, *self.mounts],
+            mounts=[*trees, *in_order(guarded), *self.mounts],
             environment=base_environment(self.python, home=HOME, scratch="/tmp"),  # noqa: S108
         )
 
 
-def _protected(tree: Path, workspace: Path) -> list[Mount]:
+def _protected(tree: Path, workspace: Path, seen_at: str) -> list[Mount]:
     """Mounts that show `tree` read-only over the writable workspace.
 
     The folders on the way become mounts too, for a mount cannot be renamed: else a command could
     move one aside and put another in its place.
     """
     inside = [*reversed(tree.relative_to(workspace).parents)][1:]
-    way = [Mount(workspace / part, f"{INSIDE}/{part}", writable=True) for part in inside]
-    return [*way, Mount(tree, f"{INSIDE}/{tree.relative_to(workspace)}")]
+    way = [Mount(workspace / part, f"{seen_at}/{part}", writable=True) for part in inside]
+    return [*way, Mount(tree, f"{seen_at}/{tree.relative_to(workspace)}")]
 
 
 class LandlockSandbox(Sandbox):
