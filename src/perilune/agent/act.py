@@ -18,6 +18,7 @@ from perilune.agent.endings import BudgetExceeded, Interrupted
 from perilune.agent.evidence import RunEvidence
 from perilune.agent.permissions import PermissionRequest, subject_of
 from perilune.agent.run import Run
+from perilune.agent.sandbox.protected import asked_about
 from perilune.agent.tool import Tool, ToolContext, ToolResult
 from perilune.errors import ToolError
 from perilune.events import (
@@ -99,6 +100,10 @@ async def _prepare(run: Run, call: ToolCall) -> _Ready | None:
 
 async def _permitted(run: Run, call: ToolCall, arguments: dict[str, Any]) -> bool:
     decision, rule = run.permissions.decide(call.name, arguments, also_allowed=run.state.allowed)
+    if decision == "allow" and not rule and run.tools[call.name].side_effects:
+        row = asked_about(str(arguments.get("path", "")))  # no rule of the user's speaks of it
+        if row is not None:
+            decision, rule = "ask", f"{call.name}({arguments['path']})"
     if decision == "allow":
         return True
     if decision == "ask" and run.approver is not None:

@@ -15,10 +15,24 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from perilune.agent.sandbox.git_config import read_settings, setting
+from perilune.agent.sandbox.protected import asked_about
 
 _LONGEST = 1 << 16
+
+_origins: dict[Path, Path] = {}
+
+
+def stands_for(copy: Path, origin: Path) -> None:
+    """A workspace is a copy of another one, so that git shows what that other one is a part of."""
+    _origins[copy.resolve()] = origin_of(origin.resolve())
+
+
+def origin_of(workspace: Path) -> Path:
+    """What a workspace is a copy of; itself when it is none."""
+    return _origins.get(workspace, workspace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +117,17 @@ class FolderScan:
 
     def __init__(self, workspace: Path) -> None:
         self._workspace = workspace
-        self._known: dict[str, tuple[int, bool, list[str], list[str]]] = {}
+        self._known: dict[str, _Folder] = {}
         self.files: list[Path] = []
-        """The `.git` files, as worktrees and submodules have them."""
+        """The `.git` files, as worktrees and submodules have them, and links of that name."""
+        self.asked: list[Path] = []
+        """What a file tool would ask about (see `protected.py`)."""
 
     def git_dirs(self) -> list[Path]:
         """Look again; the folders come in order of their names."""
         found: list[Path] = []
-        self.files = []
-        seen: dict[str, tuple[int, bool, list[str], list[str]]] = {}
+        self.files, self.asked = [], []
+        seen: dict[str, _Folder] = {}
         pending = [str(self._workspace)]
         while pending:
             where = pending.pop()
@@ -119,19 +135,21 @@ class FolderScan:
             if entry is None:
                 continue
             seen[where] = entry
-            _, is_git, folders, dot_git = entry
-            if is_git:
+            if entry.is_git:
                 found.append(Path(where))
-            self.files += [Path(where, name) for name in dot_git]
-            pending += [f"{where}/{name}" for name in folders if not (is_git and name in _STORE)]
+            self.files += [Path(where, name) for name in entry.dot_git]
+            self.asked += [Path(where, name) for name in entry.asked]
+            pending += [
+                f"{where}/{name}" for name in entry.folders if not (entry.is_git and name in _STORE)
+            ]
         self._known = seen
         return sorted(found)
 
-    def _read(self, where: str) -> tuple[int, bool, list[str], list[str]] | None:
+    def _read(self, where: str) -> _Folder | None:
         try:
             changed = os.lstat(where).st_ctime_ns
             known = self._known.get(where)
-            if known is not None and known[0] == changed:
+            if known is not None and known.changed == changed:
                 return known
             with os.scandir(where) as entries:
                 names = {each.name: each.is_dir(follow_symlinks=False) for each in entries}
@@ -139,23 +157,30 @@ class FolderScan:
             return None
         if time.time_ns() - changed < _GRAIN:
             changed = 0  # it may change again within the grain of its time
-        dot_git = [name for name, is_dir in names.items() if name.lower() == ".git" and not is_dir]
-        return changed, looks_like_git(names), [n for n, is_dir in names.items() if is_dir], dot_git
+        return _Folder(
+            changed,
+            looks_like_git(names),
+            [name for name, is_dir in names.items() if is_dir],
+            [name for name, is_dir in names.items() if name.lower() == ".git" and not is_dir],
+            [name for name in names if asked_about(name)],
+        )
+
+
+class _Folder(NamedTuple):
+    """What is known of a folder, and when it last changed (ns)."""
+
+    changed: int
+    is_git: bool
+    folders: list[str]
+    dot_git: list[str]
+    asked: list[str]
 
 
 _GRAIN = 2_000_000_000
 _STORE = frozenset({"objects", "refs", "logs", "hooks", "info", "lfs"})
 
 
-@dataclass(frozen=True, slots=True)
-class Guarded:
-    """The parts of a git directory that stay as they are, and folders that must keep their name."""
-
-    read_only: tuple[Path, ...]
-    pinned: tuple[Path, ...]
-
-
-def guarded_parts(git_dir: Path, workspace: Path) -> Guarded:
+def guarded_parts(git_dir: Path, workspace: Path) -> list[Path]:
     """What in a git directory, or named by its configuration, decides what git runs.
 
     A folder of hooks, and a configuration of a worktree where that is switched on, are made when
@@ -172,7 +197,7 @@ def guarded_parts(git_dir: Path, workspace: Path) -> Guarded:
             _make(git_dir, "config.worktree")
     read_only += _named_files(text, git_dir, workspace)
     kept = [path for path in read_only if path.exists() and not path.is_symlink()]
-    return Guarded(tuple(dict.fromkeys(kept)), (git_dir,))
+    return list(dict.fromkeys(kept))
 
 
 def _named_files(text: str, git_dir: Path, workspace: Path) -> Iterator[Path]:

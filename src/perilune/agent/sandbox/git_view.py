@@ -8,15 +8,15 @@ is too, for they name each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from perilune.agent.sandbox.git_folders import (
-    Checkout,
     FolderScan,
     find_checkout,
     guarded_parts,
+    origin_of,
     read_small,
 )
 from perilune.agent.sandbox.host_git import run_git
@@ -50,84 +50,78 @@ class GitView:
 
 
 class GitWatch:
-    """What is known of the git directories of one workspace."""
+    """What is known of the git directories of one workspace.
+
+    A copy of a workspace that has no git directory of its own is shown in the place of the original
+    with the original's git directory, read-only: what a run does in a copy must not be seen yet.
+    """
 
     def __init__(self, workspace: Path) -> None:
         self.workspace = workspace
         self.scan = FolderScan(workspace)
-        self.checkout = find_checkout(workspace)
+        self.place = workspace
+        self.checkout = None
+        origin = origin_of(workspace)
+        if origin == workspace:
+            self.checkout = find_checkout(workspace)
+        elif not (workspace / ".git").is_dir():
+            self.place, self.checkout = origin, find_checkout(origin)
         self._around: tuple[int, Surroundings | None] = (0, None)
+
+    @property
+    def is_copy(self) -> bool:
+        return self.place != self.workspace
 
     @property
     def outside(self) -> Path | None:
         """The git directory outside of the workspace that commands use, if there is one."""
         checkout = self.checkout
-        if checkout is None or checkout.common.is_relative_to(self.workspace):
+        if checkout is None or checkout.common.is_relative_to(self.place):
             return None
-        if any(_taken(path) for path in (self.workspace, checkout.common)):
+        if any(_taken(path) for path in (self.place, checkout.common)):
             return None
-        if checkout.top != self.workspace and self._surroundings(checkout) is None:
+        if checkout.top != self.place and self.surroundings() is None:
             return None
         return checkout.common
 
     def view(self) -> GitView:
         """What to show now."""
         outside = self.outside
-        inside = INSIDE if outside is None else str(self.workspace)
+        inside = INSIDE if outside is None else str(self.place)
         mounts: list[Mount] = []
-        found = self.scan.git_dirs()[:MOST_GUARDED]
+        found = self._first(self.scan.git_dirs())
         around = Surroundings()
-        if outside is not None and self.checkout is not None:
-            mounts.append(Mount(outside, str(outside), writable=True))
-            found += FolderScan(outside).git_dirs()[:MOST_GUARDED]
-            if self.checkout.top != self.workspace:
-                around = self._surroundings(self.checkout) or around
-                mounts += [Mount(path, str(path)) for path in around.paths]
+        if outside is not None:
+            mounts.append(Mount(outside, str(outside), writable=not self.is_copy))
+            if not self.is_copy:
+                found += FolderScan(outside).git_dirs()[:MOST_GUARDED]
+            around = self.surroundings() or around
+            mounts += [Mount(path, str(path)) for path in around.paths]
         for git_dir in found:
             mounts += self._guarded(git_dir, inside)
-        entry = self.workspace / ".git"
-        if entry in self.scan.files and not entry.is_symlink() and is_protected("git-config"):
-            mounts.append(Mount(entry, f"{inside}/.git"))
-        return GitView(
-            inside, tuple(mounts), outside, frozenset(), tuple(around.links), tuple(around.empty)
-        )
+        if is_protected("git-config"):
+            for entry in self.scan.files[:MOST_GUARDED]:
+                if not entry.is_symlink():
+                    at = f"{inside}/{entry.relative_to(self.workspace)}"
+                    mounts += _way(entry, self.workspace, inside)
+                    mounts.append(Mount(entry, at))
+        links, empty = tuple(around.links), tuple(around.empty)
+        return GitView(inside, tuple(mounts), outside, links=links, empty=empty)
 
-    def _guarded(self, git_dir: Path, inside: str) -> Iterator[Mount]:
-        def at(path: Path) -> str:
-            if path.is_relative_to(self.workspace):
-                return f"{inside}/{path.relative_to(self.workspace)}".removesuffix("/.")
-            return str(path)
+    def _first(self, git_dirs: list[Path]) -> list[Path]:
+        """The workspace's own first, however many others a command made."""
+        own = self.workspace / ".git"
+        order = sorted(git_dirs, key=lambda each: (each != own, own not in each.parents, each))
+        return order[:MOST_GUARDED]
 
-        if not (is_protected("git-hooks") or is_protected("git-config")):
-            return
-        base = self.workspace
-        if not git_dir.is_relative_to(base):
-            assert self.checkout is not None
-            base = self.checkout.common
-        if git_dir.parent.name == "worktrees" and self._is_elsewhere(git_dir):
-            yield from _way(git_dir, base, at)
-            yield Mount(git_dir, at(git_dir))
-            return
-        if git_dir != base:
-            yield from _way(git_dir, base, at)
-            yield Mount(git_dir, at(git_dir), writable=True)
-        for path in guarded_parts(git_dir, self.workspace).read_only:
-            row = "git-hooks" if path.is_dir() else "git-config"
-            if is_protected(row):
-                yield from _way(path, base, at)
-                yield Mount(path, at(path))
+    def surroundings(self) -> Surroundings | None:
+        """What is tracked around the workspace; asked again when the index changed.
 
-    def _is_elsewhere(self, worktree: Path) -> bool:
-        """Whether a linked worktree's files lie outside of the workspace: not for commands here."""
-        if self.checkout is not None and worktree == self.checkout.git_dir:
-            return False
-        place = (read_small(worktree / "gitdir") or "").strip()
-        return not any(
-            Path(place).is_relative_to(root) for root in (INSIDE, self.workspace) if place
-        )
-
-    def _surroundings(self, checkout: Checkout) -> Surroundings | None:
-        """What is tracked around the workspace; asked again when the index changed."""
+        None when it cannot be told, or is too much to be shown.
+        """
+        checkout = self.checkout
+        if checkout is None or checkout.top == self.place:
+            return Surroundings()
         try:
             changed = (checkout.git_dir / "index").stat().st_mtime_ns
         except OSError:
@@ -137,16 +131,54 @@ class GitWatch:
             around = None
             if said is not None:
                 names = said.decode("utf-8", "surrogateescape").split("\0")
-                around = tracked_around(checkout.top, self.workspace, filter(None, names))
+                around = tracked_around(checkout.top, self.place, filter(None, names))
             self._around = changed, around
         return self._around[1]
 
+    def _guarded(self, git_dir: Path, inside: str) -> Iterator[Mount]:
+        """The mounts that keep a git directory's place and what git obeys in it."""
+        base, seen_at = self.workspace, inside
+        if not git_dir.is_relative_to(base):
+            assert self.checkout is not None
+            base = self.checkout.common
+            seen_at = str(base)
 
-def _way(path: Path, base: Path, at: Callable[[Path], str]) -> Iterator[Mount]:
+        def at(path: Path) -> str:
+            return f"{seen_at}/{path.relative_to(base)}" if path != base else seen_at
+
+        if not (is_protected("git-hooks") or is_protected("git-config")):
+            return
+        if git_dir != base:
+            foreign = git_dir.parent.name == "worktrees" and self._is_elsewhere(git_dir)
+            yield from _way(git_dir, base, seen_at)
+            yield Mount(git_dir, at(git_dir), writable=not foreign)
+            if foreign:
+                return
+        for path in guarded_parts(git_dir, self.workspace):
+            row = "git-hooks" if path.is_dir() else "git-config"
+            if is_protected(row) and path.is_relative_to(base):
+                yield from _way(path, base, seen_at)
+                yield Mount(path, at(path))
+
+    def _is_elsewhere(self, worktree: Path) -> bool:
+        """Whether a linked worktree's files lie outside of the workspace: not for commands here."""
+        if self.checkout is not None and worktree == self.checkout.git_dir:
+            return False
+        place = (read_small(worktree / "gitdir") or "").strip()
+        there = self.on_host(Path(place))
+        return not (there.is_relative_to(self.workspace) and there.exists())
+
+    def on_host(self, path: Path) -> Path:
+        """A path as commands may have written it, as it is on the host."""
+        if path.is_relative_to(INSIDE):
+            return self.workspace / path.relative_to(INSIDE)
+        return path
+
+
+def _way(path: Path, base: Path, seen_at: str) -> Iterator[Mount]:
     """The folders between `base` and a path: as mounts they cannot be moved aside."""
-    if path.is_relative_to(base):
-        for parent in [*reversed(path.relative_to(base).parents)][1:]:
-            yield Mount(base / parent, at(base / parent), writable=True)
+    for parent in [*reversed(path.relative_to(base).parents)][1:]:
+        yield Mount(base / parent, f"{seen_at}/{parent}", writable=True)
 
 
 def _taken(path: Path) -> bool:

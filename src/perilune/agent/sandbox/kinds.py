@@ -58,6 +58,7 @@ class LandlockSandbox(Sandbox):
     """The weaker boundary that must be asked for: see `landlock.py`."""
 
     kind = "landlock"
+    _mounts = False
     _gentle_signal = signal.SIGTERM  # the launcher kills the tree that it alone can see whole
 
     def __init__(
@@ -91,12 +92,24 @@ class LandlockSandbox(Sandbox):
         if not scratch.exists():
             scratch.mkdir(0o700)
             self._folder.chmod(0o711)
+            config = scratch / ".gitconfig"
+            config.write_text(prepared.gitconfig, "utf-8")
             if identity.dropped:
+                os.chown(config, identity.uid, identity.gid)
                 os.chown(scratch, identity.uid, identity.gid)
         return landlock_command(
             prepared,
             launcher_python=python.executable,
-            readable=[*python.trees, *(each.source for each in self.mounts)],
+            readable=[*python.trees, *(each.source for each in self.mounts), *_git_shown(prepared)],
             scratch=scratch,
             environment=base_environment(python, home=str(scratch), scratch=str(scratch)),
         )
+
+
+def _git_shown(prepared: Prepared) -> list[Path]:
+    """What of a repository outside of the workspace can be read, where landlock can show it."""
+    git = prepared.git
+    if git.outside is None or git.inside != str(prepared.workspace):
+        return []
+    around = [each.source for each in git.mounts if not each.writable]
+    return [git.outside, *around]

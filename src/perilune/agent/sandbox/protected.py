@@ -1,8 +1,9 @@
 """What runs as the user once the agent has written it: the table of such files, as data.
 
 "read-only": neither commands nor file tools may change it. "asked": a file tool asks a person (or
-an `--allow` rule) first; commands may only make what is not there yet, and it is named in their
-output. "free": a part of the project that runs only when someone runs the project; see its diff.
+an `--allow` rule) first, and what a command changes there is named in its output, for commands such
+as `git checkout` change whole trees. "free": a part of the project that runs only when someone runs
+the project; see its diff.
 `docs/sandbox.md` shows the table; a test compares the two.
 """
 
@@ -39,15 +40,16 @@ TABLE: tuple[Row, ...] = (
         "read-only",
         "any git command of yours: `core.fsmonitor`, `core.sshCommand`, filters, pagers, aliases",
     ),
-    Row("environment", (".venv",), "read-only", "Perilune itself: the one that it runs from"),
+    # By what it is and not by its name: see interpreter.py.
+    Row("environment", (), "read-only", "Perilune itself, the next time it starts"),
     Row("editor", (".vscode", ".idea", ".zed", ".fleet", "*.code-workspace"), "asked",
         "your editor, when it opens the folder"),
     Row("container", (".devcontainer", ".devcontainer.json"), "asked",
         "your editor, when it opens the folder in a container"),
     Row("agents", (".mcp.json", ".claude", ".cursor", ".codex", ".kimi", ".gemini", ".windsurf"),
         "asked", "other agents, when they start in the folder"),
-    Row("shell", (".envrc", ".env", ".direnv", ".mise.toml", "mise.toml", ".tool-versions",
-        ".autoenv"), "asked", "direnv and its like, when your shell enters the folder"),
+    Row("shell", (".envrc", ".direnv", ".autoenv", ".mise.toml"), "asked",
+        "direnv and its like, when your shell enters the folder"),
     Row("hook-tools", (".husky", ".githooks", "lefthook.yml", ".lefthook.yml",
         ".pre-commit-config.yaml"), "asked", "git hooks that are installed, when you commit"),
     Row("build", ("Makefile", "package.json", "pyproject.toml", "setup.py", "conftest.py",

@@ -17,6 +17,7 @@ from typing import Literal
 from perilune.agent.sandbox.cgroup import Cgroup, cgroup_kind
 from perilune.agent.sandbox.command import Command, Prepared, memory_file
 from perilune.agent.sandbox.git_config import quoted
+from perilune.agent.sandbox.git_settle import GitGuard
 from perilune.agent.sandbox.git_view import GitView, GitWatch
 from perilune.agent.sandbox.host_git import committer_of
 from perilune.agent.sandbox.identity import Identity, check_workspace, identity_for
@@ -41,6 +42,7 @@ class Sandbox(ABC):
 
     kind: SandboxKind
     _gentle_signal: int | None = None
+    _mounts = True  # it can keep paths of the workspace from being changed
 
     def __init__(
         self,
@@ -177,6 +179,7 @@ class Sandbox(ABC):
                     gitconfig=self._gitconfigs[workspace],
                 )
             )
+            guard = GitGuard(self._git[workspace], git, by_mounts=self._mounts)
             on_failure.pop_all()
         return SandboxProcess(
             Launch(
@@ -193,6 +196,7 @@ class Sandbox(ABC):
                 grown=lambda: folder_size(workspace) - self._sizes[workspace],
                 output_folder=self._folder,
                 gentle_signal=self._gentle_signal,
+                settle=guard.settle,
             )
         )
 
