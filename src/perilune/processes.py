@@ -36,7 +36,7 @@ _DROPPED = frozenset(
     }
     | {"PYTHONPYCACHEPREFIX", "PYTHONWARNINGS", "BASH_ENV", "ENV", "PERL5OPT", "RUBYOPT"}
 )
-# Lists of folders or files, of which the relative and the empty ones go.
+# Lists of folders, of which the relative and the empty ones go, and those in the current folder.
 _LISTS = ("PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "NODE_PATH", "PERL5LIB", "RUBYLIB")
 # Loaded into every program: an entry with no slash is found in the system's folders.
 _PRELOADED = ("LD_PRELOAD", "LD_AUDIT", "DYLD_INSERT_LIBRARIES")
@@ -83,7 +83,7 @@ def clean_environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
     for name in _DROPPED.intersection(kept):
         del kept[name]
     for name in _LISTS:
-        _keep(kept, name, [each for each in _entries(kept, name) if Path(each).is_absolute()])
+        _keep(kept, name, [each for each in _entries(kept, name) if _trusted(each)])
     for name in _PRELOADED:
         entries = kept.get(name, "").replace(":", " ").split()
         safe = [each for each in entries if "/" not in each or each.startswith("/")]
@@ -120,15 +120,9 @@ def find_program(name: str) -> str | None:
     Not taken from a relative folder of PATH, nor from one in the current folder: who writes there
     would run as us. The folder of our own interpreter is trusted.
     """
-    own = os.path.realpath(sys.prefix)
     for folder in os.environ.get("PATH", SYSTEM_PATH).split(os.pathsep):
-        if not Path(folder).is_absolute():
-            continue
-        real = os.path.realpath(folder)
-        if not _outside(folder) and not real.startswith(own + os.sep):
-            continue
         path = Path(folder, name)
-        if path.is_file() and os.access(path, os.X_OK):
+        if _trusted(folder) and path.is_file() and os.access(path, os.X_OK):
             return str(path)
     return None
 
@@ -206,3 +200,11 @@ def _outside(path: str) -> bool:
     real = os.path.realpath(path)
     inside = bool(here) and here != "/" and (real == here or real.startswith(here + os.sep))
     return Path(path).is_absolute() and not inside
+
+
+def _trusted(folder: str) -> bool:
+    """Whether programs are taken from a folder of PATH: not below the current one, or our own."""
+    own = os.path.realpath(sys.prefix) + os.sep
+    return _outside(folder) or (
+        Path(folder).is_absolute() and os.path.realpath(folder).startswith(own)
+    )
