@@ -10,35 +10,11 @@ from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
-PROGRAMS = [
-    "git",
-    "bwrap",
-    "cp",
-    "sh",
-    "bash",
-    "setpriv",
-    "unshare",
-    "nsenter",
-    "prlimit",
-    "chromium",
-    "chromium-browser",
-    "google-chrome",
-    "rg",
-    "python",
-    "python3",
-    "node",
-    "uname",
-    "id",
-    "tar",
-    "env",
-    "cat",
-    "true",
-    "nvidia-smi",
-    "gcc",
-    "cc",
-    "ldconfig",
-    "lscpu",
-]
+PROGRAMS = (
+    *("git", "bwrap", "cp", "sh", "bash", "setpriv", "unshare", "nsenter", "prlimit", "rg"),
+    *("chromium", "chromium-browser", "google-chrome", "python", "python3", "node", "uname", "id"),
+    *("tar", "env", "cat", "true", "nvidia-smi", "gcc", "cc", "ldconfig", "lscpu"),
+)
 
 
 @cache

@@ -177,7 +177,7 @@ def test_a_served_request_takes_nothing_from_the_folder(
         with urllib.request.urlopen(request, timeout=60) as answer:
             assert json.load(answer)["choices"]
         for child in children:
-            assert os.readlink(f"/proc/{child}/cwd") == "/"
+            assert Path(f"/proc/{child}/cwd").readlink() == Path("/")
             environment = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
             assert b"PYTHONSAFEPATH=1" in environment
     finally:

@@ -60,6 +60,8 @@ def base_environment(python: SandboxPython, *, home: str, scratch: str) -> dict[
         "MPLBACKEND": "Agg",
         # The workspace and its git directory are mounts of their own.
         "GIT_DISCOVERY_ACROSS_FILESYSTEM": "1",
+        # Behind landlock /etc/gitconfig cannot be read, which git calls fatal.
+        "GIT_CONFIG_NOSYSTEM": "1",
         # On a machine of many cores one library's threads would fill the process limit.
         "OMP_NUM_THREADS": str(min(8, os.cpu_count() or 1)),
         # Compiled files and caches must not litter the workspace.

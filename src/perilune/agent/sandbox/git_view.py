@@ -97,6 +97,9 @@ class GitWatch:
                 found += FolderScan(outside).git_dirs()[:MOST_GUARDED]
             around = self.surroundings() or around
             mounts += [Mount(path, str(path)) for path in around.paths]
+            entry = self.checkout.top / ".git" if self.checkout is not None else outside
+            if entry != outside and self.checkout is not None and self.checkout.top != self.place:
+                mounts.append(Mount(entry, str(entry)))  # a file that names the worktree's folder
         for git_dir in found:
             mounts += self._guarded(git_dir, inside)
         if is_protected("git-config"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -92,17 +93,23 @@ class LandlockSandbox(Sandbox):
         if not scratch.exists():
             scratch.mkdir(0o700)
             self._folder.chmod(0o711)
-            config = scratch / ".gitconfig"
+            if identity.dropped:
+                os.chown(scratch, identity.uid, identity.gid)
+        # A command may set what it likes in there; it is its own.
+        config = scratch / f"gitconfig-{zlib.crc32(prepared.gitconfig.encode())}"
+        if not config.exists():
             config.write_text(prepared.gitconfig, "utf-8")
             if identity.dropped:
                 os.chown(config, identity.uid, identity.gid)
-                os.chown(scratch, identity.uid, identity.gid)
         return landlock_command(
             prepared,
             launcher_python=python.executable,
             readable=[*python.trees, *(each.source for each in self.mounts), *_git_shown(prepared)],
             scratch=scratch,
-            environment=base_environment(python, home=str(scratch), scratch=str(scratch)),
+            environment={
+                **base_environment(python, home=str(scratch), scratch=str(scratch)),
+                "GIT_CONFIG_GLOBAL": str(config),
+            },
         )
 
 

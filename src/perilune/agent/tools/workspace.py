@@ -211,8 +211,6 @@ class Workspace:
                         self._may_write(path, [*names, part], folders)
                     yield folders[-1], part
                     return
-                if make:
-                    self._may_write(path, [*names, part], folders)
                 folders.append(_enter(part, folders[-1], path, make=make))
                 names.append(part)
                 if make and _identity(folders[-1]) == _own_interpreter():
