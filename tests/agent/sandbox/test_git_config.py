@@ -50,7 +50,9 @@ def test_it_reads_as_git_does_or_calls_it_unreadable(
     if theirs is None:  # git obeys nothing of it; that we say more does no harm
         return
     if UNREADABLE not in ours:
-        assert ours == theirs
+        # Some versions of git make a blank of a tab.
+        blank = [(name, value.replace("\t", " ")) for name, value in ours]
+        assert blank == [(name, value.replace("\t", " ")) for name, value in theirs]
     rest = git_says(tmp_path_factory.mktemp("harmless"), harmless_text(text))
     assert rest is not None
     assert dangerous_settings(harmless_text(text)) == []

@@ -75,7 +75,8 @@ def test_a_link_to_what_is_asked_about_is_refused(files: Workspace) -> None:
 @pytest.mark.parametrize(
     ("path", "name"),
     [
-        (".vscode/tasks.json", "editor"), ("a/.idea/x.xml", "editor"), ("x.code-workspace", "editor"),
+        (".vscode/tasks.json", "editor"), ("a/.idea/x.xml", "editor"),
+        ("x.code-workspace", "editor"),
 
         (".mcp.json", "agents"), (".claude/settings.json", "agents"), (".envrc", "shell"),
         ("./.ENVRC", "shell"), (".husky/pre-commit", "hook-tools"), ("src/main.py", None),

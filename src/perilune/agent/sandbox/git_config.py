@@ -164,15 +164,17 @@ def quoted(value: str) -> str:
 def _value(text: str) -> tuple[str, str, bool]:
     """A value, what follows its line, and whether it could be read."""
     out: list[str] = []
-    in_quotes, at = False, 0
+    in_quotes, at, kept = False, 0, 0  # kept: without the blanks at the end, but quoted ones
     while at < len(text):
         letter = text[at]
         if letter == "\\":
             after = text[at + 1 : at + 2]
             if after not in ("\n", "\\", '"', "n", "t", "b"):
                 return "", "", False
-            out.append({"\n": "", "n": "\n", "t": "\t", "b": "\b"}.get(after, after))
+            if after != "\n":
+                out.append({"n": "\n", "t": "\t", "b": "\b"}.get(after, after))
             at += 2
+            kept = len(out) if after != "\n" else kept
             continue
         if letter == "\n":
             break
@@ -182,7 +184,10 @@ def _value(text: str) -> tuple[str, str, bool]:
             end = text.find("\n", at)
             at = len(text) if end < 0 else end
             break
-        else:
+        elif in_quotes or letter not in " \t\r\f\v":
+            out.append(letter)
+            kept = len(out)
+        elif out:
             out.append(letter)
         at += 1
-    return "".join(out).strip(), text[at + 1 :], not in_quotes
+    return "".join(out[:kept]), text[at + 1 :], not in_quotes
