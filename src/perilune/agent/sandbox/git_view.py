@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perilune.agent.sandbox.git_folders import (
+    Checkout,
     FolderScan,
     find_checkout,
     guarded_parts,
@@ -60,7 +61,7 @@ class GitWatch:
         self.workspace = workspace
         self.scan = FolderScan(workspace)
         self.place = workspace
-        self.checkout = None
+        self.checkout: Checkout | None = None
         origin = origin_of(workspace)
         if origin == workspace:
             self.checkout = find_checkout(workspace)
