@@ -98,3 +98,107 @@ def test_nothing_in_the_package_unpickles_or_evaluates() -> None:
                 if path.is_relative_to(SOURCE / "agent"):
                     continue  # the python tool runs the model's code, in the sandbox, by design
                 assert node.func.id not in forbidden_calls, path
+
+
+STARTS = {
+    "subprocess": {"run", "Popen", "call", "check_call", "check_output", "getoutput"},
+    "asyncio": {"create_subprocess_exec", "create_subprocess_shell"},
+    "pty": {"spawn", "fork"},
+    "os": {"system", "popen", "startfile", "posix_spawn", "posix_spawnp"}
+    | {f"exec{kind}" for kind in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")}
+    | {f"spawn{kind}" for kind in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")},
+}
+# Runs inside the boundary, or decides what is shown there; each is looked at by hand.
+STARTS_BY_HAND = {"agent/sandbox/landlock_launcher.py"}
+NAMES_THE_INTERPRETER = {
+    "processes.py",  # makes every command line of a Python
+    "agent/sandbox/interpreter.py",  # of the sandbox's own, inside
+    "world/repair/tests_pass.py",  # with -P, see below
+}
+
+
+def house_files() -> list[tuple[str, ast.Module]]:
+    """Path below the package, and syntax tree, of every file of ours."""
+    files = sorted(SOURCE.rglob("*.py"))
+    return [(str(f.relative_to(SOURCE)), ast.parse(f.read_text("utf-8"))) for f in files]
+
+
+def starts_in(tree: ast.Module) -> list[ast.Call]:
+    """The calls that start a process, by module and name, however they were imported."""
+    direct = {
+        alias.asname or alias.name: (node.module or "")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    found = []
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        match node.func:
+            case ast.Attribute(value=ast.Name(id=module), attr=name) if name in STARTS.get(
+                module, ()
+            ):
+                found.append(node)
+            case ast.Name(id=name) if name in STARTS.get(direct.get(name, ""), ()):
+                found.append(node)
+    return found
+
+
+def test_every_process_is_started_with_a_folder_and_an_environment_of_its_own() -> None:
+    seen = 0
+    for path, tree in house_files():
+        for call in starts_in(tree):
+            if path in STARTS_BY_HAND:
+                continue
+            seen += 1
+            given = {keyword.arg for keyword in call.keywords}
+            assert {"env", "cwd"} <= given, f"{path}:{call.lineno} starts a process without them"
+            shell = [keyword for keyword in call.keywords if keyword.arg == "shell"]
+            assert not shell, f"{path}:{call.lineno} uses a shell"
+    assert seen >= 8  # the rule finds what is there
+
+
+def test_only_one_place_makes_the_command_line_of_a_python() -> None:
+    for path, tree in house_files():
+        for node in ast.walk(tree):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in ("executable", "_base_executable")
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "sys"
+            ):
+                assert path in NAMES_THE_INTERPRETER, f"{path}:{node.lineno} use perilune.processes"
+            if isinstance(node, ast.List) and ast.unparse(node).startswith("[sys.executable"):
+                assert "'-P'" in ast.unparse(node) or path == "agent/sandbox/interpreter.py", path
+
+
+def test_processes_of_multiprocessing_are_spawned_safely() -> None:
+    for path, tree in house_files():
+        text = ast.unparse(tree)
+        if "multiprocessing" in text and path != "processes.py":
+            assert "safe_spawning()" in text, path
+        assert "fork_context" not in text and "get_context('fork" not in text, path
+
+
+def test_git_is_started_in_one_place_and_programs_are_looked_up_in_one() -> None:
+    for path, tree in house_files():
+        for node in ast.walk(tree):
+            looked_up = (
+                isinstance(node, ast.Attribute) and ast.unparse(node) == "shutil.which"
+            ) or (
+                isinstance(node, ast.ImportFrom)
+                and node.module == "shutil"
+                and any(alias.name == "which" for alias in node.names)
+            )
+            assert not looked_up, f"{path} use perilune.processes.find_program"
+            if path == "agent/sandbox/host_git.py":
+                continue
+            words: list[ast.expr] = []
+            if isinstance(node, ast.List | ast.Tuple):
+                words = node.elts[:1]
+            elif isinstance(node, ast.Call):
+                words = node.args[:1]
+            for word in words:
+                started = isinstance(word, ast.Constant) and word.value in ("git", "/usr/bin/git")
+                assert not started, f"{path}:{node.lineno} use run_git"

@@ -3,8 +3,9 @@
 Public names are imported when they are first used, so that `import perilune` stays light.
 """
 
-from __future__ import annotations
+from perilune import safe_start as safe_start  # before any other import: see there
 
+# isort: split
 import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

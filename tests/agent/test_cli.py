@@ -55,6 +55,8 @@ class Cli:
     def __call__(self, *words: str, stdin: str = "") -> Done:
         """One verb in this process."""
         self._patch.setattr(sys, "argv", ["perilune", *words])
+        # It changes the environment and the search path of the whole process, the tests' own here.
+        self._patch.setattr("perilune.cli.main.secure_this_process", lambda: None)
         self._patch.setattr(sys, "stdin", io.StringIO(stdin))
         self._patch.chdir(self.workspace)
         self._patch.setenv("PERILUNE_HOME", str(self.home))

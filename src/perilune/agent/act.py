@@ -18,6 +18,7 @@ from perilune.agent.endings import BudgetExceeded, Interrupted
 from perilune.agent.evidence import RunEvidence
 from perilune.agent.permissions import PermissionRequest, subject_of
 from perilune.agent.run import Run
+from perilune.agent.sandbox.protected import asked_about
 from perilune.agent.tool import Tool, ToolContext, ToolResult
 from perilune.errors import ToolError
 from perilune.events import (
@@ -104,13 +105,18 @@ async def _prepare(run: Run, call: ToolCall) -> _Ready | None:
 
 
 async def _permitted(run: Run, call: ToolCall, arguments: dict[str, Any]) -> bool:
+    tool = run.tools[call.name]
     decision, rule = run.permissions.decide(
         call.name,
         arguments,
         also_allowed=run.state.allowed,
-        also_known_as=getattr(run.tools[call.name], "also_known_as", ()),
+        also_known_as=getattr(tool, "also_known_as", ()),
         workspace=run.workspace,
     )
+    if decision == "allow" and not rule and tool.side_effects:
+        row = asked_about(str(arguments.get("path", "")))  # no rule of the user's speaks of it
+        if row is not None:
+            decision, rule = "ask", f"{call.name}({arguments['path']})"
     if decision == "allow":
         return True
     if decision == "ask" and run.approver is not None:

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from perilune.agent.sandbox.git_folders import stands_for
 from perilune.agent.snapshot import Entry, Manifest, SnapshotStore, same_entry
 from perilune.agent.tools.workspace import SKIPPED
 
@@ -54,6 +55,7 @@ class WorkingCopy:
         base = store.take(origin, name)
         folder = open_place(place) / "workspace"
         store.lay_out(base, folder, mode_of=origin)
+        stands_for(folder, origin)
         return cls(store, origin, folder, base)
 
     @classmethod
@@ -64,6 +66,7 @@ class WorkingCopy:
         if gone:
             folder.parent.mkdir(parents=True, exist_ok=True, mode=0o711)
             store.lay_out(manifest, folder, mode_of=origin)
+        stands_for(folder, origin)
         return cls(store, origin, folder, manifest, made_again=gone)
 
     def changes(self, name: str) -> Changes:
@@ -119,6 +122,7 @@ class WorkingCopy:
                 entries[path] = entry
         manifest = Manifest(changes.after.id, str(folder), changes.after.time, entries)
         self.store.lay_out(manifest, folder, mode_of=self.origin)
+        stands_for(folder, self.origin)
         return folder
 
     def remove(self) -> None:

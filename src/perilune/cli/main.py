@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
 from perilune.errors import ConfigWarning, PeriluneError, UnsafeFileWarning, UsageError
+from perilune.processes import secure_this_process
 
 # verb -> (module with a Typer `app`, one line of help); the order is that of `--help`.
 VERBS: dict[str, tuple[str, str]] = {
@@ -127,6 +128,7 @@ def _show_warning(
 
 def main() -> None:
     """Run a verb. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    secure_this_process()
     warnings.showwarning = _show_warning
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a model may say what the terminal cannot show

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -34,6 +33,7 @@ from perilune.engine.load_reports import LoadReports
 from perilune.engine.wire import LENGTH, command_frame, load_frame, read_event, unpack
 from perilune.errors import EngineDeadError, EngineError
 from perilune.model.model import KimiK2Model
+from perilune.processes import FIXED_FOLDER, clean_environment, python_module
 
 OnEvent = Callable[[Event], None]
 OnLife = Callable[[LifeEvent], None]
@@ -135,7 +135,7 @@ class ProcessHost:
         busy: Callable[[], bool],
         on_life: OnLife = lambda event: None,
     ) -> None:
-        self._model = str(model)
+        self._model = str(Path(model).absolute())  # its process has another current folder
         self._options = options
         self._busy = busy
         self._on_life = on_life
@@ -314,7 +314,7 @@ async def _begin() -> asyncio.subprocess.Process:
 async def _spawn() -> asyncio.subprocess.Process:
     """A worker that waits to be told what to load, out of reach of the terminal's Ctrl-C."""
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "perilune.engine.worker",
+        *python_module("perilune.engine.worker"), cwd=FIXED_FOLDER, env=clean_environment(),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, process_group=0,
     )  # fmt: skip
 

@@ -14,7 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from perilune.agent.sandbox.git_folders import stands_for
 from perilune.errors import AgentError
+from perilune.processes import FIXED_FOLDER, clean_environment, find_program
 
 WorkspaceKind = Literal["copy", "empty"]
 MOST_FILES, MOST_BYTES = 50_000, 1 << 30
@@ -39,6 +41,8 @@ async def make_workspace(kind: WorkspaceKind, source: Path, target: Path) -> Non
 
     Raises `AgentError` when the workspace is too large to be copied.
     """
+    if kind == "copy":
+        stands_for(target, source)
     if target.exists():
         return
     if kind == "empty":
@@ -57,7 +61,8 @@ async def make_workspace(kind: WorkspaceKind, source: Path, target: Path) -> Non
     shutil.rmtree(draft, ignore_errors=True)
     # cp shares blocks where the file system can, and keeps owners, links and times.
     process = await asyncio.create_subprocess_exec(
-        "cp", "-a", "--reflink=auto", "--", str(source), str(draft),
+        find_program("cp") or "/bin/cp", "-a", "--reflink=auto", "--",
+        str(source.absolute()), str(draft.absolute()), cwd=FIXED_FOLDER, env=clean_environment(),
         stdin=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     _, problem = await process.communicate()

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 import os
 import shlex
-import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from perilune.agent.sandbox.command import Command, Prepared, memory_file
 from perilune.agent.sandbox.identity import Identity
 from perilune.agent.sandbox.interpreter import SandboxPython
 from perilune.agent.sandbox.limits import Limits
+from perilune.agent.sandbox.mounts import INSIDE as INSIDE
+from perilune.agent.sandbox.mounts import Mount as Mount
 from perilune.agent.sandbox.orphans import mark
 from perilune.agent.sandbox.view import STAGE, Shown, enter, open_view
 from perilune.errors import SandboxError
+from perilune.processes import find_program
 
-INSIDE = "/workspace"
 HOME = "/tmp/home"
 INSTALL = "sudo apt-get install -y bubblewrap"
 
@@ -39,18 +39,9 @@ _GROUP = b"root:x:0:\nsandbox:x:1000:\nnogroup:x:65534:\n"
 _ETC = ("ld.so.cache", "alternatives", "ssl", "localtime", "fonts", "mime.types")
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
-    """A host path shown inside at `target`."""
-
-    source: Path
-    target: str
-    writable: bool = False
-
-
 def find_bubblewrap() -> str:
     """Path of `bwrap`. Raises `SandboxError` with the line that installs it."""
-    found = shutil.which("bwrap")
+    found = find_program("bwrap")
     if found is None:
         raise SandboxError("bubblewrap is not installed", remedy=f"Run: {INSTALL}")
     return found
@@ -67,6 +58,10 @@ def base_environment(python: SandboxPython, *, home: str, scratch: str) -> dict[
         "TERM": "dumb",
         "PAGER": "cat",
         "MPLBACKEND": "Agg",
+        # The workspace and its git directory are mounts of their own.
+        "GIT_DISCOVERY_ACROSS_FILESYSTEM": "1",
+        # Behind landlock /etc/gitconfig cannot be read, which git calls fatal.
+        "GIT_CONFIG_NOSYSTEM": "1",
         # On a machine of many cores one library's threads would fill the process limit.
         "OMP_NUM_THREADS": str(min(8, os.cpu_count() or 1)),
         # Compiled files and caches must not litter the workspace.
@@ -98,8 +93,10 @@ def bubblewrap_command(
     """The command line that runs a command in its workspace behind the boundary."""
     limits = prepared.limits
     passwd_fd, group_fd = memory_file("passwd", _PASSWD), memory_file("group", _GROUP)
-    prepared.fds.extend((passwd_fd, group_fd))
-    shown = [Mount(prepared.workspace, INSIDE, writable=True), *mounts]
+    gitconfig_fd = memory_file("gitconfig", prepared.gitconfig.encode())
+    prepared.fds.extend((passwd_fd, group_fd, gitconfig_fd))
+    git = prepared.git
+    shown = [Mount(prepared.workspace, git.inside, writable=True), *mounts]
     place = _stage(prepared, shown)
 
     line = [find_bubblewrap(), "--seccomp", str(prepared.filter_fd)]
@@ -125,31 +122,40 @@ def bubblewrap_command(
     line += ["--proc", "/proc", "--dev", "/dev", "--size", str(limits.scratch), "--tmpfs", "/tmp"]
     line += ["--perms", "1777", "--size", str(limits.scratch), "--tmpfs", "/dev/shm"]
     line += ["--remount-ro", "/dev", "--dir", HOME, "--dir", "/run"]
+    line += ["--file", str(gitconfig_fd), f"{HOME}/.gitconfig"]
     for each in shown:
         source = _seen_at(each.source, place)
         line += ["--bind" if each.writable else "--ro-bind", str(source), each.target]
-    line += ["--chdir", INSIDE, "--remount-ro", "/", "--"]
+    if git.inside != INSIDE:
+        line += ["--symlink", git.inside, INSIDE]
+    for folder in git.empty:
+        line += ["--dir", folder]
+    for target, path in git.links:
+        line += ["--symlink", target, path]
+    line += ["--chdir", git.inside, "--remount-ro", "/", "--"]
     line += [*resource_limits(limits), *prepared.argv]
 
     line = _supervised(line, prepared)
-    own = (prepared.filter_fd, prepared.status_fd, passwd_fd, group_fd)
+    own = (prepared.filter_fd, prepared.status_fd, passwd_fd, group_fd, gitconfig_fd)
     return Command(line, (*own, *prepared.pass_fds))
 
 
 def _stage(prepared: Prepared, shown: Sequence[Mount]) -> dict[Path, Path]:
     """Open the view that root's commands need; host folder -> its place in the view."""
-    identity, workspace = prepared.identity, prepared.workspace
+    identity = prepared.identity
+    mapped_folders = {prepared.workspace} if prepared.mapped else set()
+    mapped_folders |= prepared.git.mapped
     place: dict[Path, Path] = {}
     if not identity.dropped:
         return place
     for each in shown:
-        mapped = prepared.mapped and each.source == workspace
+        mapped = each.source in mapped_folders
         if _seen_at(each.source, place) != each.source:
             continue
         if mapped or not reachable(each.source, identity):
             place[each.source] = STAGE / str(len(place))
     if place:
-        views = [Shown(at, to, prepared.mapped and at == workspace) for at, to in place.items()]
+        views = [Shown(at, to, at in mapped_folders) for at, to in place.items()]
         prepared.held.append(open_view(views))
     return place
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Literal
 
 from perilune.agent.sandbox.limits import Limits
+from perilune.processes import FIXED_FOLDER, SYSTEM_PATH
 
 _counter = itertools.count()
 
@@ -150,7 +151,12 @@ def _works(kind: CgroupKind) -> bool:
     joins = 'for each in "$@"; do echo $$ > "$each" || exit 1; done'
     line = ["/bin/sh", "-c", joins, "sh", *map(str, group.join_files)]
     try:
-        return subprocess.run(line, capture_output=True, check=False).returncode == 0
+        return (
+            subprocess.run(
+                line, capture_output=True, check=False, env={"PATH": SYSTEM_PATH}, cwd=FIXED_FOLDER
+            ).returncode
+            == 0
+        )
     finally:
         group.remove()
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from perilune.agent.sandbox.git_view import GitView
 from perilune.agent.sandbox.identity import Identity
 from perilune.agent.sandbox.limits import Limits
 
@@ -19,7 +20,8 @@ class Prepared:
     its copies: the status pipe and the filter, and what a boundary adds; `pass_fds` are the
     caller's, for the command itself; writing its pid to `join_files` puts a process into the
     control group. `mapped`: the workspace must be shown id-mapped. `held` stay open here until the
-    command has ended.
+    command has ended. `git`: what is shown and kept of git directories; `gitconfig`: the
+    text of the command's global git configuration.
     """
 
     argv: Sequence[str]
@@ -34,6 +36,8 @@ class Prepared:
     join_files: Sequence[Path]
     mapped: bool
     held: list[int]
+    git: GitView
+    gitconfig: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from perilune.agent.sandbox.bubblewrap import (
     HOME,
-    INSIDE,
-    Mount,
     base_environment,
     bubblewrap_command,
     reachable,
@@ -19,6 +18,7 @@ from perilune.agent.sandbox.command import Command, Prepared
 from perilune.agent.sandbox.interpreter import sandbox_python, system_python, trees_within
 from perilune.agent.sandbox.landlock import landlock_command
 from perilune.agent.sandbox.limits import Limits
+from perilune.agent.sandbox.mounts import Mount, in_order
 from perilune.agent.sandbox.sandbox import Sandbox
 from perilune.errors import SandboxError
 
@@ -30,30 +30,36 @@ class BubblewrapSandbox(Sandbox):
 
     def _command(self, prepared: Prepared) -> Command:
         trees = [Mount(tree, str(tree)) for tree in self.python.trees]
-        for tree in trees_within(prepared.workspace, self.python):
-            trees += _protected(tree.resolve(), prepared.workspace)
+        kept = [tree.resolve() for tree in trees_within(prepared.workspace, self.python)]
+        guarded = [
+            each for each in prepared.git.mounts
+            if not any(each.source.is_relative_to(tree) for tree in kept)
+        ]  # fmt: skip
+        for tree in kept:
+            guarded += _protected(tree, prepared.workspace, prepared.git.inside)
         return bubblewrap_command(
             prepared,
-            mounts=[*trees, *self.mounts],
+            mounts=[*trees, *in_order(guarded), *self.mounts],
             environment=base_environment(self.python, home=HOME, scratch="/tmp"),  # noqa: S108
         )
 
 
-def _protected(tree: Path, workspace: Path) -> list[Mount]:
+def _protected(tree: Path, workspace: Path, seen_at: str) -> list[Mount]:
     """Mounts that show `tree` read-only over the writable workspace.
 
     The folders on the way become mounts too, for a mount cannot be renamed: else a command could
     move one aside and put another in its place.
     """
     inside = [*reversed(tree.relative_to(workspace).parents)][1:]
-    way = [Mount(workspace / part, f"{INSIDE}/{part}", writable=True) for part in inside]
-    return [*way, Mount(tree, f"{INSIDE}/{tree.relative_to(workspace)}")]
+    way = [Mount(workspace / part, f"{seen_at}/{part}", writable=True) for part in inside]
+    return [*way, Mount(tree, f"{seen_at}/{tree.relative_to(workspace)}")]
 
 
 class LandlockSandbox(Sandbox):
     """The weaker boundary that must be asked for: see `landlock.py`."""
 
     kind = "landlock"
+    _mounts = False
     _gentle_signal = signal.SIGTERM  # the launcher kills the tree that it alone can see whole
 
     def __init__(
@@ -89,10 +95,28 @@ class LandlockSandbox(Sandbox):
             self._folder.chmod(0o711)
             if identity.dropped:
                 os.chown(scratch, identity.uid, identity.gid)
+        # A command may set what it likes in there; it is its own.
+        config = scratch / f"gitconfig-{zlib.crc32(prepared.gitconfig.encode())}"
+        if not config.exists():
+            config.write_text(prepared.gitconfig, "utf-8")
+            if identity.dropped:
+                os.chown(config, identity.uid, identity.gid)
         return landlock_command(
             prepared,
             launcher_python=python.executable,
-            readable=[*python.trees, *(each.source for each in self.mounts)],
+            readable=[*python.trees, *(each.source for each in self.mounts), *_git_shown(prepared)],
             scratch=scratch,
-            environment=base_environment(python, home=str(scratch), scratch=str(scratch)),
+            environment={
+                **base_environment(python, home=str(scratch), scratch=str(scratch)),
+                "GIT_CONFIG_GLOBAL": str(config),
+            },
         )
+
+
+def _git_shown(prepared: Prepared) -> list[Path]:
+    """What of a repository outside of the workspace can be read, where landlock can show it."""
+    git = prepared.git
+    if git.outside is None or git.inside != str(prepared.workspace):
+        return []
+    around = [each.source for each in git.mounts if not each.writable]
+    return [git.outside, *around]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -54,7 +55,8 @@ class SandboxResult:
 
     `exit_code` is None when it was stopped or died of a signal (then `signal` is its number).
     `stdout` and `stderr` are text, shortened in the middle when they were long; the whole bytes
-    are then in `stdout_file` and `stderr_file`, which belong to the caller.
+    are then in `stdout_file` and `stderr_file`, which belong to the caller. `notices` say what of
+    its work was taken back, or runs by itself where the user would not expect it.
     """
 
     reason: Reason
@@ -68,6 +70,7 @@ class SandboxResult:
     stderr_file: Path | None
     wall_seconds: float
     limits: Limits
+    notices: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -90,6 +93,11 @@ class SandboxResult:
             output=human_bytes(self.limits.output),
             disk=human_bytes(self.limits.disk or 0),
         )
+
+
+def notices_text(notices: Iterable[str]) -> str:
+    """Notices as they stand below a command's output; empty when there are none."""
+    return "".join(f"\n[{each}]" for each in notices)
 
 
 def human_bytes(count: int) -> str:

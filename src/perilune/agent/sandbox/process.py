@@ -26,6 +26,7 @@ from perilune.agent.sandbox.cgroup import Cgroup
 from perilune.agent.sandbox.limits import Limits, Reason, SandboxResult
 from perilune.agent.sandbox.watch import process_tree, proportional_memory, tree_memory
 from perilune.errors import SandboxError
+from perilune.processes import FIXED_FOLDER, SYSTEM_PATH
 
 _CHUNK = 1 << 16
 _MEMORY_EVERY = 0.1
@@ -52,6 +53,7 @@ class Launch:
     grown: Callable[[], int] | None = None
     output_folder: Path | None = None
     gentle_signal: int | None = None
+    settle: Callable[[], list[str]] | None = None
 
 
 class SandboxProcess:
@@ -70,6 +72,7 @@ class SandboxProcess:
         self._ended = False
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._status = bytearray()
+        self._notices: list[str] = []
         self._renew_captures()
         self._process: subprocess.Popen[bytes] | None = None
         threading.Thread(target=self._run, name="perilune-sandbox", daemon=True).start()
@@ -90,6 +93,10 @@ class SandboxProcess:
     def wait(self) -> SandboxResult:
         """Block until it has ended. Raises `SandboxError` when the sandbox could not be set up."""
         return self.result.result()
+
+    def settle(self) -> list[str]:
+        """Take back what the command did where only the user may; says what. See git_settle.py."""
+        return self._launch.settle() if self._launch.settle is not None else []
 
     def collect(self) -> tuple[OutputCapture, OutputCapture]:
         """Take what was printed so far (stdout, stderr) and start anew, for long-lived workers.
@@ -114,6 +121,7 @@ class SandboxProcess:
                 code, out_of_memory = self._supervise()
             finally:
                 self._cleanup()
+                self._notices += self.settle()
             self.result.set_result(self._make_result(code, out_of_memory))
         except BaseException as error:
             self.result.set_exception(error)
@@ -128,8 +136,8 @@ class SandboxProcess:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT if launch.merge_stderr else subprocess.PIPE,
                 pass_fds=launch.pass_fds,
-                env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"},
-                cwd="/",
+                env={"PATH": SYSTEM_PATH},
+                cwd=FIXED_FOLDER,
             )
         except OSError as error:  # too long, no memory
             raise SandboxError(f"the command cannot be started: {error}") from None
@@ -312,6 +320,7 @@ class SandboxProcess:
             stderr_file=stderr.file,
             wall_seconds=time.monotonic() - self._started,
             limits=self._launch.limits,
+            notices=tuple(self._notices),
         )
 
 

@@ -10,16 +10,21 @@ import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from perilune.agent.sandbox.bubblewrap import Mount
 from perilune.agent.sandbox.cgroup import Cgroup, cgroup_kind
 from perilune.agent.sandbox.command import Command, Prepared, memory_file
+from perilune.agent.sandbox.git_config import quoted
+from perilune.agent.sandbox.git_settle import GitGuard
+from perilune.agent.sandbox.git_view import GitView, GitWatch
+from perilune.agent.sandbox.host_git import committer_of
 from perilune.agent.sandbox.identity import Identity, check_workspace, identity_for
 from perilune.agent.sandbox.interpreter import SandboxPython, sandbox_python, trees_within
 from perilune.agent.sandbox.lending import Loan, lend, why_lent
 from perilune.agent.sandbox.limits import Limits, SandboxResult
+from perilune.agent.sandbox.mounts import Mount
 from perilune.agent.sandbox.process import Launch, SandboxProcess
 from perilune.agent.sandbox.seccomp import filter_program
 from perilune.agent.sandbox.watch import folder_size
@@ -37,6 +42,7 @@ class Sandbox(ABC):
 
     kind: SandboxKind
     _gentle_signal: int | None = None
+    _mounts = True  # it can keep paths of the workspace from being changed
 
     def __init__(
         self,
@@ -54,6 +60,8 @@ class Sandbox(ABC):
         self._sizes: dict[Path, int] = {}
         self._mapped: dict[Path, bool] = {}
         self._loans: dict[Path, Loan] = {}
+        self._git: dict[Path, GitWatch] = {}
+        self._gitconfigs: dict[Path, str] = {}
         weakref.finalize(self, _give_back, self._loans, self._loans)
         folder = tempfile.TemporaryDirectory(prefix="perilune-sandbox-")
         self._folder = Path(folder.name)
@@ -142,7 +150,7 @@ class Sandbox(ABC):
                 raise SandboxError("a command line cannot hold a zero byte")
             workspace = check_workspace(workspace)
             identity = identity_for(workspace)
-            mapped = self._prepare(workspace, identity)
+            mapped, git = self._prepare(workspace, identity)
             cgroup = None
             if self._cgroups is not None and self._cgroups.version != "none":
                 cgroup = Cgroup(self._cgroups, limits)
@@ -167,8 +175,11 @@ class Sandbox(ABC):
                     join_files=cgroup.join_files if cgroup else [],
                     mapped=mapped,
                     held=held,
+                    git=git,
+                    gitconfig=self._gitconfigs[workspace],
                 )
             )
+            guard = GitGuard(self._git[workspace], git, by_mounts=self._mounts)
             on_failure.pop_all()
         return SandboxProcess(
             Launch(
@@ -185,6 +196,7 @@ class Sandbox(ABC):
                 grown=lambda: folder_size(workspace) - self._sizes[workspace],
                 output_folder=self._folder,
                 gentle_signal=self._gentle_signal,
+                settle=guard.settle,
             )
         )
 
@@ -192,22 +204,45 @@ class Sandbox(ABC):
     def _command(self, prepared: Prepared) -> Command:
         """The command line of one command; descriptors of its own go into `prepared.fds`."""
 
-    def _prepare(self, workspace: Path, identity: Identity) -> bool:
-        """Once for a workspace: see to it that the id can write there, and measure it.
+    def _prepare(self, workspace: Path, identity: Identity) -> tuple[bool, GitView]:
+        """See to it that the id can write there, once for a workspace, and measure it.
 
-        Gives whether the workspace must be shown id-mapped.
+        Gives whether the workspace must be shown id-mapped, and what is shown of git.
         """
         with self._preparing:
             if workspace not in self._sizes:
                 keep = trees_within(workspace, self.python)
                 if identity.for_root:
-                    self._mapped[workspace] = not why_lent(workspace, keep)
-                    if not self._mapped[workspace]:
-                        # One sandbox may see thousands of workspaces that come and go.
-                        _give_back(self._loans, [each for each in self._loans if not each.exists()])
-                        self._loans[workspace] = lend(workspace, keep)
+                    # One sandbox may see thousands of workspaces that come and go.
+                    _give_back(self._loans, [each for each in self._loans if not each.exists()])
+                    self._mapped[workspace] = self._map_or_lend(workspace, keep)
+                self._git[workspace] = GitWatch(workspace)
+                self._gitconfigs[workspace] = _global_gitconfig(workspace)
                 self._sizes[workspace] = folder_size(workspace)
-        return self._mapped.get(workspace, False)
+            view = self._git[workspace].view()
+            if view.outside is not None and identity.for_root:
+                if view.outside not in self._mapped:
+                    self._mapped[view.outside] = self._map_or_lend(view.outside)
+                if self._mapped[view.outside]:
+                    view = replace(view, mapped=frozenset({view.outside}))
+            return self._mapped.get(workspace, False), view
+
+    def _map_or_lend(self, folder: Path, keep: Sequence[Path] = ()) -> bool:
+        """Whether a folder of root's can be shown id-mapped; lent to the dropped id when not."""
+        if not why_lent(folder, keep):
+            return True
+        self._loans[folder] = lend(folder, keep)
+        return False
+
+
+def _global_gitconfig(workspace: Path) -> str:
+    """What git in the sandbox takes for the user's own configuration: name and mail, no more."""
+    committer = committer_of(workspace)
+    lines = ["[safe]\n\tdirectory = *\n[user]\n\tuseConfigOnly = true\n"]
+    for name, value in (("name", committer.name), ("email", committer.email)):
+        if value:
+            lines.append(f"\t{name} = {quoted(value)}\n")
+    return "".join(lines)
 
 
 def _give_back(loans: dict[Path, Loan], which: Iterable[Path]) -> None:

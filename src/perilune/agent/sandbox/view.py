@@ -23,6 +23,7 @@ from pathlib import Path
 
 from perilune.agent.sandbox.identity import DROPPED_UID
 from perilune.errors import SandboxError
+from perilune.processes import FIXED_FOLDER, SYSTEM_PATH
 
 STAGE = Path("/mnt")
 """An empty file system in the view, where it is asked for: a place for what cannot be reached."""
@@ -142,8 +143,9 @@ def _user_namespace() -> int:
     """A user namespace that stands for the map; nothing runs in it. Kept open for good."""
     line = ["unshare", "--user", "--", "/bin/sh", "-c", "echo; read -r _"]
     with subprocess.Popen(
-        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as holder:
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env={"PATH": SYSTEM_PATH}, cwd=FIXED_FOLDER,
+    ) as holder:  # fmt: skip
         assert holder.stdin is not None
         assert holder.stdout is not None
         assert holder.stderr is not None

@@ -19,6 +19,7 @@ from functools import cache
 from pathlib import Path, PurePosixPath
 
 from perilune.agent.sandbox.bubblewrap import INSIDE
+from perilune.agent.sandbox.protected import TABLE, asked_about, row_of, rule_of
 from perilune.agent.tools.text_file import TextFile, decode
 from perilune.errors import ToolError
 
@@ -111,7 +112,7 @@ class Workspace:
         """Remove a file; it is no error when there is none."""
         with (
             contextlib.suppress(FileNotFoundError),
-            self._parent(path) as (folder, name),
+            self._parent(path, removing=True) as (folder, name),
         ):
             os.unlink(name, dir_fd=folder)
 
@@ -171,13 +172,16 @@ class Workspace:
         return [part for part in pure.parts if part != "."]
 
     @contextlib.contextmanager
-    def _parent(self, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
+    def _parent(
+        self, path: str, *, make: bool = False, removing: bool = False
+    ) -> Iterator[tuple[int, str]]:
         """The descriptor of the folder that holds a path, and the last name in it ("": the root).
 
         The name itself is no link: links are resolved, the last one too.
         """
         if "\0" in path:
             raise ToolError("a path cannot hold a zero byte")
+        names: list[str] = []  # of the folders that were entered
         pending = self._parts(path)[::-1]
         try:
             folders = [os.open(self.root, _FOLDER)]
@@ -191,6 +195,7 @@ class Workspace:
                     if len(folders) == 1:
                         raise _outside(path)
                     os.close(folders.pop())
+                    names.pop()
                     continue
                 target = _link_target(part, folders[-1])
                 if target is not None:
@@ -198,11 +203,15 @@ class Workspace:
                     if links > _MOST_LINKS:
                         raise ToolError(f"{path}: too many symbolic links")
                     pending += self._link_parts(path, target, folders)[::-1]
+                    del names[len(folders) - 1 :]
                     continue
                 if not pending:
+                    if make or removing:
+                        self._may_write(path, [*names, part], folders)
                     yield folders[-1], part
                     return
                 folders.append(_enter(part, folders[-1], path, make=make))
+                names.append(part)
                 if make and _identity(folders[-1]) == _own_interpreter():
                     raise ToolError(f"{path} belongs to the interpreter that runs the agent")
             yield folders[-1], ""
@@ -221,6 +230,27 @@ class Workspace:
         while len(folders) > 1:
             os.close(folders.pop())
         return parts
+
+    def _may_write(self, path: str, names: list[str], folders: list[int]) -> None:
+        """Raises `ToolError` for what git or another program of the user's would obey.
+
+        `names` lead there, without links; `folders` are open, the last is the one that holds it.
+        """
+        row = row_of(names)
+        if row is None and _is_of_git(names, folders):
+            row = next(each for each in TABLE if each.name == "git-config")
+        if row is None or rule_of(row) == "free":
+            return
+        if rule_of(row) == "read-only":
+            raise ToolError(
+                f"{path} is read-only: what is written there is run by {row.runs}",
+                remedy="Say what you would change, and leave it to the person.",
+            )
+        if asked_about(self.relative(path)) is None:  # then nobody was asked about it
+            raise ToolError(
+                f"{path} leads to {'/'.join(names)} by a link",
+                remedy="Write to that path itself.",
+            )
 
     @contextlib.contextmanager
     def _open(self, path: str) -> Iterator[int]:
@@ -245,6 +275,19 @@ class Workspace:
         with self._open(path) as file:
             status = os.fstat(file)
             return Found(relative, status.st_size, status.st_mtime)
+
+
+def _is_of_git(names: list[str], folders: list[int]) -> bool:
+    """Whether a file would be one that git obeys in a folder that it takes for a git directory."""
+    name = names[-1].casefold()
+    if name in ("config", "config.worktree", "commondir", "head"):
+        folder = folders[-1]
+    elif len(names) > 1 and names[-2].casefold() == "hooks" and len(folders) > 1:
+        folder = folders[-2]
+    else:
+        return False
+    there = {each.casefold() for each in os.listdir(folder)}  # noqa: PTH208
+    return len(there & {"head", "objects", "refs", "commondir"}) >= 2
 
 
 @cache

@@ -17,6 +17,7 @@ from multiprocessing.queues import Queue
 from typing import Any
 
 from perilune.errors import DataError, PeriluneError
+from perilune.processes import safe_spawning
 from perilune.train.data.document import Document
 from perilune.train.data.mixture import Mixture, MixtureSpec
 
@@ -39,13 +40,15 @@ class DocumentStream:
         self._next_queue = 0
         context = multiprocessing.get_context("spawn")
         for number in range(workers):
-            channel: Queue[Any] = context.Queue(AHEAD)
+            with safe_spawning():  # a queue may start the resource tracker
+                channel: Queue[Any] = context.Queue(AHEAD)
             process = context.Process(
                 target=_work,
                 args=(spec, start + number * BLOCK, workers * BLOCK, channel),
                 daemon=True,
             )
-            process.start()
+            with safe_spawning():
+                process.start()
             self._queues.append(channel)
             self._processes.append(process)
 

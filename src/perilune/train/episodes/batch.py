@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
 from perilune.agent.sandbox import Sandbox, SandboxKind, open_sandbox
+from perilune.processes import safe_spawning
 from perilune.train.episodes.episode import Episode
 from perilune.train.episodes.record import Plan, Rejected, record_episode
 from perilune.world.seed import Seed
@@ -65,7 +66,7 @@ def record_all(
             yield from work(chunk)
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+    with safe_spawning(), ProcessPoolExecutor(jobs, mp_context=context) as pool:
         for episodes in pool.map(work, chunks):
             yield from episodes
 

@@ -23,6 +23,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from perilune.errors import UsageError
+from perilune.processes import SYSTEM_PATH
 from perilune.world.verdict import RIGHT, Submitted, Verdict, wrong
 
 TIMEOUT_S = 60.0
@@ -84,12 +85,14 @@ class TestsPass:
             if objection:
                 return objection
             environment = {
-                "PATH": os.environ.get("PATH", os.defpath),
+                "PATH": SYSTEM_PATH,
                 "PYTHONDONTWRITEBYTECODE": "1",
                 "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+                # pytest finds the package by the task's own pytest.ini, after the standard library.
+                "PYTHONSAFEPATH": "1",
             }
             with subprocess.Popen(
-                [sys.executable, *_COMMAND],
+                [sys.executable, "-P", *_COMMAND],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from perilune.agent.sandbox.limits import notices_text
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, sandbox_of, whole_output
 from perilune.errors import SandboxError, ToolError
@@ -40,6 +41,7 @@ class Bash(FolderTool):
         text = result.stdout.rstrip("\n")
         if not result.ok:
             text += f"\n[{result.explanation}]"
+        text += notices_text(result.notices)
         full = await in_thread(whole_output, result)
         return ToolResult(
             text.strip("\n") or "(no output)", is_error=not result.ok, full_output=full

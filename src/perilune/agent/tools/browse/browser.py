@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import html
 import os
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from perilune.agent.tools.http import GuardedClient
 from perilune.errors import ToolError
+from perilune.processes import SYSTEM_PATH, find_program
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page, Playwright, Request, Route
@@ -91,7 +91,7 @@ class BrowserSession:
                 chromium_sandbox=os.geteuid() != 0,
                 proxy={"server": _NOWHERE, "bypass": "<-loopback>"},
                 timeout=_SECONDS,
-                env={"HOME": "/nonexistent", "PATH": os.environ.get("PATH", ""), "LANG": "C.UTF-8"},
+                env={"HOME": "/nonexistent", "PATH": SYSTEM_PATH, "LANG": "C.UTF-8"},
             )
             context = await self._browser.new_context(
                 accept_downloads=False,
@@ -221,7 +221,7 @@ def find_chromium() -> str | None:
         if not Path(named).exists():
             raise ToolError(f"{EXECUTABLE} names {named}, which is not there")
         return named
-    return next((path for name in _NAMES if (path := shutil.which(name))), None)
+    return next((path for name in _NAMES if (path := find_program(name))), None)
 
 
 def _first_line(error: Exception) -> str:

@@ -26,6 +26,7 @@ class Chart(FolderTool):
 def draw(spec: dict[str, Any]) -> bytes:
     """A chart as PNG bytes. Raises `ToolError` when the parts do not fit together."""
     try:
+        from matplotlib import rc_context, rcdefaults
         from matplotlib.figure import Figure
     except ImportError:
         raise ToolError(
@@ -33,7 +34,8 @@ def draw(spec: dict[str, Any]) -> bytes:
         ) from None
     kind, series = str(spec["kind"]), list(spec.get("series", []))
     _check(kind, series, spec)
-    with _DRAWING:
+    with _DRAWING, rc_context():
+        rcdefaults()  # matplotlib reads a `matplotlibrc` of the current folder, which may run TeX
         figure = Figure(figsize=(8, 5), dpi=120, layout="constrained")
         axes = figure.add_subplot()
         if kind == "heatmap":

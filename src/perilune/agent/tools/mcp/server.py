@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
 from perilune.errors import ToolError, UsageError
+from perilune.processes import command_environment
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -286,7 +287,10 @@ class Connection:
             parameters = StdioServerParameters(
                 command=program,
                 args=arguments,
-                env={**get_default_environment(), **self.server.environment},
+                env={
+                    **command_environment(self.server.command, get_default_environment()),
+                    **self.server.environment,
+                },
             )
             return Client(
                 stdio_client(parameters, errlog=self._errors), message_handler=self._heard

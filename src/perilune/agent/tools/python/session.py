@@ -28,7 +28,7 @@ class CellResult:
     """What a cell printed and how it ended.
 
     `lost` says why the variables are gone, if they are; `first` that no cell ran before in this
-    process.
+    process. `notices`: see `SandboxResult`.
     """
 
     stdout: OutputCapture
@@ -37,6 +37,7 @@ class CellResult:
     interrupted: bool = False
     lost: str = ""
     first: bool = False
+    notices: tuple[str, ...] = ()
 
 
 class PythonSession:
@@ -82,7 +83,8 @@ class PythonSession:
             await self.close()
             raise
         stdout, stderr = await asyncio.to_thread(process.collect)
-        return CellResult(stdout, stderr, bool(ok), interrupted, lost, first)
+        notices = await asyncio.to_thread(process.settle)
+        return CellResult(stdout, stderr, bool(ok), interrupted, lost, first, tuple(notices))
 
     async def close(self) -> None:
         """End the worker, if there is one."""

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from perilune.agent.sandbox.capture import OutputCapture
+from perilune.agent.sandbox.limits import notices_text
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import WHOLE_OUTPUT, FolderTool, sandbox_of
 from perilune.agent.tools.python.session import CellResult, PythonSession
@@ -55,6 +56,7 @@ def _result(cell: CellResult, seconds: float) -> ToolResult:
             f"[the Python process is gone: {cell.lost}. All variables are lost; the next call "
             "starts a new one]"
         )
+    parts.append(notices_text(cell.notices).strip("\n"))
     text = "\n".join(part for part in parts if part) or ("(no output)" if cell.ok else "(failed)")
     full = None
     if cell.stdout.file is not None or cell.stderr.file is not None:

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
-from perilune.agent.sandbox.limits import SandboxResult
+from perilune.agent.sandbox.limits import SandboxResult, notices_text
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, sandbox_of, workspace_of
 from perilune.agent.tools.run_tests.report import TestReport, read_report
@@ -66,11 +66,13 @@ def _result(result: SandboxResult, report: TestReport | None) -> ToolResult:
     if report is None or result.exit_code not in (0, 1):
         # 2 interrupted, 3 internal error, 4 usage, 5 no tests; or it was stopped.
         how = {5: "no test was found"}.get(result.exit_code or 0, result.explanation)
-        return ToolResult(f"{how}\n{result.stdout[-6000:]}".strip(), is_error=True)
+        text = f"{how}\n{result.stdout[-6000:]}{notices_text(result.notices)}"
+        return ToolResult(text.strip(), is_error=True)
     lines = [report.summary]
     for failure in report.failures[:_SHOWN_FAILURES]:
         lines.append(f"\n{failure.kind} {failure.test}\n{failure.detail}")
     if len(report.failures) > _SHOWN_FAILURES:
         rest = [failure.test for failure in report.failures[_SHOWN_FAILURES:]]
         lines.append(f"\nand {len(rest)} more: {', '.join(rest[:50])}")
-    return ToolResult("\n".join(lines), is_error=bool(report.failures))
+    text = "\n".join(lines) + notices_text(result.notices)
+    return ToolResult(text, is_error=bool(report.failures))

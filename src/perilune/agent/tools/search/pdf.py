@@ -8,10 +8,11 @@ import json
 import os
 import select
 import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
+
+from perilune.processes import FIXED_FOLDER, clean_environment, python_script
 
 TIMEOUT = 60.0  # seconds for one file
 _WORKER = Path(__file__).with_name("pdf_worker.py")
@@ -57,8 +58,8 @@ class PdfReader:
         """The worker's answer; None if it ended or took too long."""
         if self._process is None or self._process.poll() is not None:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", str(_WORKER)], stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+                python_script(_WORKER), cwd=FIXED_FOLDER, env=clean_environment(),
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
             )  # fmt: skip
         assert self._process.stdin is not None and self._process.stdout is not None
         try:

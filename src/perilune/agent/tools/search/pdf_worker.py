@@ -1,6 +1,6 @@
 """Reads PDF files whose paths come by stdin, a line each; answers with a line of JSON each.
 
-Runs alone (`python -I pdf_worker.py`), with limited memory, so it imports nothing of ours.
+Runs alone (`python -P pdf_worker.py`), with limited memory, so it imports nothing of ours.
 """
 
 import contextlib
