@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -13,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from perilune.cli.terminal_state import TERMINAL, let_go_of_terminal
 from perilune.errors import PeriluneError, UnsafeFileWarning, UsageError
 
 # verb -> (module with a Typer `app`, one line of help); the order is that of `--help`.
@@ -75,6 +77,11 @@ class VerbGroup(TyperGroup):
             # has nowhere to go, and must not fail again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
+        except OSError as error:
+            if error.errno != errno.EIO or not _has_lost_terminal():
+                raise
+            let_go_of_terminal()
+            raise SystemExit(129) from None  # as if by SIGHUP
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         name, _, rest = super().resolve_command(ctx, args)
@@ -109,6 +116,17 @@ def root(
         raise typer.Exit
 
 
+def _has_lost_terminal() -> bool:
+    """Whether one of our ends is a terminal that hung up."""
+    for fd in (0, 1, 2):
+        try:
+            os.ttyname(fd)
+        except OSError as error:
+            if error.errno == errno.EIO:
+                return True
+    return False
+
+
 def _show_warning(
     message: Warning | str,
     category: type[Warning],
@@ -126,7 +144,15 @@ def _show_warning(
 
 
 def main() -> None:
-    """Run a verb. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run a verb. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+    However it ends, the terminal is as it was.
+    """
+    with TERMINAL.given_back():
+        _main()
+
+
+def _main() -> None:
     warnings.showwarning = _show_warning
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a model may say what the terminal cannot show
