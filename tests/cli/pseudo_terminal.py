@@ -10,6 +10,7 @@ with PseudoTerminal() as terminal:
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import re
@@ -22,7 +23,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-# A shell in twelve lines: it runs one program in the foreground, says when it stopped, waits for a
+# A small shell: it runs one program in the foreground, says when it stopped, waits for a
 # word, and lets it go on. Without it the program's process group would be orphaned, and no Ctrl-Z
 # would stop it.
 SHELL = """
@@ -38,7 +39,10 @@ if child == 0:
         signal.signal(number, signal.SIG_DFL)
     os.close(said), os.close(heard)
     os.execv(sys.argv[3], sys.argv[3:])
-os.setpgid(child, child)
+try:
+    os.setpgid(child, child)
+except PermissionError:  # it did so itself
+    pass
 os.write(said, f"{child}\\n".encode())
 while True:
     _, status = os.waitpid(child, os.WUNTRACED)
@@ -76,17 +80,13 @@ class PseudoTerminal:
 
     def __exit__(self, *error: Any) -> None:
         for pid in filter(None, (self.pid, self._shell and self._shell.pid)):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
         if self._shell is not None:
             self._shell.wait()
         for fd in (self.screen, self.keyboard, self._said, self._tell, *self._inherited):
-            try:
+            with contextlib.suppress(OSError):
                 os.close(fd)
-            except OSError:
-                pass
 
     def start(self, command: list[str], *, cwd: Path, env: dict[str, str]) -> None:
         """Run a program in the foreground."""

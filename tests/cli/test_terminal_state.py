@@ -79,6 +79,7 @@ class Ending:
     replies: tuple = ()
     prelude: str = ""
     shows: str = ""
+    after: str = ""  # typed twice at the next prompt
 
 
 CHAT = [
@@ -95,8 +96,8 @@ CHAT = [
     Ending("hup at the prompt", 129, signals=(signal.SIGHUP,)),
     Ending("quit signal at the prompt", 131, signals=(signal.SIGQUIT,)),
     Ending("term at work", 143, ("go\r",), "on and on", (signal.SIGTERM,), (SLOW,), "", "--resume"),
-    Ending("ctrl-c twice at work", 130, ("go\r",), "on and on", (signal.SIGINT, signal.SIGINT),
-           (SLOW,)),
+    Ending("ctrl-c at work, twice at the prompt", 130, ("go\r",), "on and on", (signal.SIGINT,),
+           (SLOW,), after="\x03"),
     Ending("hup at work", 129, ("go\r",), "on and on", (signal.SIGHUP,), (SLOW,)),
 ]  # fmt: skip
 ALWAYS = {"quit", "term at the prompt", "term at work", "exception"}
@@ -125,6 +126,11 @@ def test_a_chat_gives_the_terminal_back(ending: Ending, tmp_path: Path):
                 assert terminal.echoes, "modes are changed while a line is edited only"
             for number in ending.signals:
                 terminal.kill(number)
+            if ending.after:
+                terminal.until_edited()
+                terminal.type(ending.after)
+                terminal.until_edited()
+                terminal.type(ending.after)
             assert terminal.wait() == ending.code
             check(terminal)
             assert ending.shows in terminal.written
@@ -164,8 +170,8 @@ OTHERS = [
     (("doctor",), "", 0),
     (("generate", "--demo", "--prompt", "x"), "", 0),
     (("generate", "--demo", "--prompt", "x", "--max-tokens", "1", "--nonsense"), "", 2),
-    (("serve", "--demo", "--port", "0"), "running on", signal.SIGINT),
-    (("serve", "--demo", "--port", "0"), "running on", signal.SIGTERM),
+    (("serve", "--demo", "--port", "0"), "is served at", signal.SIGINT),
+    (("serve", "--demo", "--port", "0"), "is served at", signal.SIGTERM),
     (("trace", "ls"), "", 0),
 ]
 
@@ -198,7 +204,7 @@ def test_a_killed_run_leaves_a_visible_cursor(tmp_path: Path):
 
 
 def test_ctrl_z_and_fg(tmp_path: Path):
-    """While the chat is stopped the shell has its own terminal; after `fg` the line is edited on."""
+    """While the chat is stopped the shell has its terminal; after `fg` the line is edited on."""
     with OpenAIServer([DONE]) as server:
         flags = ("chat", "--endpoint", server.url, "--model", "m", "--tools", "none")
         with started(tmp_path, *flags) as terminal:

@@ -14,6 +14,7 @@ from perilune.cli import agent_options as flags
 from perilune.cli.lines import Lines
 from perilune.cli.run import answer_of, ask_words
 from perilune.cli.signals import REASONS, Ended, ended_in_order
+from perilune.cli.undo import undone_text
 from perilune.errors import PeriluneError, UsageError
 
 if TYPE_CHECKING:
@@ -327,7 +328,7 @@ class Chat:
     async def _undo(self, rest: str) -> None:
         self._only_idle()
         undone = await self._session.undo()
-        self._say(undone_text(undone))
+        self._say(undone_text(undone, run=self._session.id))
 
     async def _save(self, name: str) -> None:
         from perilune.cli.trace import as_markdown
@@ -348,16 +349,3 @@ class Chat:
 
         self._view.wait()
         self._console.print(plain(text, style))
-
-
-def undone_text(undone: object) -> str:
-    """What an undo did, in a few lines."""
-    from perilune.agent.snapshot import Undone
-
-    assert isinstance(undone, Undone)
-    lines = [f"restored {len(undone.restored)}, removed {len(undone.removed)} path(s)"]
-    lines += [f"  restored {path}" for path in undone.restored[:20]]
-    lines += [f"  removed {path}" for path in undone.removed[:20]]
-    lines += [f"  kept {path}: it was changed after the run" for path in undone.kept[:20]]
-    lines.append(f"the way back: perilune trace undo RUN --to {undone.before}")
-    return "\n".join(lines)

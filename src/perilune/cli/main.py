@@ -78,9 +78,8 @@ class VerbGroup(TyperGroup):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
         except OSError as error:
-            if error.errno != errno.EIO or not _has_lost_terminal():
+            if error.errno != errno.EIO or not let_go_of_terminal():
                 raise
-            let_go_of_terminal()
             raise SystemExit(129) from None  # as if by SIGHUP
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
@@ -114,17 +113,6 @@ def root(
 
         print(f"perilune {package_version('perilune')}")
         raise typer.Exit
-
-
-def _has_lost_terminal() -> bool:
-    """Whether one of our ends is a terminal that hung up."""
-    for fd in (0, 1, 2):
-        try:
-            os.ttyname(fd)
-        except OSError as error:
-            if error.errno == errno.EIO:
-                return True
-    return False
 
 
 def _show_warning(

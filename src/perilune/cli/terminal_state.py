@@ -7,6 +7,7 @@ taken when the verb returns or raises, when a signal ends it, and while Ctrl-Z h
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -131,29 +132,30 @@ class TerminalState:
             return
         self._take()
         if self._redraw is not None:
-            self._redraw()
+            with suppress(RuntimeError):  # the signal came in the middle of a write
+                self._redraw()
 
 
 TERMINAL = TerminalState()
 
 
-def let_go_of_terminal() -> None:
-    """The terminal is gone: what would be written to it goes nowhere, and reading finds the end."""
-    nowhere = os.open(os.devnull, os.O_RDWR)
-    for fd in (0, 1, 2):
-        # A terminal that hung up is none for isatty any more; a file or a pipe stays as it is.
-        with suppress(OSError):
-            if os.path.samestat(os.fstat(fd), os.fstat(nowhere)):
-                continue
-            if _is_character_device(fd):
-                os.dup2(nowhere, fd)
-    os.close(nowhere)
+def let_go_of_terminal() -> bool:
+    """Where a terminal hung up, let writes go nowhere and reads find the end; whether one did."""
+    lost = [fd for fd in (0, 1, 2) if _has_hung_up(fd)]
+    if lost:
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        for fd in lost:
+            os.dup2(nowhere, fd)
+        os.close(nowhere)
+    return bool(lost)
 
 
-def _is_character_device(fd: int) -> bool:
-    import stat
-
-    return stat.S_ISCHR(os.fstat(fd).st_mode)
+def _has_hung_up(fd: int) -> bool:
+    try:
+        os.ttyname(fd)
+    except OSError as error:
+        return error.errno == errno.EIO
+    return False
 
 
 def _only_terminal() -> tuple[int, Attributes] | None:
