@@ -8,6 +8,9 @@ import subprocess
 from scripts.clients.client import LAST_WORDS, OBJECT, PROGRAMS, TASK, Client, Setting
 
 
+NO_PRICES = (("LITELLM_LOCAL_MODEL_COST_MAP", "True"),)  # litellm fetches them otherwise
+
+
 def write_opencode(setting: Setting) -> None:
     config = {
         "$schema": "https://opencode.ai/config.json",
@@ -51,6 +54,7 @@ def program(name: str, *packages: str, prints: tuple[str, ...] = (OBJECT,)) -> C
         packages,
         ("python", str(PROGRAMS / name)),
         pip=True,
+        environment=NO_PRICES,
         set_up=nothing,
         prints=(LAST_WORDS, *prints),
     )
@@ -114,6 +118,7 @@ CLIENTS = {
             "--message",
         ),
         pip=True,
+        environment=NO_PRICES,
         set_up=nothing,
     ),
     "mini-swe-agent": Client(
@@ -124,7 +129,7 @@ CLIENTS = {
             "-t",
         ),
         pip=True,
-        environment=(("MSWEA_CONFIGURED", "true"), ("MSWEA_SILENT_STARTUP", "1")),
+        environment=(("MSWEA_CONFIGURED", "true"), ("MSWEA_SILENT_STARTUP", "1"), *NO_PRICES),
         set_up=nothing,
     ),
     "litellm": program("try_litellm.py", "litellm==1.110.2"),

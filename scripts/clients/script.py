@@ -31,7 +31,7 @@ def respond(prompt: str) -> Turn:
             return command(tool, argument, done, listed=argument == "commands")
     if declares(prompt, "final_answer"):  # smolagents
         answer = {"answer": LAST_WORDS}
-        return write_file() if not done else Turn("Done.", calls=[("final_answer", answer)])
+        return Turn(calls=[("final_answer", answer)]) if done else write_file()
     if declares(prompt, "write_file"):
         return Turn(LAST_WORDS, reasoning="It is there.") if done else write_file()
     if "moon.txt" in prompt and "```" in prompt:  # aider's whole files
@@ -51,7 +51,8 @@ def command(tool: str, argument: str, done: int, *, listed: bool) -> Turn:
 
 def write_file() -> Turn:
     arguments = {"path": "moon.txt", "text": "perilune\n"}
-    return Turn("I will write it.", reasoning="A tool.", calls=[("write_file", arguments)])
+    # Without words before it: where a call is required, the grammar takes nothing else.
+    return Turn(reasoning="A tool.", calls=[("write_file", arguments)])
 
 
 def submit(done: int) -> Turn:

@@ -227,25 +227,58 @@ class SnapshotStore:
         """What a workspace holds now, and what could not be read of it; contents that differ from
         `known` are stored. Raises `SnapshotError` when they cannot be."""
         entries: dict[str, Entry] = {}
-        unread: list[str] = []
-        now = time.time_ns()
-        prefix = len(str(workspace)) + 1
+        unread: set[str] = set()
         try:
-            for path, status in self._walk(workspace, unread):
-                name = str(path)[prefix:]
-                try:
-                    entry = self._entry(path, status, known.get(name), now)
-                except _UnreadableError:
-                    unread.append(name)
-                    continue
-                if entry is not None:
-                    entries[name] = entry
+            self._scan(str(workspace), "", known, time.time_ns(), entries, unread)
         except OSError as error:
             raise SnapshotError(
                 f"the changes in {workspace} cannot be kept: {error}",
                 remedy=f"Make room on the disk of {self._folder}, or use --no-snapshot.",
             ) from error
-        return entries, set(unread)
+        return entries, unread
+
+    def _scan(
+        self,
+        folder: str,
+        prefix: str,
+        known: dict[str, Entry],
+        now: int,
+        entries: dict[str, Entry],
+        unread: set[str],
+    ) -> None:
+        """One folder of `scan`. It is done around every call, so that a file that did not change
+        costs a stat and no object of pathlib's."""
+        try:
+            with os.scandir(folder) as found:
+                children = list(found)
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            unread.add(prefix.rstrip("/"))
+            return
+        for child in children:
+            name = prefix + child.name
+            try:
+                status = child.stat(follow_symlinks=False)
+                old = known.get(name)
+                stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+                same = old is not None and old.kind == "file" and old.stamp == stamp
+                if same and now - status.st_ctime_ns >= RACY_NANOSECONDS:
+                    assert old is not None
+                    entries[name] = old
+                    continue
+                if child.path == str(self._home):
+                    continue
+                entry = self._entry(Path(child.path), status, old, now)
+            except FileNotFoundError:
+                continue
+            except _UnreadableError:
+                unread.add(name)
+                continue
+            if entry is not None:
+                entries[name] = entry
+                if entry.kind == "dir":
+                    self._scan(child.path, f"{name}/", known, now, entries, unread)
 
     def changes_path(self, run: str) -> Path:
         """Where the change log of a run is."""
