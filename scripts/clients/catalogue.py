@@ -7,7 +7,6 @@ import subprocess
 
 from scripts.clients.client import LAST_WORDS, OBJECT, PROGRAMS, TASK, Client, Setting
 
-
 NO_PRICES = (("LITELLM_LOCAL_MODEL_COST_MAP", "True"),)  # litellm fetches them otherwise
 
 

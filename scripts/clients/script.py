@@ -31,7 +31,8 @@ def respond(prompt: str) -> Turn:
             return command(tool, argument, done, listed=argument == "commands")
     if declares(prompt, "final_answer"):  # smolagents
         answer = {"answer": LAST_WORDS}
-        return Turn(calls=[("final_answer", answer)]) if done else write_file()
+        written = "wrote moon.txt" in prompt  # it gives results back as words of the user
+        return Turn(calls=[("final_answer", answer)]) if written else write_file()
     if declares(prompt, "write_file"):
         return Turn(LAST_WORDS, reasoning="It is there.") if done else write_file()
     if "moon.txt" in prompt and "```" in prompt:  # aider's whole files

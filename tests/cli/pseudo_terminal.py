@@ -30,7 +30,7 @@ SHELL = """
 import os, signal, sys
 said, heard = int(sys.argv[1]), int(sys.argv[2])
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
-signal.signal(signal.SIGHUP, signal.SIG_IGN)
+signal.signal(signal.SIGHUP, lambda *_: os.kill(child, signal.SIGHUP))
 child = os.fork()
 if child == 0:
     os.setpgid(0, 0)
@@ -136,6 +136,12 @@ class PseudoTerminal:
         """`fg`."""
         os.write(self._tell, b"x")
 
+    def hang_up(self) -> None:
+        """The terminal is closed; the shell passes its SIGHUP on."""
+        os.close(self.screen)
+        os.close(self.keyboard)
+        self.screen = self.keyboard = -1
+
     def kill(self, number: int) -> None:
         os.kill(self.pid, number)
 
@@ -170,7 +176,7 @@ class PseudoTerminal:
         return bool(codes) and codes[-1] not in ("", "0")
 
     def _read(self, seconds: float) -> bool:
-        if not select.select([self.screen], [], [], max(0.0, seconds))[0]:
+        if self.screen < 0 or not select.select([self.screen], [], [], max(0.0, seconds))[0]:
             return False
         self.written += os.read(self.screen, 65536).decode("utf-8", "replace")
         return True
@@ -180,7 +186,8 @@ class PseudoTerminal:
         end = time.monotonic() + seconds
         while b"\n" not in self._lines:
             left = max(0.0, end - time.monotonic())
-            ready = select.select([self._said, self.screen], [], [], left)[0]
+            ends = [end for end in (self._said, self.screen) if end >= 0]
+            ready = select.select(ends, [], [], left)[0]
             assert ready, f"the program did not end or stop; its screen:\n{self.written}"
             if self.screen in ready:
                 self._read(0)

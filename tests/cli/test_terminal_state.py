@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -201,6 +202,26 @@ def test_a_killed_run_leaves_a_visible_cursor(tmp_path: Path):
             assert terminal.wait() == -signal.SIGKILL
             assert terminal.modes() == terminal.modes_before
             assert terminal.left_on() == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["run", "chat"])
+def test_a_closed_terminal_ends_it_and_it_can_be_resumed(verb: str, tmp_path: Path):
+    with OpenAIServer([SLOW, DONE]) as server:
+        words = [verb, *(["go"] if verb == "run" else []), "--endpoint", server.url]
+        with started(tmp_path, *words, "--tools", "none") as terminal:
+            if verb == "chat":
+                terminal.until_edited()
+                terminal.type("go\r")
+            terminal.until("on and on")
+            terminal.hang_up()
+            assert terminal.wait() == 129
+        again = subprocess.run(
+            [sys.executable, "-c", START, "run", "--resume", "last"],
+            env=environment(tmp_path), cwd=tmp_path, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=120,
+        )  # fmt: skip
+        assert (again.returncode, again.stdout) == (0, "I wrote it.\n"), again.stderr
 
 
 def test_ctrl_z_and_fg(tmp_path: Path):

@@ -14,6 +14,7 @@ from perilune.cli import agent_options as flags
 from perilune.cli.lines import Lines
 from perilune.cli.run import answer_of, ask_words
 from perilune.cli.signals import REASONS, Ended, ended_in_order
+from perilune.cli.terminal_state import TERMINAL
 from perilune.cli.undo import undone_text
 from perilune.errors import PeriluneError, UsageError
 
@@ -166,6 +167,8 @@ class Chat:
     @property
     def exit_code(self) -> int:
         """0 when it was left in the usual way, else as of the signal that ended it."""
+        if TERMINAL.lost and not self._ended.number:
+            self._ended.number = signal.SIGHUP
         return self._ended.exit_code if self._ended.number else 0
 
     def say_how_to_go_on(self) -> None:

@@ -15,7 +15,7 @@ import threading
 from contextlib import ExitStack
 
 from perilune.cli.line_editor import LineEditor
-from perilune.cli.terminal_state import TERMINAL
+from perilune.cli.terminal_state import TERMINAL, let_go_of_terminal
 
 HISTORY = 500
 
@@ -86,8 +86,10 @@ class Lines:
             key = os.read(fd, 1)
         except BlockingIOError:
             return
-        except OSError:  # the terminal hung up
+        except OSError:
             key = b""
+        if not key:
+            let_go_of_terminal()  # if it hung up
         if key and self._editor is not None:
             self._editor.feed(key)
             if not self._editor.done:

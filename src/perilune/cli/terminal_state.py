@@ -34,6 +34,7 @@ class TerminalState:
         self._original: tuple[int, Attributes] | None = None
         self._edited: tuple[int, Attributes, Attributes] | None = None  # fd, before, while editing
         self._redraw: Callable[[], None] | None = None
+        self.lost = False  # it hung up, and was let go
 
     @contextmanager
     def given_back(self) -> Iterator[None]:
@@ -41,7 +42,7 @@ class TerminalState:
         if not any(map(_is_terminal, (0, 1, 2))):
             yield
             return
-        self._original = _only_terminal()
+        self._original, self.lost = _only_terminal(), False
         old = self._handle_signals()
         try:
             yield
@@ -140,14 +141,16 @@ TERMINAL = TerminalState()
 
 
 def let_go_of_terminal() -> bool:
-    """Where a terminal hung up, let writes go nowhere and reads find the end; whether one did."""
+    """Where a terminal hung up, let writes go nowhere and reads find the end; whether one did,
+    now or before."""
     lost = [fd for fd in (0, 1, 2) if _has_hung_up(fd)]
     if lost:
         nowhere = os.open(os.devnull, os.O_RDWR)
         for fd in lost:
             os.dup2(nowhere, fd)
         os.close(nowhere)
-    return bool(lost)
+        TERMINAL.lost = True
+    return TERMINAL.lost
 
 
 def _has_hung_up(fd: int) -> bool:
