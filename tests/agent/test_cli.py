@@ -195,6 +195,30 @@ def test_the_task_from_stdin(cli: Cli):
     assert server.requests[0]["messages"][1]["content"] == "from stdin"
 
 
+def test_what_is_piped_in_is_part_of_the_task(cli: Cli):
+    """`cat log | perilune run "explain"` left the log out."""
+    log = "".join(f"line {n}: all is well\n" for n in range(3000))
+    with OpenAIServer([DONE, DONE]) as server:
+        flags = ("--endpoint", server.url, "--model", "m", "--tools", "none")
+        process = cli.start("run", "explain", *flags, stdin=subprocess.PIPE)
+        _, err = process.communicate("error: the moon is missing\n", timeout=60)
+        assert process.returncode == 0
+        assert "standard input: 27 bytes, 1 line, added to the task" in err
+        process = cli.start("run", "explain", *flags, stdin=subprocess.PIPE)
+        _, err = process.communicate(log, timeout=60)
+        assert "3000 lines" in err
+        assert "head and tail" in err
+    small, large = (request["messages"][1]["content"] for request in server.requests)
+    assert small.startswith("explain\n\nFrom standard input (27 bytes, 1 line):")
+    assert "the moon is missing" in small
+    assert "line 0:" in large
+    assert "line 2999:" in large
+    assert len(large) < 17_000
+    (path,) = runs_folder(cli.home).glob("*/outputs/stdin.txt")
+    assert path.read_text() == log
+    assert str(path) in large
+
+
 def test_permissions_on_the_command_line(cli: Cli):
     with OpenAIServer([WRITE, DONE]) as server:
         flags = ("--endpoint", server.url, "--tools", "files", "--deny", "write_file")
@@ -261,6 +285,33 @@ def test_trace(cli: Cli):
 
     assert cli("trace", "rm", "last").returncode == 0
     assert "no runs yet" in cli("trace", "ls").stdout
+
+
+def test_undo_names_what_others_changed_and_says_so_by_its_exit_code(cli: Cli):
+    """It was restored in silence."""
+    path = cli.workspace / "a.txt"
+    path.write_text("old")
+    with OpenAIServer([WRITE, DONE]) as server:
+        cli("run", TASK, "--endpoint", server.url, "--tools", "files")
+    path.write_text("mine")
+    dry = cli("trace", "undo", "last", "--dry-run", "--json")
+    assert dry.returncode == 1
+    assert json.loads(dry.stdout)["kept"] == ["a.txt"]
+    for flag in ((), ("--keep-mine",)):
+        kept = cli("trace", "undo", "last", *flag)
+        assert kept.returncode == 1
+        assert "kept a.txt: it was changed after the run's last write" in kept.stdout
+        assert path.read_text() == "mine"
+    both = cli("trace", "undo", "last", "--keep-both")
+    assert both.returncode == 0
+    assert "your version of a.txt is in a.txt.yours" in both.stdout
+    assert (path.read_text(), path.with_name("a.txt.yours").read_text()) == ("old", "mine")
+    back = both.stdout.split("--to ")[1].strip()
+    assert cli("trace", "undo", "last", "--to", back).returncode == 0
+    assert path.read_text() == "mine"
+    assert cli("trace", "undo", "last", "--force").returncode == 0
+    assert path.read_text() == "old"
+    assert cli("trace", "undo", "last", "--force", "--keep-mine").returncode == 2
 
 
 def test_help_is_there(cli: Cli):

@@ -193,3 +193,22 @@ def test_every_member_answers_with_the_sampling_of_its_model_card(
     assert len(answer["token_ids"]) == answer["usage"]["completion_tokens"] > 0
     sampling = answer["sampling"]
     assert (sampling["temperature"], sampling["top_p"]) == (temperature, top_p)
+
+
+def test_what_is_piped_in_is_below_the_message(k25: Path) -> None:
+    """`cat poem | perilune generate --message "explain"` left the poem out."""
+    words = [sys.executable, "-c", "from perilune.cli.main import main; main()",
+             "generate", "--model", str(k25), "--message", "explain", "--max-tokens", "1",
+             "--json"]  # fmt: skip
+    with_it, without = (
+        subprocess.run(
+            [*words, *more], input="a poem\n", capture_output=True, text=True, check=True
+        )
+        for more in ([], ["--no-stdin"])
+    )
+    assert "standard input: 7 bytes, 1 line, added to the message" in with_it.stderr
+    assert "standard input" not in without.stderr
+    longer, shorter = (
+        json.loads(done.stdout)["usage"]["prompt_tokens"] for done in (with_it, without)
+    )
+    assert longer > shorter

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+from perilune.agent.change_log import ChangeLog
 from perilune.agent.context.outputs import fit_output
 from perilune.agent.endings import BudgetExceeded, Interrupted
 from perilune.agent.evidence import RunEvidence
@@ -157,6 +159,11 @@ async def _take_snapshot(run: Run) -> None:
 
 
 async def _run_together(run: Run, ready: list[_Ready]) -> None:
+    async with _changes_noted(run, any(each.tool.side_effects for each in ready)):
+        await _run_side_by_side(run, ready)
+
+
+async def _run_side_by_side(run: Run, ready: list[_Ready]) -> None:
     """Write all intents in one go, run the calls side by side, write each result as it comes.
 
     Without side effects a lost intent costs nothing, so those calls do not wait for the disk,
@@ -190,6 +197,25 @@ async def _run_together(run: Run, ready: list[_Ready]) -> None:
     if run.seconds_left is not None and run.seconds_left <= 0:
         assert run.budget.seconds is not None
         raise BudgetExceeded("seconds", round(run.seconds, 1), run.budget.seconds)
+
+
+@asynccontextmanager
+async def _changes_noted(run: Run, side_effects: bool) -> AsyncIterator[None]:
+    """Note who changed what of the workspace, for undo: others before the calls, these in them.
+
+    A run on a copy changes the workspace in one go, when it hands its work over.
+    """
+    before = run.state.snapshot_before
+    if not side_effects or run.snapshots is None or not before or run.copy is not None:
+        yield
+        return
+    if run.changes is None:
+        run.changes = ChangeLog(run.snapshots, run.id, run.workspace, before)
+    await asyncio.to_thread(run.changes.begin)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(run.changes.end)
 
 
 async def _run_one(run: Run, ready: _Ready) -> None:

@@ -6,10 +6,11 @@ import asyncio
 from functools import partial
 from pathlib import Path
 
+from perilune.agent.change_log import ChangeLog
 from perilune.agent.endings import DONE
 from perilune.agent.run import Run
 from perilune.agent.snapshot import Manifest, SnapshotStore
-from perilune.agent.working_copy import WorkingCopy
+from perilune.agent.working_copy import Changes, WorkingCopy
 from perilune.events import ChangesMade, CopyMade, MessageReceived, SnapshotTaken
 
 PATCH = "changes.diff"
@@ -51,6 +52,20 @@ def taken(manifest: Manifest) -> SnapshotTaken:
     )
 
 
+def _apply(run: Run, copy: WorkingCopy, changes: Changes) -> list[str]:
+    """Apply, and note for undo that these changes are the run's, and what else changed is not."""
+    name = f"{run.id}-before-apply"
+    if run.snapshots is None or not run.state.snapshot_before:
+        return copy.apply(changes, name)
+    if run.changes is None:
+        run.changes = ChangeLog(run.snapshots, run.id, copy.origin, run.state.snapshot_before)
+    run.changes.begin()
+    try:
+        return copy.apply(changes, name)
+    finally:
+        run.changes.end()
+
+
 async def hand_over(run: Run, copy: WorkingCopy, problem: str) -> str:
     """Apply the copy's changes, unless there is a problem; words on the conflict, if there is one.
 
@@ -63,7 +78,7 @@ async def hand_over(run: Run, copy: WorkingCopy, problem: str) -> str:
     await asyncio.to_thread(patch.write_text, changes.patch, "utf-8", "surrogateescape")
     conflicts: list[str] = []
     if not problem:
-        conflicts = await asyncio.to_thread(copy.apply, changes, f"{run.id}-before-apply")
+        conflicts = await asyncio.to_thread(_apply, run, copy, changes)
     run.append(
         ChangesMade(
             applied=not problem and not conflicts,

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from perilune.agent.budgets import Budget
+from perilune.agent.change_log import ChangeLog
 from perilune.agent.chat_model import ChatModel, Sampling
 from perilune.agent.context.manager import ContextManager
 from perilune.agent.endings import BudgetExceeded, Interrupted
@@ -60,6 +61,7 @@ class Run:
     verifiers: Sequence[Verifier | Check] = ()
     retry: RetryPolicy = field(default_factory=RetryPolicy)
     snapshots: SnapshotStore | None = None
+    changes: ChangeLog | None = None
     copy: WorkingCopy | None = None
     others: Sequence[RunState] = ()
     fallback: Fallback | None = None

@@ -33,6 +33,7 @@ from perilune.agent.snapshot import SnapshotError, SnapshotStore, Undone
 from perilune.agent.state import RunState, fold
 from perilune.agent.think import ask
 from perilune.agent.tool import CancelToken, ToolRegistry
+from perilune.agent.undo import undo_run
 from perilune.errors import UsageError
 from perilune.events import (
     ArgumentNode,
@@ -201,12 +202,16 @@ class Session:
         return compacted
 
     async def undo(self) -> Undone:
-        """Bring the workspace back to what it was before the run's first write."""
+        """Bring the workspace back to what it was before the run's first write.
+
+        What someone else changed after the run's last write is kept as it is, and named.
+        """
         run = self._run
         if run.snapshots is None or not run.state.snapshot_before:
             raise SnapshotError("this run has changed nothing, or keeps no snapshot")
         before, after = run.state.snapshot_before, run.state.snapshot_after
-        undone = await asyncio.to_thread(run.snapshots.undo, before, after)
+        undone = await asyncio.to_thread(undo_run, run.snapshots, run.id, before, after)
+        run.changes = None  # read anew, with what the undo did
         if not run.state.open_calls:
             run.say(UNDONE)
         return undone

@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import secrets
 import stat
 import time
@@ -70,13 +71,22 @@ class SnapshotError(RunEnded):
 
 @dataclass(slots=True)
 class Undone:
-    """What an undo did. `kept` was changed after the run and left alone; `before` is the snapshot
-    of the moment before the undo, for the way back."""
+    """What an undo did, or with `dry` would do. `before` is the snapshot of the moment before it,
+    for the way back.
+
+    `kept` was changed after the run and left alone (`why`, in words, by path); `copies` are files
+    that were laid beside, each with the path whose version it is; `others` are paths that only
+    others changed.
+    """
 
     before: str
     restored: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
+    why: dict[str, str] = field(default_factory=dict)
+    copies: dict[str, str] = field(default_factory=dict)
+    others: list[str] = field(default_factory=list)
+    dry: bool = False
 
 
 class SnapshotStore:
@@ -190,8 +200,13 @@ class SnapshotStore:
             os.chown(folder, status.st_uid, status.st_gid)
         self.put(folder, dict(manifest.entries))
 
-    def put(self, root: Path, entries: dict[str, Entry | None]) -> list[str]:
-        """Make paths as these entries say, None being absent; gives those that could not be."""
+    def put(
+        self, root: Path, entries: dict[str, Entry | None], *, as_owner: bool = True
+    ) -> list[str]:
+        """Make paths as these entries say, None being absent; gives those that could not be.
+
+        As root, what it makes is owned as `root` is, with `as_owner`.
+        """
         missed: list[str] = []
         for path in sorted(entries, reverse=True):  # children before their folders
             self._clear(root, path, entries[path])
@@ -199,7 +214,7 @@ class SnapshotStore:
             entry = entries[path]
             if entry is not None and not self._restore(root, path, entry):
                 missed.append(path)
-            elif entry is not None and os.geteuid() == 0:
+            elif entry is not None and as_owner and os.geteuid() == 0:
                 owner = root.stat()
                 os.chown(root / path, owner.st_uid, owner.st_gid, follow_symlinks=False)
         return missed
@@ -208,11 +223,80 @@ class SnapshotStore:
         """The content of a file's entry."""
         return self._object(entry.content).read_bytes()
 
+    def scan(self, workspace: Path, known: dict[str, Entry]) -> tuple[dict[str, Entry], set[str]]:
+        """What a workspace holds now, and what could not be read of it; contents that differ from
+        `known` are stored. Raises `SnapshotError` when they cannot be."""
+        entries: dict[str, Entry] = {}
+        unread: set[str] = set()
+        try:
+            self._scan(str(workspace), "", known, time.time_ns(), entries, unread)
+        except OSError as error:
+            raise SnapshotError(
+                f"the changes in {workspace} cannot be kept: {error}",
+                remedy=f"Make room on the disk of {self._folder}, or use --no-snapshot.",
+            ) from error
+        return entries, unread
+
+    def _scan(
+        self,
+        folder: str,
+        prefix: str,
+        known: dict[str, Entry],
+        now: int,
+        entries: dict[str, Entry],
+        unread: set[str],
+    ) -> None:
+        """One folder of `scan`. It is done around every call, so that a file that did not change
+        costs a stat and no object of pathlib's."""
+        try:
+            with os.scandir(folder) as found:
+                children = list(found)
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            unread.add(prefix.rstrip("/"))
+            return
+        for child in children:
+            name = prefix + child.name
+            try:
+                status = child.stat(follow_symlinks=False)
+                old = known.get(name)
+                stamp = (status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+                same = old is not None and old.kind == "file" and old.stamp == stamp
+                if same and now - status.st_ctime_ns >= RACY_NANOSECONDS:
+                    assert old is not None
+                    entries[name] = old
+                    continue
+                if child.path == str(self._home):
+                    continue
+                entry = self._entry(Path(child.path), status, old, now)
+            except FileNotFoundError:
+                continue
+            except _UnreadableError:
+                unread.add(name)
+                continue
+            if entry is not None:
+                entries[name] = entry
+                if entry.kind == "dir":
+                    self._scan(child.path, f"{name}/", known, now, entries, unread)
+
+    def changes_path(self, run: str) -> Path:
+        """Where the change log of a run is."""
+        return self._folder / "changes" / f"{run}.jsonl"
+
+    def find(self, name: str) -> str:
+        """The id of the newest snapshot that was taken under `name`; "" when there is none."""
+        found = list((self._folder / "manifests").glob(f"{name}-??????.json"))
+        return max(found, key=lambda path: path.stat().st_mtime_ns).stem if found else ""
+
     def forget(self, name: str) -> int:
         """Drop the snapshots taken under `name`, and contents that no other needs; bytes freed."""
         for path in (self._folder / "manifests").glob(f"{name}-*.json"):
             path.unlink()
+        self.changes_path(name).unlink(missing_ok=True)
         needed: set[str] = set()
+        for log in self._folder.glob("changes/*.jsonl"):
+            needed |= set(_DIGEST.findall(log.read_bytes().decode("ascii", "replace")))
         for path in self._folder.glob("*/*.json"):
             with suppress(OSError, ValueError):
                 needed |= {entry.content for entry in _read(path).entries.values()}
@@ -357,6 +441,9 @@ class SnapshotStore:
 def _read(path: Path) -> Manifest:
     # The standard json keeps file names that are no valid UTF-8 (as lone surrogates).
     return msgspec.convert(json.loads(path.read_bytes()), Manifest)
+
+
+_DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
 
 
 class _UnreadableError(Exception):

@@ -6,13 +6,16 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from perilune.cli import agent_options as flags
 from perilune.cli.lines import Lines
 from perilune.cli.run import answer_of, ask_words
+from perilune.cli.signals import REASONS, Ended, ended_in_order
+from perilune.cli.terminal_state import TERMINAL
+from perilune.cli.undo import undone_text
 from perilune.errors import PeriluneError, UsageError
 
 if TYPE_CHECKING:
@@ -63,7 +66,10 @@ def chat(
         bool, typer.Option("--show-thinking", help="Show the thinking unfolded.")
     ] = False,
 ) -> None:
-    """Talk with an agent that can use tools. Every conversation is kept and can be resumed."""
+    """Talk with an agent that can use tools. Every conversation is kept and can be resumed.
+
+    Piped in, each line is a message, or a command such as /plan.
+    """
     options = flags.AgentOptions(
         model=model,
         endpoint=endpoint,
@@ -86,13 +92,19 @@ def chat(
         options, workspace=workspace, system_prompt=system_prompt, resume=resume
     )
 
-    from rich.console import Console
-
     from perilune.cli.agent_view import AgentView
+    from perilune.cli.console import SafeConsole
 
-    console = Console()
+    console = SafeConsole()
     view = AgentView(console, answers=True, thoughts=show_thinking)
-    asyncio.run(Chat(agent, options, console, view).talk(resume))
+    talking = Chat(agent, options, console, view)
+    try:
+        asyncio.run(talking.talk(resume))
+    finally:
+        view.wait()
+        talking.say_how_to_go_on()
+    if talking.exit_code:
+        raise typer.Exit(talking.exit_code)
 
 
 class Chat:
@@ -107,6 +119,9 @@ class Chat:
         self._view = view
         self._work: asyncio.Task[RunResult] | None = None
         self._question: asyncio.Future[str | None] | None = None
+        self._ended = Ended()
+        self._interrupts = 0  # since the last line
+        self._kept = ""  # the run, once there is something to go on with
         self._commands: dict[str, Callable[[str], Awaitable[None]]] = {
             "help": self._help,
             "model": self._model,
@@ -127,19 +142,40 @@ class Chat:
         async with self._agent.session(resume=resume) as session:
             self._session: Session = session
             self._lines = Lines()
+            self._left = asyncio.Event()
             self._say(f"model {self._agent.model.name}, run {session.id}, /help for commands")
+            if not self._lines.is_terminal:
+                self._say("each line of standard input is a message; its end ends the chat")
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGINT, self._interrupt)
-            if resume is not None and session.state.started and session.state.finished is None:
-                self._work = asyncio.create_task(session.run())
             try:
-                await self._read_lines()
+                with ended_in_order(self._leave, besides=(signal.SIGINT,)) as self._ended:
+                    if resume and session.state.started and session.state.finished is None:
+                        self._work = asyncio.create_task(session.run())
+                    try:
+                        await self._read_lines()
+                    finally:
+                        self._lines.close()
+                        if self._work is not None:
+                            session.interrupt("the chat was left")
+                            await self._finish_work()
             finally:
                 loop.remove_signal_handler(signal.SIGINT)
-                if self._work is not None:
-                    session.interrupt("the chat was left")
-                    await self._finish_work()
+                self._kept = session.id if session.state.started else ""
         await self._agent.model.close()
+
+    @property
+    def exit_code(self) -> int:
+        """0 when it was left in the usual way, else as of the signal that ended it."""
+        if TERMINAL.lost and not self._ended.number:
+            self._ended.number = signal.SIGHUP
+        return self._ended.exit_code if self._ended.number else 0
+
+    def say_how_to_go_on(self) -> None:
+        if self._kept:
+            self._console.print(
+                f"· go on with: perilune chat --resume {self._kept}", style="dim", soft_wrap=True
+            )
 
     async def _read_lines(self) -> None:
         while True:
@@ -150,27 +186,38 @@ class Chat:
             line = await self._next_line()
             if line is None or line.strip() in ("/quit", "/exit"):
                 return
+            self._interrupts = 0
             try:
                 await self._take(line.strip())
             except PeriluneError as error:
                 self._say(str(error), style="yellow")
 
     async def _next_line(self) -> str | None:
-        """The next line that is no answer to a question of the agent's."""
+        """The next line that is no answer to a question of the agent's; None to leave."""
         reading = asyncio.ensure_future(self._lines.next())
-        while True:
-            waiting = {reading, self._work} if self._work is not None else {reading}
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if self._work is not None and self._work.done():
-                await self._finish_work()
-                if self._lines.is_terminal and not reading.done():
-                    self._prompt()
-            if reading.done():
-                line = reading.result()
-                if self._question is None or self._question.done():
-                    return line
-                self._question.set_result(line)
-                reading = asyncio.ensure_future(self._lines.next())
+        leaving = asyncio.ensure_future(self._left.wait())
+        try:
+            while True:
+                waiting: set[asyncio.Future[Any]] = {reading, leaving}
+                if self._work is not None:
+                    waiting.add(self._work)
+                await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if leaving.done():
+                    return None
+                if self._work is not None and self._work.done():
+                    await self._finish_work()
+                    if self._lines.is_terminal and not reading.done():
+                        self._prompt()
+                if reading.done():
+                    line = reading.result()
+                    if self._question is None or self._question.done():
+                        return line
+                    self._question.set_result(line)
+                    reading = asyncio.ensure_future(self._lines.next())
+        finally:
+            leaving.cancel()
+            reading.cancel()
+            await asyncio.wait({reading, leaving})
 
     async def _take(self, line: str) -> None:
         if not line:
@@ -192,7 +239,10 @@ class Chat:
         work = self._work
         await asyncio.wait({work})
         self._work = None
+        self._interrupts = 0
         self._view.wait()
+        if work.cancelled():
+            return
         if (error := work.exception()) is not None:
             if not isinstance(error, PeriluneError):
                 raise error
@@ -209,11 +259,24 @@ class Chat:
             self._question = None
 
     def _interrupt(self) -> None:
-        if self._work is not None:
+        """Ctrl-C stops the work; the second one in a row leaves."""
+        self._interrupts += 1
+        if self._interrupts > 1:
+            self._ended.number = signal.SIGINT
+            self._leave(REASONS[signal.SIGINT])
+            if self._work is not None:
+                self._work.cancel()
+        elif self._work is not None:
             self._session.interrupt()
         else:
-            self._say("/quit leaves")
+            self._lines.hide()
+            self._say("/quit leaves, and so does Ctrl-C once more")
             self._prompt()
+
+    def _leave(self, reason: str) -> None:
+        self._left.set()
+        if self._work is not None:
+            self._session.interrupt(reason)
 
     # --- commands ---
 
@@ -268,7 +331,7 @@ class Chat:
     async def _undo(self, rest: str) -> None:
         self._only_idle()
         undone = await self._session.undo()
-        self._say(undone_text(undone))
+        self._say(undone_text(undone, run=self._session.id))
 
     async def _save(self, name: str) -> None:
         from perilune.cli.trace import as_markdown
@@ -282,23 +345,10 @@ class Chat:
             raise UsageError("the agent is at work", remedy="/stop it first.")
 
     def _prompt(self) -> None:
-        self._console.print("› ", end="", style="bold cyan")
+        self._lines.edit("› ")
 
     def _say(self, text: str, style: str = "dim") -> None:
         from perilune.cli.agent_view import plain
 
         self._view.wait()
         self._console.print(plain(text, style))
-
-
-def undone_text(undone: object) -> str:
-    """What an undo did, in a few lines."""
-    from perilune.agent.snapshot import Undone
-
-    assert isinstance(undone, Undone)
-    lines = [f"restored {len(undone.restored)}, removed {len(undone.removed)} path(s)"]
-    lines += [f"  restored {path}" for path in undone.restored[:20]]
-    lines += [f"  removed {path}" for path in undone.removed[:20]]
-    lines += [f"  kept {path}: it was changed after the run" for path in undone.kept[:20]]
-    lines.append(f"the way back: perilune trace undo RUN --to {undone.before}")
-    return "\n".join(lines)

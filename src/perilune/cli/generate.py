@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import typer
 
+from perilune.cli import standard_input
 from perilune.cli.terminal import Terminal
 from perilune.config import Family, StorageFormat, read_config
 from perilune.errors import RequestError, UsageError
@@ -51,7 +52,11 @@ def generate(
         str | None, typer.Option(help="Text to continue as it is; - reads it from stdin.")
     ] = None,
     message: Annotated[
-        str | None, typer.Option(help="Message to answer in the chat format; - reads stdin.")
+        str | None,
+        typer.Option(
+            help="Message to answer in the chat format, and below it what is piped in; "
+            "- reads it from stdin."
+        ),
     ] = None,
     system: Annotated[str | None, typer.Option(help="System prompt for --message.")] = None,
     thinking: Annotated[
@@ -82,6 +87,9 @@ def generate(
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object at the end instead of a stream.")
     ] = False,
+    no_stdin: Annotated[
+        bool, typer.Option("--no-stdin", help="Do not add what is piped in to the message.")
+    ] = False,
     demo: Annotated[
         bool, typer.Option("--demo", help="Write a tiny random model and generate with it.")
     ] = False,
@@ -92,6 +100,8 @@ def generate(
     if system is not None and message is None:
         raise UsageError("--system goes with --message")
     terminal = Terminal()
+    if message is not None:
+        message = _message(message, terminal, no_stdin=no_stdin)
     with ExitStack() as stack:
         if demo or model is None:
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="perilune-demo-"))
@@ -103,7 +113,7 @@ def generate(
             prompt = DEMO_PROMPT if prompt is None and message is None else prompt
             max_tokens = min(max_tokens, DEMO_TOKENS)
         if message is not None:
-            turn = encode_message(model, _text(message), system, thinking=thinking)
+            turn = encode_message(model, message, system, thinking=thinking)
         elif prompt is not None:
             turn = encode_prompt(model, _text(prompt))
         else:
@@ -317,7 +327,18 @@ def _show(terminal: Terminal, delta: Delta) -> None:
 
 
 def _text(argument: str) -> str:
-    return sys.stdin.read() if argument == "-" else argument
+    return standard_input.read_all() if argument == "-" else argument
+
+
+def _message(argument: str, terminal: Terminal, *, no_stdin: bool) -> str:
+    """The message, and below it what is piped in: whole, for nobody here could read a file."""
+    if argument == "-" or no_stdin:
+        return _text(argument)
+    piped = standard_input.piped(terminal.note)
+    if piped is None:
+        return argument
+    terminal.note(piped.said(len(piped.text), what="message"))
+    return piped.added_to(argument, None, most=len(piped.text))
 
 
 def write_demo_checkpoint(folder: Path) -> Path:

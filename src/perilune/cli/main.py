@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -13,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
+from perilune.cli.terminal_state import TERMINAL, let_go_of_terminal
 from perilune.errors import ConfigWarning, PeriluneError, UnsafeFileWarning, UsageError
 from perilune.processes import secure_this_process
 
@@ -76,6 +78,10 @@ class VerbGroup(TyperGroup):
             # has nowhere to go, and must not fail again at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise SystemExit(0) from None
+        except OSError as error:
+            if error.errno != errno.EIO or not let_go_of_terminal():
+                raise
+            raise SystemExit(129) from None  # as if by SIGHUP
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         name, _, rest = super().resolve_command(ctx, args)
@@ -127,8 +133,16 @@ def _show_warning(
 
 
 def main() -> None:
-    """Run a verb. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run a verb. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+
+    However it ends, the terminal is as it was.
+    """
     secure_this_process()
+    with TERMINAL.given_back():
+        _main()
+
+
+def _main() -> None:
     warnings.showwarning = _show_warning
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a model may say what the terminal cannot show

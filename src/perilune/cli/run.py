@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -12,13 +11,16 @@ import msgspec
 import typer
 
 from perilune.cli import agent_options as flags
-from perilune.cli import swarm_run
+from perilune.cli import standard_input, swarm_run
 from perilune.cli.cluster_options import DatabaseUrl, database_url
 from perilune.cli.lines import Lines
+from perilune.cli.signals import Ended, ended_in_order
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
 
     from rich.console import Console
 
@@ -30,7 +32,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False)
 
-EXIT_FAILED, EXIT_INTERRUPTED = 1, 130
+EXIT_FAILED = 1
+NOTHING_TO_GO_ON_WITH = ("unverified", "conflict")  # ends that a resume would only repeat
 
 
 class OutputFormat(StrEnum):
@@ -79,18 +82,33 @@ def run(
         ),
     ] = None,
     database: DatabaseUrl = None,
+    no_stdin: Annotated[
+        bool, typer.Option("--no-stdin", help="Do not add what is piped in to the task.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Problems only on stderr.")] = False,
 ) -> None:
-    """Work on a task with tools until it is answered.
+    """Work on a task with tools until it is answered. What is piped in becomes part of the task.
 
-    Exit codes: 0 answered, 1 ended without a (verified) answer, 2 wrong usage, 130 interrupted.
+    Exit codes: 0 answered, 1 ended without a (verified) answer, 2 wrong usage, 130 interrupted,
+    143 terminated, 129 when its terminal was closed.
     """
+    piped: standard_input.Piped | None = None
     if task == "-":
-        task = sys.stdin.read()
+        task = standard_input.read_all()
+    elif task is not None and resume is None and not no_stdin:
+        piped = standard_input.piped(say)
+        if piped is not None:
+            say(piped.said())
+    elif resume is not None and not no_stdin and standard_input.is_given():
+        say("standard input is not read: a resumed run has its task")
     if task is not None and not task.strip():
         raise UsageError("the task is empty")
     if task is None and resume is None:
-        raise UsageError("there is no task", remedy='Write perilune run "TASK", or --resume RUN.')
+        raise UsageError(
+            "there is no task",
+            remedy='Write perilune run "TASK", perilune run - to read it from stdin, or --resume '
+            "RUN.",
+        )
     options = flags.AgentOptions(
         model=model,
         endpoint=endpoint,
@@ -119,11 +137,10 @@ def run(
         task=None if resume else task,
     )
 
-    from rich.console import Console
-
     from perilune.cli.agent_view import AgentView
+    from perilune.cli.console import SafeConsole
 
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     view = AgentView(console, quiet=quiet)
     show: Callable[[Record], None] = view
     if options.model == flags.NANO and not quiet:
@@ -137,6 +154,8 @@ def run(
         show(record)
 
     result: RunResult | SwarmResult
+    ended = Ended()
+    opened = Opened(console, view, piped)
     if swarm or swarm_limits or swarm_run.kept_swarm(resume):
         whole = swarm_run.build_swarm(
             agent,
@@ -147,47 +166,86 @@ def run(
         )
         together = swarm_run.SwarmView(console, view, quiet=quiet)
         show = together
-        result = asyncio.run(swarm_run.work(whole, task, resume, listen))
+        with opened:
+            result, ended = asyncio.run(swarm_run.work(whole, task, resume, listen, opened))
         together.end(result)
     else:
         agent.on_record = listen
-        result = asyncio.run(work(agent, task, resume, effort))
-    view.wait()
+        with opened:
+            result, ended = asyncio.run(work(agent, task, resume, effort, opened))
     if output_format is OutputFormat.TEXT:
         if result.answer:
             print(result.answer)
     elif output_format is OutputFormat.JSON:
         print(result_json(result))
-    if result.reason == "interrupted":
-        console.print(f"· go on with: perilune run --resume {result.run}", style="dim")
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if not result.ok:
-        raise typer.Exit(EXIT_FAILED)
+    if result.ok:
+        return
+    if result.reason not in NOTHING_TO_GO_ON_WITH:
+        opened.say_how_to_go_on()
+    raise typer.Exit(ended.exit_code if result.reason == "interrupted" else EXIT_FAILED)
 
 
-async def work(agent: Agent, task: str | None, resume: str | None, effort: str | None) -> RunResult:
+def say(line: str) -> None:
+    print(f"perilune: {line}", file=sys.stderr, flush=True)
+
+
+class Opened:
+    """A run while it is at work: what was piped in joins its task, and whatever ends it, the
+    spinner goes and the way to go on is said."""
+
+    def __init__(
+        self, console: Console, view: AgentView, piped: standard_input.Piped | None
+    ) -> None:
+        self._console = console
+        self._view = view
+        self._piped = piped
+        self._run = ""
+
+    def task(self, task: str | None, run: str, folder: Path) -> str | None:
+        """The task as the model gets it, now that the run has a folder."""
+        self._run = run
+        if task is None or self._piped is None:
+            return task
+        return self._piped.added_to(task, folder / "outputs")
+
+    def say_how_to_go_on(self) -> None:
+        self._console.print(
+            f"· go on with: perilune run --resume {self._run}", style="dim", soft_wrap=True
+        )
+
+    def __enter__(self) -> Opened:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._view.wait()
+        if error is not None and self._run:
+            self.say_how_to_go_on()
+
+
+async def work(
+    agent: Agent, task: str | None, resume: str | None, effort: str | None, opened: Opened
+) -> tuple[RunResult, Ended]:
     """Run, with Ctrl-C as an orderly end; a second one is a hard one."""
     from perilune.agent.effort import effort_named
     from perilune.agent.heavy import run_heavy
 
     trajectories = effort_named(effort).trajectories if effort else 1
-    loop = asyncio.get_running_loop()
     async with agent.session(resume=resume) as session:
-
-        def interrupt() -> None:
-            session.interrupt()
-            loop.remove_signal_handler(signal.SIGINT)
-
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-        loop.add_signal_handler(signal.SIGTERM, session.interrupt, "terminated")
-        try:
-            if trajectories > 1 and task is not None and resume is None:
-                return await run_heavy(session, task, trajectories=trajectories)
-            return await session.run(task)
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
-            loop.remove_signal_handler(signal.SIGTERM)
-            await agent.model.close()
+        task = opened.task(task, session.id, session.folder)
+        with ended_in_order(session.interrupt) as ended:
+            try:
+                if trajectories > 1 and task is not None and resume is None:
+                    result = await run_heavy(session, task, trajectories=trajectories)
+                else:
+                    result = await session.run(task)
+            finally:
+                await agent.model.close()
+        return result, ended
 
 
 def print_record(record: Record) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from perilune.cli.signals import Ended, ended_in_order
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
 
     from perilune.agent.agent import Agent
     from perilune.cli.agent_view import AgentView
+    from perilune.cli.run import Opened
     from perilune.events import Record
     from perilune.swarm.limits import SwarmLimits
     from perilune.swarm.result import SwarmResult
@@ -103,26 +103,23 @@ def build_swarm(
 
 
 async def work(
-    swarm: Swarm, task: str | None, resume: str | None, listen: Callable[[Record], None]
-) -> SwarmResult:
+    swarm: Swarm,
+    task: str | None,
+    resume: str | None,
+    listen: Callable[[Record], None],
+    opened: Opened,
+) -> tuple[SwarmResult, Ended]:
     """Run, with Ctrl-C as an orderly end of all; a second one is a hard one."""
-    loop = asyncio.get_running_loop()
     swarm.agent.on_record = listen
     async with swarm.session(resume=resume) as session:
-
-        def interrupt() -> None:
-            session.interrupt()
-            loop.remove_signal_handler(signal.SIGINT)
-
-        loop.add_signal_handler(signal.SIGINT, interrupt)
-        loop.add_signal_handler(signal.SIGTERM, session.interrupt, "terminated")
-        try:
-            return await session.run(task)
-        finally:
-            loop.remove_signal_handler(signal.SIGINT)
-            loop.remove_signal_handler(signal.SIGTERM)
-            for model in swarm.models:
-                await model.close()
+        task = opened.task(task, session.id, session.folder)
+        with ended_in_order(session.interrupt) as ended:
+            try:
+                result = await session.run(task)
+            finally:
+                for model in swarm.models:
+                    await model.close()
+        return result, ended
 
 
 class SwarmView:

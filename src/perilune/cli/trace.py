@@ -146,31 +146,30 @@ def undo(
         str | None, typer.Option("--to", help="Another snapshot, e.g. that of before an undo.")
     ] = None,
     force: Annotated[
-        bool, typer.Option("--force", help="Also what was changed after the run ended.")
+        bool, typer.Option("--force", help="Undo what others changed since, too.")
     ] = False,
+    keep_both: Annotated[
+        bool,
+        typer.Option("--keep-both", help="Undo it, and lay what others made of it beside."),
+    ] = False,
+    keep_mine: Annotated[
+        bool, typer.Option("--keep-mine", help="Leave it as it is, and do not ask.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Bring a run's workspace back to what it was before the run's first write.
 
-    What someone changed after the run is left alone. The present state is kept first, so an undo
-    can be undone.
+    A file that someone else changed since is asked about on a terminal, and else left alone, which
+    is exit code 1. The present state is kept first, so an undo can be undone.
     """
-    from perilune.agent.home import data_home, find_run
-    from perilune.agent.journal import Journal
-    from perilune.agent.snapshot import SnapshotStore
-    from perilune.agent.state import fold
-    from perilune.cli.chat import undone_text
+    from perilune.cli.undo import undo_verb
 
-    state = fold(_read(run).records)
-    before = to or state.snapshot_before
-    if not before:
-        raise UsageError(f"run {run} changed no files, or kept no snapshot")
-    journal = Journal(find_run(run))  # not while the run is at work
-    try:
-        after = "" if to else state.snapshot_after
-        undone = SnapshotStore(data_home()).undo(before, after, force=force)
-    finally:
-        journal.release()
-    print(undone_text(undone))
+    history = _read(run)
+    choices = {"theirs": force, "both": keep_both, "mine": keep_mine}
+    undo_verb(run, history, to=to, choices=choices, dry=dry_run, as_json=as_json)
 
 
 @app.command()

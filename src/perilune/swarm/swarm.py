@@ -164,6 +164,11 @@ class SwarmSession:
         return self._session.id
 
     @property
+    def folder(self) -> Path:
+        """Of the orchestrator's run."""
+        return self._session.folder
+
+    @property
     def state(self) -> SwarmState:
         """Agents, assignments, and steps as counted until now."""
         return self._team.state
