@@ -1,6 +1,9 @@
 """Numbers: each stands in a source, in a tool's output or in the task, or is computed anew.
 
-A number may be rounded, scaled ("4.1 million") or a percentage of what stands there. What code that
+Only what can be shown to be wrong is refused: a false equation, a number that the pages cited with
+it do not hold, a long number of a source that was copied with digits lost or exchanged. Any other
+number without ground may be advice or general knowledge: it is noted, and refused only where the
+recipe demands a ground (`strict`). A number may be rounded, scaled ("4.1 million") or a percentage of what stands there. What code that
 ran computes with counts as what it prints. An equation in
 the answer is computed; its result counts when its operands do. A number with a citation must stand
 in the pages cited, or come from a tool that computes. Not looked at: code, addresses, the numbers
@@ -15,7 +18,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from perilune.agent.checks.equations import Equation, equations
+from perilune.agent.checks.copies import miscopied
+from perilune.agent.checks.equations import Equation, equations, excuse
 from perilune.agent.checks.passages import GROUP, cited_for, passages, prose
 from perilune.agent.verify import ECHOES, Proposal, made, plain_text
 from perilune.events import CheckMade
@@ -42,7 +46,7 @@ _ADDRESS = re.compile(r"(?:https?://|corpus:|almanac:|www\.)\S+|\]\([^)\s]*\)|\b
 _NOT_FIGURES = re.compile(
     r"^\s{0,8}(?:#{1,6}\s*)?\d{1,3}(?:\.\d{1,3})*[.)](?=\s)|\b(?:step|part|option|phase|chapter|section|figure|"
     r"table|item|point|no\.|number|question|example|version|python|http)\s+#?\d[\d.]*|#\d+|\[\^?\d{1,3}\]|"
-    r"\b\d+(?:\.\d+){2,}\b",
+    r"\b\d+(?:\.\d+){2,}\b|\b\d+\s?(?:\^|\*\*)\s?-?\d+",
     re.I | re.M,
 )
 _HEDGE = re.compile(
@@ -80,8 +84,8 @@ class Figure:
 
 
 class Numbers:
-    """Every number has its ground. `strict`: also where the run looked at nothing at all; without
-    it such numbers are noted as the model's own."""
+    """Every number has its ground. `strict`: one without any is refused; else it is noted as the
+    model's own, unless it can be shown to be wrong."""
 
     name = "numbers"
 
@@ -95,22 +99,25 @@ class Numbers:
             return None
         grounds = Grounds.of(proposal)
         problems, evidence = _judge_equations(sums, grounds)
-        unsupported: list[str] = []
+        without: list[str] = []
         for sentence in passages(_without_own(proposal.text)).sentences:
             for figure in _figures(_blanked(sentence.whole)):
                 cited = cited_for(sentence.whole, figure.start, figure.end)
                 ground = grounds.ground(figure, cited)
                 if ground is None and _counts_list(figure, proposal.text):
                     ground = "counted in the answer"
-                if ground is None:
-                    unsupported.append(_objection(figure, sentence.text, cited, grounds))
-                else:
+                if ground is not None:
                     evidence.append(f"{figure.text}: {ground}")
-        looked = grounds.looked or self._strict
+                elif wrong := _shown_wrong(figure, sentence.text, cited, grounds):
+                    problems.append(wrong)
+                elif self._strict:
+                    problems.append(_objection(figure, sentence.text))
+                else:
+                    without.append(f"{figure.text} in {sentence.text[:60]!r} stands in no source")
         return made(
             self.name,
-            [*problems, *(dict.fromkeys(unsupported) if looked else ())],
-            notes=[] if looked else [f"{each} (nothing was looked at)" for each in unsupported],
+            list(dict.fromkeys(problems)),
+            notes=list(dict.fromkeys(without)),
             evidence=list(dict.fromkeys(evidence)),
         )
 
@@ -121,28 +128,29 @@ class Grounds:
 
     places: list[tuple[str, set[Decimal]]]
     """Where they stand, as "task", "python" or an evidence id, and which they are."""
-    looked: bool
     results: list[tuple[str, Decimal]]
+    sources: set[str]
+    """The places that are sources which the run kept."""
 
     @classmethod
     def of(cls, proposal: Proposal) -> Grounds:
         places = [("task", _values("\n".join(proposal.said())))]
-        looked = False
+        sources: set[str] = set()
         for each in proposal.state.evidence:
             try:
                 places.append((each, _values(proposal.evidence.text(each))))
             except KeyError:
                 continue
+            sources.add(each)
         for state in (proposal.state, *proposal.others):
             for message, origin in zip(state.messages, state.origins, strict=True):
                 name = str(message.get("name", ""))
                 if origin == "tool" and name not in ECHOES:
-                    looked = True
                     places.append((name, _values(plain_text(message.get("content") or ""))))
             for done in state.ledger:
                 if done.name == "python" and done.outcome == "ok":
                     places.append((done.name, constants(str(done.arguments.get("code", "")))))
-        return cls(places, looked, [])
+        return cls(places, [], sources)
 
     def ground(self, figure: Figure, cited: Sequence[str] = ()) -> str | None:
         """Where a number stands; a sentence that cites pages must have it from them, or from what
@@ -249,9 +257,10 @@ def _judge_equations(sums: Iterable[Equation], grounds: Grounds) -> tuple[list[s
         if not stated:
             continue
         if not stated[0].fits(each.value):
-            problems.append(
-                f"{each.left} = {each.right} does not hold: the left side is {each.shown}."
-            )
+            if not excuse(each, stated[0].value):
+                problems.append(
+                    f"{each.left} = {each.right} does not hold: the left side is {each.shown}."
+                )
         elif all(grounds.knows(operand) or abs(operand) <= 100 for operand in each.operands):
             grounds.results.append((f"{each.left} = {each.shown}", each.value))
             grounds.results += [(f"operand of {each.left}", number) for number in each.operands]
@@ -268,14 +277,26 @@ def _counts_list(figure: Figure, text: str) -> bool:
     return bool(items) and int(figure.value) in (items, items - rows)
 
 
-def _objection(figure: Figure, sentence: str, cited: Sequence[str], grounds: Grounds) -> str:
-    where = grounds.ground(figure) if cited else None
-    if where is not None:
+def _shown_wrong(figure: Figure, sentence: str, cited: Sequence[str], grounds: Grounds) -> str:
+    """Why a number without ground is wrong; "" where that cannot be shown."""
+    if any(each in grounds.sources for each in cited):
+        where = grounds.ground(figure)
         pages = " or ".join(f"[{each}]" for each in cited)
+        stands = f"it stands in {where}" if where else "nor does it stand in any other source"
         return (
             f"The number {figure.text} does not stand in {pages}, which {sentence[:80]!r} cites; "
-            f"it stands in {where}."
+            f"{stands}."
         )
+    for place, values in grounds.places:
+        if place in grounds.sources and (whole := miscopied(figure.value, values)) is not None:
+            return (
+                f"The number {figure.text} in {sentence[:80]!r} is no whole number of a source: "
+                f"[{place}] has {whole:f}. Copy it whole."
+            )
+    return ""
+
+
+def _objection(figure: Figure, sentence: str) -> str:
     return (
         f"The number {figure.text} in {sentence[:80]!r} stands in no source and no tool's output. "
         "Look it up, compute it with a tool, or show the equation; or leave it out."
