@@ -110,9 +110,10 @@ def default_verifiers() -> tuple[Verifier | Check, ...]:
     """What every answer goes through: numbers, code and citations by the check that fits."""
     from perilune.agent.checks.citations import Citations
     from perilune.agent.checks.code import Code
+    from perilune.agent.checks.facts import Facts
     from perilune.agent.checks.numbers import Numbers
 
-    return NonEmptyAnswer(), Citations(), PlanClosed(), Numbers(), Code()
+    return NonEmptyAnswer(), Citations(), PlanClosed(), Numbers(), Facts(), Code()
 
 
 def made(

@@ -153,5 +153,5 @@ def _only_placeholders(suffix: str, text: str) -> bool:
 
     filled = _PLACEHOLDER.sub("x", re.sub(r"^\s*\{[{%].*[%}]\}\s*$", "", text, flags=re.M))
     if filled == text:
-        return suffix == ".toml" and not syntax_problem("x.toml", f"{text.rstrip()}\n") or False
+        return False
     return not syntax_problem(f"x{suffix}", filled) or bool(re.search(r"\{[{%]", text))
