@@ -73,7 +73,8 @@ def slip(number: str, rng: random.Random) -> str | None:
             "cut": number[: max(1, len(number) - rng.randint(1, 3))],
         }[kind]
         try:
-            if wrong and wrong[-1] != "." and float(wrong) != float(number):
+            places = len(wrong.partition(".")[2])
+            if wrong and wrong[-1] != "." and float(wrong) != round(float(number), places):
                 return wrong
         except ValueError:
             continue
@@ -252,7 +253,7 @@ def year(run: RunLine, rng: random.Random) -> RunLine | None:
     text, _ = answer_parts(run)
     lines = lines_of(run)
     last = next((each for each in lines if each[2] == text and each[3]), None)
-    if last is None or not re.search(r"latest|recent|newest|of \d{4}", run["question"]):
+    if last is None or not re.search(r"\b(?:latest|recent|newest|of \d{4})\b", run["question"]):
         return None
     others = [e for e in lines if e[:2] == last[:2] and e[2] != last[2]]
     if others:

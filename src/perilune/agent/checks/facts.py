@@ -16,6 +16,7 @@ from perilune.agent.checks.operands import code_problems
 from perilune.agent.checks.passages import GROUP, ids_in
 from perilune.agent.checks.question import (
     Asked,
+    attributes_in,
     content_words,
     named_in,
     read_question,
@@ -216,8 +217,11 @@ def _wanted_names(case: Case) -> set[str]:
     names = set(case.asked.names) | _almanac_names(case)
     text = re.sub(r"(?:^|[.?!:]\s+)([A-Z][a-zà-ÿ']*)", lambda m: m[0].casefold(), case.asked.text)
     for match in re.finditer(r"\b[A-ZÀ-Þ][\w'’-]{2,}(?: (?:of |and |the )?[A-ZÀ-Þ][\w'’-]+)*", text):
+        if match[0].isupper() and attributes_in(match[0], ())[0]:
+            continue  # a code that is asked for: ISO, GDP
         if not any(key(match[0]) in key(name) or key(name) in key(match[0]) for name in names):
             names.add(match[0])
+    names |= set(re.findall(r"[\"“„«‘]([^\W\d_][^\"”“»’\n]{1,40})[\"”“»’]", case.asked.text))
     if names:
         return names
     # A name at the beginning of the question: what no list of words knows.
@@ -248,8 +252,6 @@ def _almanac_names(case: Case) -> set[str]:
 
 
 def _same_attribute(question: str, query: str) -> bool:
-    from perilune.agent.checks.question import attributes_in
-
     one, _ = attributes_in(question, ())
     other, _ = attributes_in(query, ())
     return bool(one & other)

@@ -28,7 +28,7 @@ _DOWN = (
     "colder coolest min minimum"
 ).split()
 _OF_YEARS = {"latest", "later", "newest", "newer", "youngest", "younger", "earliest", "earlier",
-             "oldest", "older", "last", "first"}  # fmt: skip
+             "oldest", "older"}  # fmt: skip
 _OPERATIONS = (
     ("sum", r"\badded together\b|\badd up\b"),
     ("ratio", r"\bhow many times\b|\bdivide[sd]?\b|\bratio\b"),
@@ -95,10 +95,11 @@ def read_question(text: str, records: Sequence[Record], aliases: dict[str, set[s
     asked.latest = bool(_LATEST.search(low))
     above = _ABOVE.search(low)
     words = re.findall(r"[^\W\d_]+(?:-[^\W\d_]+)?", low)
-    ups = [each for each in words if each in _UP]
-    downs = [each for each in words if each in _DOWN]
-    if bool(ups) != bool(downs):
-        asked.down = bool(downs)
+    marked = _directions(words)
+    if marked:
+        asked.down = marked[0] in _DOWN
+        if len({each in _DOWN for each in marked}) > 1 and " ".join(marked[:2]) not in low:
+            asked.down = None
     asked.excepted = {
         name for name in asked.names if re.search(rf"\b{_EXCEPT} (?:the )?{re.escape(name.casefold())}\b", low)
         or re.search(rf"{re.escape(name.casefold())} is an? [\w ]+\. (?:for )?which other\b", low)
@@ -109,17 +110,21 @@ def read_question(text: str, records: Sequence[Record], aliases: dict[str, set[s
         asked.operation, asked.limit = "above", above[1].replace(",", "")
     else:
         asked.operation = next((name for name, way in _OPERATIONS if re.search(way, low)), "")
-        compared = len(asked.names) > 1 and (ups or downs)
+        compared = len(asked.names) > 1 and marked
         if asked.operation == "sum" and compared and re.search(r"\bwhich\b", low):
             asked.operation = ""
         if not asked.operation and compared:
             asked.operation = (
                 "order" if _ORDER.search(low) else "second" if _SECOND.search(low) else "pick"
             )
-            if asked.operation != "pick":
-                marked = [each for each in words if each in {*_UP, *_DOWN} - {"first", "last"}]
-                asked.down = (marked[0] in _DOWN) if len(set(marked)) == 1 else None
     return asked
+
+
+def _directions(words: Sequence[str]) -> list[str]:
+    """The words that say which end is asked for. "The largest first": the largest; "first" alone
+    counts where nothing else does."""
+    found = [each for each in words if each in _UP or each in _DOWN]
+    return [each for each in found if each not in ("first", "last")] or found
 
 
 def of_years(text: str) -> bool:

@@ -25,7 +25,7 @@ MOST_WORDS = 14
 _LEAD = re.compile(r"^(?:\*\*)?(?:final answer|the answer is|answer|antwort|réponse|respuesta)\s*[:：]?\s*", re.I)
 _NUMERIC = re.compile(
     r"\byear of\b|\b(?:what|which|in which|founding|birth|opening) year\b|\bnumber only\b|"
-    r"\banswer with a number\b|^\W*when\b|\bhow (?:far|high|tall|long|old|deep|wide|heavy|populous)\b",
+    r"\banswer with a number\b|\b(?:answer|give a number|number only,?|reply with a number) (?:in|of) [a-z°$%]|^\W*when\b|\bhow (?:far|high|tall|long|old|deep|wide|heavy|populous)\b",
     re.I,
 )
 _PERSON = re.compile(r"^\W*who\b|\bname only\b|\bone name\b", re.I)
@@ -99,7 +99,7 @@ def _gives(text: str, record: Record) -> bool:
         return bool(figures) and figures[0].text in re.findall(r"\d[\d,.]*", record.value) or any(
             each in key(text) for each in words_of(record.value) if len(each) > 3
         )  # fmt: skip
-    return any(_is(each, text[each.end :], record.number, record.unit) for each in figures[:1])
+    return any(_is(each, unit_of(text, each), record.number, record.unit) for each in figures[:1])
 
 
 def wrong_type(question: str, record: Record) -> bool:
@@ -154,11 +154,30 @@ def _value_problems(case: Case, text: str, rows: list[Record]) -> Iterable[str]:
         yield f"{text} is {own[0].line}, but the question asks for {wanted}."
         return
     own = fitting
+    further = _further(case, text, own)
+    if further is not None:
+        yield f"{text} is only on the way: the question goes on to {further.line}."
+        return
     if case.cited and not any(each.id in case.cited for each in own) and any(each.id for each in own):
         where = next(each for each in own if each.id)
         yield f"{text} does not stand in [{case.cited[0]}]; it stands in [{where.id}]: {where.line}."
         return
     yield from _year_problems(case, text, own)
+
+
+def _further(case: Case, text: str, rows: Sequence[Record]) -> Record | None:
+    """A record about the entity that the answer is, which the question asks for in the end."""
+    if case.asked.phrases == 1 and case.asked.sure:
+        return None
+    said = content_words(case.asked.text)
+    taken = {each.attribute for each in rows}
+    for each in case.records:
+        if key(each.entity) != key(text) or each.attribute in taken:
+            continue
+        words = content_words(each.attribute)
+        if (words <= said or _asked_by_query(case, each)) and words - content_words(text):
+            return each
+    return None
 
 
 def _entity(case: Case, text: str) -> str:
@@ -301,10 +320,13 @@ def _same(one: Record, other: Record) -> bool:
 
 def _number_problems(case: Case, text: str, figure: Figure) -> Iterable[str]:
     asked = case.asked
-    unit = text[figure.end :].strip()
+    unit = unit_of(text, figure)
     wanted = expected_number(asked, case.records)
     if wanted is not None:
         values, shown, its_unit = wanted
+        if asked.operation == "difference" and _of_no_unit(case, unit):
+            yield f"{text} has a unit, but it is a number of years: {shown}."
+            return
         if not any(_is(figure, unit, value, its_unit) for value in values):
             yield f"{text} is not right: {shown}."
         return
@@ -328,6 +350,20 @@ def _number_problems(case: Case, text: str, figure: Figure) -> Iterable[str]:
         yield f"{text} has another unit than its source: {rows[0].line}."
         return
     yield from _value_problems(case, text, right)
+
+
+def unit_of(text: str, figure: Figure) -> str:
+    """What stands behind a figure as its unit."""
+    return "%" if figure.percent else text[figure.end :].strip()
+
+
+def _of_no_unit(case: Case, unit: str) -> bool:
+    """Whether a unit is said of years, which have none."""
+    numbers = [r for r in case.records if r.number is not None]
+    said = unit_at(unit)
+    return bool(said) and said not in ("year", "years", "yr", "yrs") and bool(numbers) and all(
+        not r.unit and r.number is not None and 500 <= r.number <= 2100 for r in numbers
+    )  # fmt: skip
 
 
 def _is(figure: Figure, unit: str, value: Decimal, its_unit: str) -> bool:
@@ -391,6 +427,11 @@ def _name_problems(
             yield f"The question asks for another one than {name}."
             return
     asked_for = {key(each) for each in asked.names}
+    if asked.operation in ("pick", "second", "order", "above") and len(asked_for) > 1:
+        strange = [each for each in names if key(each) not in asked_for]
+        if strange:
+            yield f"{strange[0]} is none of those that the question names."
+            return
     if all(key(each) in asked_for for each in names):
         return
     rows = [r for r in case.records if _said(r, asked.text) and key(r.entity) not in asked_for]
@@ -418,9 +459,13 @@ def _said(record: Record, question: str) -> bool:
 
 def _strange_word(case: Case, text: str) -> Iterable[str]:
     """Words that are neither a value nor an entity: a name that was cut, or one from nowhere."""
-    if not re.search(r"[^\W_]", text) or not case.asked.names:
+    if not re.search(r"[^\W_]", text):
         return
     said = key(text)
+    wanted = expected_names(case.asked, case.records)
+    if wanted is not None and said not in map(key, case.asked.names):
+        yield f"{text} is not right: {wanted[1]}."
+        return
     if not said or f" {said} " in f" {key(case.asked.text)} " or said in ("yes", "no", "equal", "ja", "nein"):
         return
     if any(key(output.strip("'\" \n")) == said or f" {said} " in f" {key(output)} " for _, output in case.computed):
@@ -432,6 +477,7 @@ def _strange_word(case: Case, text: str) -> Iterable[str]:
         return
     reached = case.reached()
     rows = [r for r in case.records if key(r.entity) in reached and fits_question(case, r)]
+    rows = rows or [r for r in case.records if _said(r, case.asked.text)]
     cut = next((r for r in case.records if _is_cut(strange[0], r.value) or _is_cut(strange[0], r.entity)), None)
     if cut is not None:
         yield f"{text} is not whole: a source has {cut.line}. Copy it whole."
