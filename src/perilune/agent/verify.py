@@ -47,6 +47,8 @@ class Proposal:
     copy: WorkingCopy | None = None
     others: Sequence[RunState] = ()
     ask: Callable[[str], Awaitable[str]] | None = None
+    confirm: Callable[[str], Awaitable[bool]] | None = None
+    """Asks the person whether the run may do something; None where nobody can be asked."""
     failed: bool = False
     """Whether a check before this one objected."""
 

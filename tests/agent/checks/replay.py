@@ -77,3 +77,15 @@ async def problems_of(run: RunLine, *, strict: bool = False) -> list[str]:
         made = await check.examine(proposal)
         found += [f"{made.name}: {each}" for each in made.problems] if made else []
     return found
+
+
+async def advice_problems(run: RunLine) -> dict[str, list[str]]:
+    """What the checks of a task without a strict recipe refuse, by check; code is parsed only."""
+    from perilune.agent.checks.code import Code
+
+    proposal = proposal_of(run)
+    found = {}
+    for check in (Citations(), Numbers(), Facts(), Code(run=False)):
+        made = await check.examine(proposal)
+        found[check.name] = made.problems if made else []
+    return found

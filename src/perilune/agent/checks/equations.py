@@ -112,6 +112,10 @@ def excuse(equation: Equation, stated: Decimal) -> str:
         return "its left side begins earlier"
     if _GOES_ON_BEHIND.match(equation.behind):
         return "its right side goes on"
+    if re.search(r"[a-z]$", equation.right) and stated and value:
+        ratio = Decimal(stated) / value
+        if ratio in (Decimal(10) ** 3, Decimal(10) ** 6, Decimal(10) ** 9):
+            return "the left side may be in thousands"
     if equation.about and abs(stated - value) <= abs(value) / 10:
         return "it is said to be about so"
     if "/" in equation.left and stated in (math.floor(value), math.ceil(value), int(value)):

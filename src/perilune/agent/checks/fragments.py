@@ -128,7 +128,7 @@ def _placed(text: str) -> str:
 
 def _json_piece(text: str) -> bool:
     bare = re.sub(
-        r"^\s*(?://|#).*$|(?<=[,\[{\s])//[^\n\"]*$|/\*.*?\*/", "", text, flags=re.M | re.S
+        r"^\s*(?://|#)[^\n]*$|(?<=[,\[{\s])//[^\n\"]*$|/\*.*?\*/", "", text, flags=re.M | re.S
     )
     bare = re.sub(r"(?<![\"\w])(?:<[^<>\n]+>|\{\{.*?\}\}|\.\.\.|…)(?!\")", "null", bare)
     loose = re.sub(r",(\s*[}\]])", r"\1", bare)

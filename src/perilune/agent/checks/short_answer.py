@@ -231,7 +231,8 @@ def fits_question(case: Case, record: Record) -> bool:
     if related(content_words(record.attribute), content_words(asked.text)) and not asked.sure:
         return True
     if _asked_by_query(case, record):
-        return True
+        # The tool understood the words; but where the question's are all known, they decide.
+        return not (asked.sure and asked.phrases == 1)
     return not asked.attributes and not _other_is_named(case, record)
 
 

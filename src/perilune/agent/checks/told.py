@@ -103,7 +103,8 @@ def _judge(claim: Claim, records: Sequence[Record]) -> Iterable[str]:
     fitting = [each for each in rows if each in own]
     if rows and not fitting:
         said = content_words(claim.words)
-        if any(related(content_words(row.attribute), said) for row in rows):
+        named, _ = attributes_in(claim.words, {each.attribute for each in own})
+        if any(row.attribute in named or related(content_words(row.attribute), said) for row in rows):
             yield f"{figure.text} in {claim.words[:80]!r} is {rows[0].line}, and not of {shown}."
         return
     if not rows:
