@@ -17,9 +17,9 @@ from collections import Counter
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-from check_wrong_copies import row  # noqa: E402
-
 from tests.agent.checks.replay import advice_problems, read_runs  # noqa: E402
+
+from check_wrong_copies import row  # noqa: E402
 
 
 async def main() -> None:

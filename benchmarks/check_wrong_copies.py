@@ -2,7 +2,7 @@
 
     python benchmarks/check_wrong_copies.py [--count 330] [--seed 0] [--show]
 
-Right runs are those of `tests/agent/checks/data/right_runs.jsonl`: nano's own, over generated worlds
+Right runs are those of `tests/agent/checks/data/right_runs.jsonl`: nano's own, over generated worlds  # noqa: E501
 and the almanac, each passed by the task's verifier (`record_runs.py` records more). Into them wrong
 copies are planted (`tests/agent/checks/wrong_copies.py`). Intervals are Wilson's, of 95 %.
 """
@@ -16,10 +16,10 @@ from collections import Counter
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
-from nano_accuracy import wilson  # noqa: E402
-
 from tests.agent.checks.replay import problems_of, read_runs  # noqa: E402
 from tests.agent.checks.wrong_copies import planted  # noqa: E402
+
+from nano_accuracy import wilson  # noqa: E402
 
 
 def row(name: str, hits: int, count: int) -> str:

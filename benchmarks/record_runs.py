@@ -28,7 +28,7 @@ from perilune.agent.state import fold
 from perilune.agent.verify import plain_text
 
 sys.path.insert(0, str(Path(__file__).parent))
-from nano_accuracy import Case, almanac_cases, world_cases  # noqa: E402
+from nano_accuracy import Case, almanac_cases, world_cases
 
 
 def recorded(folder: Path) -> dict[str, Any]:

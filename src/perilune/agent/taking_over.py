@@ -12,7 +12,7 @@ from pathlib import Path
 
 from perilune.agent.handing_over import PATCH
 from perilune.agent.journal import Journal, read_journal
-from perilune.agent.snapshot import Manifest, SnapshotError, SnapshotStore, same_entry
+from perilune.agent.snapshot import Manifest, SnapshotError, SnapshotStore
 from perilune.agent.state import RunState, fold
 from perilune.agent.working_copy import WorkingCopy
 from perilune.errors import UsageError
@@ -36,9 +36,7 @@ class Taken:
     patch: str = ""
 
 
-def take_over(
-    folder: Path, home: Path, *, dry_run: bool = False, partial: bool = False
-) -> Taken:
+def take_over(folder: Path, home: Path, *, dry_run: bool = False, partial: bool = False) -> Taken:
     """Apply the changes that the run in `folder` made in its copy to the workspace.
 
     With conflicts nothing is applied, or with `partial` all but those; their patch is written.
@@ -78,9 +76,7 @@ def _take_over(
     conflicts = copy.conflicts(changes, present)
     files = [each for each in conflicts if each in changes.files] or conflicts
     patch = folder / PATCH
-    taken = Taken(
-        folder.name, str(origin), changes.files, [], files, str(patch), "", changes.patch
-    )  # fmt: skip
+    taken = Taken(folder.name, str(origin), changes.files, [], files, str(patch), "", changes.patch)
     if journal is None:
         return taken
     patch.write_text(changes.patch, "utf-8", "surrogateescape")
@@ -102,15 +98,22 @@ def _take_over(
         journal.append(
             _snapshot(present, "before"),
             ChangesMade(
-                applied=not conflicts, files=changes.files, diff=str(patch), conflicts=files,
-                reason=reason, added=changes.added, removed=changes.removed,
+                applied=not conflicts,
+                files=changes.files,
+                diff=str(patch),
+                conflicts=files,
+                reason=reason,
+                added=changes.added,
+                removed=changes.removed,
             ),
             _snapshot(after, "after"),
-        )  # fmt: skip
+        )
         return Taken(
             folder.name, str(origin), changes.files, done, files, str(patch), rest, changes.patch
-        )  # fmt: skip
-    return Taken(folder.name, str(origin), changes.files, [], files, str(patch), rest, changes.patch)
+        )
+    return Taken(
+        folder.name, str(origin), changes.files, [], files, str(patch), rest, changes.patch
+    )
 
 
 def _ended(store: SnapshotStore, run: str, copy: WorkingCopy) -> Manifest:
@@ -133,5 +136,3 @@ def _snapshot(manifest: Manifest, moment: str) -> SnapshotTaken:
         bytes=manifest.bytes,
         moment=moment,  # type: ignore[arg-type]  # "before" or "after"
     )
-
-

@@ -30,7 +30,12 @@ def run(question: str, answer: str, *calls: dict) -> dict:
             if id_:
                 entity = text.partition(".")[0]
                 sources.append(
-                    {"id": id_.rstrip("]"), "source": f"almanac:x/{entity}", "title": entity, "text": text}
+                    {
+                        "id": id_.rstrip("]"),
+                        "source": f"almanac:x/{entity}",
+                        "title": entity,
+                        "text": text,
+                    }
                 )
     return {"question": question, "answer": answer, "calls": list(calls), "sources": sources}
 
@@ -50,7 +55,10 @@ ZURICH = lookup(
     "wrong",
     [
         run(
-            "Which has more people, Uganda or Kenya?", "Uganda", UGANDA, KENYA,
+            "Which has more people, Uganda or Kenya?",
+            "Uganda",
+            UGANDA,
+            KENYA,
             python("max((51384894, 'Uganda'), (557517, 'Kenya'))", "(51384894, 'Uganda')"),
         ),
         run("What is the elevation of Denver?", "67 m", DENVER),
@@ -59,22 +67,26 @@ ZURICH = lookup(
         run("What is the population of Kenya?", "557517 people", KENYA),
         run("What is the population of Kenya?", "55751717 km", KENYA),
         run("What is the population of Kenya?", "51384894 people", UGANDA, KENYA),
-        run("What is the capital of Kenya?", "Unknown: no source says it.", lookup("Uganda capital")),
+        run(
+            "What is the capital of Kenya?", "Unknown: no source says it.", lookup("Uganda capital")
+        ),
         run("Which has fewer people, Uganda or Kenya?", "Kenya", UGANDA, KENYA),
         run("How many people do Uganda and Kenya have together?", "4366823", UGANDA, KENYA),
         run(
             "Tell me about Kenya and Uganda.",
             "Kenya is the larger one of the two by far, as its people will tell you.\n\n"
             "Uganda has 55,751,717 people.",
-            UGANDA, KENYA,
+            UGANDA,
+            KENYA,
         ),
         run(
             "Make a table.",
             "| country | population |\n| --- | --- |\n| Uganda | 55751717 |\n| Kenya | 51384894 |",
-            UGANDA, KENYA,
+            UGANDA,
+            KENYA,
         ),
     ],
-)  # fmt: skip
+)
 async def test_wrong_answers_are_caught(wrong):
     assert await problems_of(wrong)
 
@@ -83,35 +95,50 @@ async def test_wrong_answers_are_caught(wrong):
     "right",
     [
         run("Which has more people, Uganda or Kenya?", "Kenya", UGANDA, KENYA),
-        run("Which has more people, Uganda or Kenya?", "Kenya, with 55.75 million people.", UGANDA, KENYA),
+        run(
+            "Which has more people, Uganda or Kenya?",
+            "Kenya, with 55.75 million people.",
+            UGANDA,
+            KENYA,
+        ),
         run("What is the population of Kenya?", "55,751,717 people", KENYA),
         run("What is the population of Kenya?", "about 56 million", KENYA),
         run("How many people do Uganda and Kenya have together?", "107136611", UGANDA, KENYA),
         run(
-            "What is the currency of the country of Lusaka?", "Zambian Kwacha",
-            LUSAKA, lookup("Zambia currency", "Zambia.currency = Zambian Kwacha (2025)"),
+            "What is the currency of the country of Lusaka?",
+            "Zambian Kwacha",
+            LUSAKA,
+            lookup("Zambia currency", "Zambia.currency = Zambian Kwacha (2025)"),
         ),
         run("In which country is Lusaka?", "Zambia", LUSAKA),
-        run("What is the capital of Kenya?", "Unknown: no source says it.", lookup("Kenya capital")),
+        run(
+            "What is the capital of Kenya?", "Unknown: no source says it.", lookup("Kenya capital")
+        ),
         run(
             "Make a table.",
             "| country | population |\n| --- | --- |\n| Uganda | 51384894 |\n| Kenya | 55751717 |",
-            UGANDA, KENYA,
+            UGANDA,
+            KENYA,
         ),
         run(
             "Compare Kenya and Uganda for me.",
             "Kenya has 55,751,717 people, Uganda 51,384,894, so Kenya has about 4.4 million more.\n"
             "Both were under British rule until the 1960s.",
-            UGANDA, KENYA,
+            UGANDA,
+            KENYA,
         ),
         run(
-            "How large is the Netherlands?", "Holland has 41543 km2.",
+            "How large is the Netherlands?",
+            "Holland has 41543 km2.",
             lookup("Holland area", "Netherlands.area = 41543 km2 (2025)"),
         ),
-        run("How far is it in miles: the length of the Tavor?", "62.1 miles",
-            lookup("Tavor length", "Tavor.length = 100 km")),
+        run(
+            "How far is it in miles: the length of the Tavor?",
+            "62.1 miles",
+            lookup("Tavor length", "Tavor.length = 100 km"),
+        ),
     ],
-)  # fmt: skip
+)
 async def test_right_answers_pass(right):
     check = await Facts().examine(proposal_of(right))
     assert check is None or check.problems == []
@@ -126,8 +153,13 @@ async def test_the_problem_says_what_is_wrong_and_whose_the_value_is():
 def test_records_are_read_from_lines_articles_tables_and_objects():
     (line,) = of_output("Niger.area = 1267000 km2 (2025) [ev:cf5a]", "Niger area", {})
     assert (line.entity, line.attribute, line.number, line.unit, line.year, line.id) == (
-        "Niger", "area", 1267000, "km2", "2025", "ev:cf5a",
-    )  # fmt: skip
+        "Niger",
+        "area",
+        1267000,
+        "km2",
+        "2025",
+        "ev:cf5a",
+    )
     (article,) = of_source("Sand.\n\narea = 5 km2 (2025, Atlas)", "Niger (country)", "ev:1", "a")
     assert (article.entity, article.value, article.year) == ("Niger", "5 km2", "2025")
     table = "| town | people |\n| --- | --- |\n| Tavor | 4120 |"

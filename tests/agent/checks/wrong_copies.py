@@ -19,7 +19,20 @@ from perilune.train.nano.calculator import shown_value
 from tests.agent.checks.replay import RunLine
 
 LINE = re.compile(r"^(.+?)\.([^.=]+?) = (.*?)(?: \((\d+)\))? \[(ev:[0-9a-f]+)\]$", re.M)
-UNITS = ("km", "m", "km2", "people", "%", "crowns", "knots", "°C", "kg/m3", "US dollars", "years", "cm")
+UNITS = (
+    "km",
+    "m",
+    "km2",
+    "people",
+    "%",
+    "crowns",
+    "knots",
+    "°C",
+    "kg/m3",
+    "US dollars",
+    "years",
+    "cm",
+)
 UNKNOWN = ("Unknown: no source says it.", "No source says it.", "It is not known.")
 
 
@@ -89,7 +102,7 @@ def operand(run: RunLine, rng: random.Random) -> RunLine | None:
     code = str(run["calls"][place]["arguments"].get("code", ""))
     text, cited = answer_parts(run)
     for _ in range(30):
-        found = [m for m in re.finditer(r"(?<![\w.'])\d{3,}(?:\.\d+)?(?![\w.])", code)]
+        found = list(re.finditer(r"(?<![\w.'])\d{3,}(?:\.\d+)?(?![\w.])", code))
         if not found:
             return None
         match = rng.choice(found)
@@ -117,7 +130,11 @@ def direction(run: RunLine, rng: random.Random) -> RunLine | None:
     flip = {"max": "min", "min": "max", "-2": "1", "[1]": "[-2]", " > ": " < "}
     wrong = re.sub(r"^(?:max|min)(?=\(\()|(?<=\[)-2(?=\])|\[1\]$| > ", lambda m: flip[m[0]], code)
     if code.startswith("sorted(") and wrong == code and "[" not in code[-4:]:
-        wrong = code.replace(", reverse=True", "") if "reverse" in code else code[:-1] + ", reverse=True)"
+        wrong = (
+            code.replace(", reverse=True", "")
+            if "reverse" in code
+            else code[:-1] + ", reverse=True)"
+        )
     result = _run(wrong)
     text, cited = answer_parts(run)
     answer = _follows(text, run["calls"][place]["result"], result)
@@ -152,12 +169,16 @@ def other_row(run: RunLine, rng: random.Random) -> RunLine | None:
     if last is None:
         return None
     rows = [
-        each for each in pool()
-        if each["attribute"] == last[1] and each["entity"] != last[0] and each["value"] != last[2]
-        and key(each["entity"]) not in key(run["question"]) and key(each["value"]) not in key(run["question"])
+        each
+        for each in pool()
+        if each["attribute"] == last[1]
+        and each["entity"] != last[0]
+        and each["value"] != last[2]
+        and key(each["entity"]) not in key(run["question"])
+        and key(each["value"]) not in key(run["question"])
         and bool(each["address"].startswith("almanac")) == _is_almanac(run)
         and each["entity"] not in {line[2] for line in lines} | {line[0] for line in lines}
-    ]  # fmt: skip
+    ]
     return _with_row(run, rng.choice(rows), rng) if rows else None
 
 
@@ -169,10 +190,13 @@ def other_attribute(run: RunLine, rng: random.Random) -> RunLine | None:
     if last is None:
         return None
     rows = [
-        each for each in _of_entity(run, last[0])
-        if each["attribute"] != last[1] and each["value"] != last[2]
-        and not _akin(each["attribute"], last[1]) and key(each["value"]) not in key(run["question"])
-    ]  # fmt: skip
+        each
+        for each in _of_entity(run, last[0])
+        if each["attribute"] != last[1]
+        and each["value"] != last[2]
+        and not _akin(each["attribute"], last[1])
+        and key(each["value"]) not in key(run["question"])
+    ]
     return _with_row(run, rng.choice(rows), rng) if rows else None
 
 
@@ -191,10 +215,13 @@ def _of_entity(run: RunLine, entity: str) -> list[dict[str, str]]:
         if len(value) <= 60:
             rows.append(
                 {
-                    "entity": fact.entity, "attribute": fact.attribute, "value": value,
-                    "year": str(fact.year), "address": address,
+                    "entity": fact.entity,
+                    "attribute": fact.attribute,
+                    "value": value,
+                    "year": str(fact.year),
+                    "address": address,
                 }
-            )  # fmt: skip
+            )
     return rows
 
 
@@ -205,7 +232,9 @@ def _with_row(run: RunLine, row: dict[str, str], rng: random.Random) -> RunLine:
     line = f"{row['entity']}.{row['attribute']} = {row['value']}{dated}"
     bad = changed(run, f"{row['value']} [{id_}]")
     query = f"{row['entity']} {row['attribute']}"
-    bad["calls"].append({"name": "lookup", "arguments": {"query": query}, "result": f"{line} [{id_}]"})
+    bad["calls"].append(
+        {"name": "lookup", "arguments": {"query": query}, "result": f"{line} [{id_}]"}
+    )
     source = {"id": id_, "source": row["address"], "title": row["entity"], "text": line}
     bad["sources"].append(source)
     return bad
@@ -225,11 +254,14 @@ def other_entity(run: RunLine, rng: random.Random) -> RunLine | None:
         wrong[rng.randrange(len(wrong))] = rng.choice(others)
         return changed(run, ", ".join(wrong) + cited)
     rows = [
-        each for each in pool()
-        if each["attribute"] == lines[-1][1] and each["value"] != lines[-1][2]
-        and each["entity"] not in entities and not _is_almanac(run)
+        each
+        for each in pool()
+        if each["attribute"] == lines[-1][1]
+        and each["value"] != lines[-1][2]
+        and each["entity"] not in entities
+        and not _is_almanac(run)
         and key(each["entity"]) not in key(run["question"])
-    ]  # fmt: skip
+    ]
     if not rows:
         return None
     row = rng.choice(rows)
@@ -263,14 +295,17 @@ def year(run: RunLine, rng: random.Random) -> RunLine | None:
     if wrong is None:
         return None
     row = {
-        "entity": last[0], "attribute": last[1], "value": " ".join([wrong, *last[2].split()[1:]]),
-        "year": str(int(last[3]) + rng.randint(1, 30)), "address": "world:x",
-    }  # fmt: skip
+        "entity": last[0],
+        "attribute": last[1],
+        "value": " ".join([wrong, *last[2].split()[1:]]),
+        "year": str(int(last[3]) + rng.randint(1, 30)),
+        "address": "world:x",
+    }
     return _with_row(run, row, rng)
 
 
 def unknown(run: RunLine, rng: random.Random) -> RunLine | None:
-    """"No source says it" after queries that do not hold what was asked."""
+    """ "No source says it" after queries that do not hold what was asked."""
     lines = lines_of(run)
     if not lines or any(c["name"] == "python" for c in run["calls"]):
         return None
@@ -284,7 +319,7 @@ def unknown(run: RunLine, rng: random.Random) -> RunLine | None:
     wrong = {
         "other name": query.replace(named[0], other["entity"]),
         "garbled": query.replace(named[0], garbled(named[0], rng)),
-        "other words": f"{name} {rng.choice(('colour of the flag', 'nickname', 'shoe size', 'motto'))}",
+        "other words": f"{name} {rng.choice(('colour of the flag', 'nickname', 'shoe size', 'motto'))}",  # noqa: E501
     }[kind]
     call = {"name": "lookup", "arguments": {"query": wrong}, "result": "Not found."}
     return changed(run, rng.choice(UNKNOWN), calls=[call], sources=[])
@@ -294,7 +329,9 @@ def garbled(name: str, rng: random.Random) -> str:
     """A name of which half is lost."""
     letters = [each for each in name if each != " "]
     kept = letters[: max(2, len(letters) // 3)]
-    return "".join(kept) + "".join(rng.choice("aeioukrtn") for _ in range(max(3, len(letters) // 2)))
+    return "".join(kept) + "".join(
+        rng.choice("aeioukrtn") for _ in range(max(3, len(letters) // 2))
+    )
 
 
 def cut_name(run: RunLine, rng: random.Random) -> RunLine | None:
@@ -306,9 +343,15 @@ def cut_name(run: RunLine, rng: random.Random) -> RunLine | None:
     if re.search(r"\d", text):
         return None
     at = rng.randrange(2, len(text) - 1)
-    wrong = rng.choice([text[:at], text[: at - 1] + text[at + 1 :], text[rng.randrange(1, 3) :]]).strip()
+    wrong = rng.choice(
+        [text[:at], text[: at - 1] + text[at + 1 :], text[rng.randrange(1, 3) :]]
+    ).strip()
     known = {key(each) for line in lines for each in (line[0], line[2])}
-    return None if len(wrong) < 2 or key(wrong) in known or key(wrong) == key(text) else changed(run, wrong + cited)
+    return (
+        None
+        if len(wrong) < 2 or key(wrong) in known or key(wrong) == key(text)
+        else changed(run, wrong + cited)
+    )
 
 
 def half_way(run: RunLine, rng: random.Random) -> RunLine | None:
@@ -325,10 +368,18 @@ def half_way(run: RunLine, rng: random.Random) -> RunLine | None:
 
 
 KINDS: dict[str, Callable[[RunLine, random.Random], RunLine | None]] = {
-    "digits": digits, "operand": operand, "direction": direction, "other row": other_row,
-    "other attribute": other_attribute, "other entity": other_entity, "unit": unit, "year": year,
-    "unknown after another query": unknown, "cut name": cut_name, "half way": half_way,
-}  # fmt: skip
+    "digits": digits,
+    "operand": operand,
+    "direction": direction,
+    "other row": other_row,
+    "other attribute": other_attribute,
+    "other entity": other_entity,
+    "unit": unit,
+    "year": year,
+    "unknown after another query": unknown,
+    "cut name": cut_name,
+    "half way": half_way,
+}
 
 
 # --- all ------------------------------------------------------------------------------------------
@@ -348,15 +399,18 @@ def pool() -> list[dict[str, str]]:
         address = {each["id"]: each["source"] for each in run["sources"]}
         for entity, attribute, value, its_year, id_ in lines_of(run):
             rows[entity, attribute, value] = {
-                "entity": entity, "attribute": attribute, "value": value, "year": its_year,
+                "entity": entity,
+                "attribute": attribute,
+                "value": value,
+                "year": its_year,
                 "address": address.get(id_, ""),
-            }  # fmt: skip
+            }
     return list(rows.values())
 
 
 def planted(runs: list[RunLine], count: int, seed: int = 0) -> Iterator[tuple[str, RunLine]]:
     """`count` wrong runs, the kinds in turn."""
-    rng = random.Random(f"wrong copies {seed}")  # noqa: S311
+    rng = random.Random(f"wrong copies {seed}")
     made, turn, misses = 0, 0, 0
     while made < count and misses < 20_000:
         kind = list(KINDS)[turn % len(KINDS)]

@@ -1,4 +1,4 @@
-"""Tests that a run changes: as it was asked to, by a renaming, or to gain by it; and `trace apply`."""
+"""Tests that a run changes: because it was asked to, by a renaming, to gain by it; `trace apply`."""
 
 from __future__ import annotations
 
@@ -126,7 +126,9 @@ def test_a_person_is_asked_and_answers(place, bills, opened_sandbox):  # noqa: F
         return PermissionAnswer(allow=True)
 
     tape = [rewrite(OTHER, "bill.py"), rewrite(CHANGED, "test_bill.py"), Reply("Done.")]
-    result = agent_for(place, tape, opened_sandbox, approver=approve).run("fix the tip in split_bill")
+    result = agent_for(place, tape, opened_sandbox, approver=approve).run(
+        "fix the tip in split_bill"
+    )
     assert (result.reason, len(asked)) == ("done", 1), result
     assert "test_bill.py" in asked[0]
 
@@ -138,7 +140,10 @@ def test_a_person_is_asked_and_answers(place, bills, opened_sandbox):  # noqa: F
 def test_asked_for_or_not_a_test_demands_no_less(place, bills, opened_sandbox, weaker):  # noqa: F811
     """`assert f()` instead of `assert f() == 10` is as many asserts, so it counts only where the
     task asks for other tests; `assert True` never does."""
-    tape = [rewrite("def split_bill(*a):\n    return 1\n", "bill.py"), rewrite(weaker, "test_bill.py")]
+    tape = [
+        rewrite("def split_bill(*a):\n    return 1\n", "bill.py"),
+        rewrite(weaker, "test_bill.py"),
+    ]
     result = agent_for(place, [*tape, Reply("Done.")], opened_sandbox).run("fix split_bill")
     assert (result.reason, result.changes.applied) == ("unverified", False)
 
@@ -210,13 +215,17 @@ def test_names_of_a_change():
 @pytest.mark.parametrize(
     ("task", "asks"),
     [
-        ("Update the tests accordingly.", True), ("Rename it, tests included.", True),
-        ("change the expected value to 12", True), ("Passe den Code an, Tests inklusive.", True),
-        ("Fix the failing test.", False), ("Make the tests pass.", False),
+        ("Update the tests accordingly.", True),
+        ("Rename it, tests included.", True),
+        ("change the expected value to 12", True),
+        ("Passe den Code an, Tests inklusive.", True),
+        ("Fix the failing test.", False),
+        ("Make the tests pass.", False),
         ("Find it and repair it, without changing the tests.", False),
-        ("Correct the package; leave the tests as they are.", False), ("fix double", False),
+        ("Correct the package; leave the tests as they are.", False),
+        ("fix double", False),
         ("A test fails. Don't change the tests.", False),
     ],
-)  # fmt: skip
+)
 def test_whether_a_task_asks_for_other_tests(task: str, asks: bool):
     assert asks_for_tests([task]) == asks

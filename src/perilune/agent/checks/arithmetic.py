@@ -32,15 +32,17 @@ def values_of(asked: Asked, records: Sequence[Record]) -> dict[str, Record] | No
             doubtful.add(each.attribute)
         row[name] = each
     whole = {
-        attribute: row for attribute, row in by_attribute.items()
+        attribute: row
+        for attribute, row in by_attribute.items()
         if len(row) == len(names) and attribute not in doubtful
-    }  # fmt: skip
+    }
     if len(whole) > 1:
         said = content_words(asked.text)
         whole = {
-            attribute: row for attribute, row in whole.items()
+            attribute: row
+            for attribute, row in whole.items()
             if attribute in asked.attributes or related(content_words(attribute), said)
-        }  # fmt: skip
+        }
     if len(whole) != 1:
         return None
     ((attribute, row),) = whole.items()
@@ -113,9 +115,7 @@ def _ratio(
     return [share], f"the ratio of {lines} is {share:.4g}", ""
 
 
-def expected_names(
-    asked: Asked, records: Sequence[Record]
-) -> tuple[list[str], str, bool] | None:
+def expected_names(asked: Asked, records: Sequence[Record]) -> tuple[list[str], str, bool] | None:
     """The names that are right, why, and whether their order counts; None where it is not told."""
     if asked.operation in ("pick", "second", "order", "above"):
         rows = values_of(asked, records)
@@ -150,9 +150,11 @@ def expected_names(
 
 def _of_category(asked: Asked, records: Sequence[Record]) -> tuple[list[str], str, bool] | None:
     """Those of the named that have the value which the question names."""
-    if len(asked.names) < 2 or asked.operation or not re.search(
-        r"\b(?:which of|list those|those of|keep only)\b", asked.text, re.I
-    ):  # fmt: skip
+    if (
+        len(asked.names) < 2
+        or asked.operation
+        or not re.search(r"\b(?:which of|list those|those of|keep only)\b", asked.text, re.I)
+    ):
         return None
     rows: dict[str, Record] = {}
     for each in records:

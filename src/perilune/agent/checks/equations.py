@@ -51,10 +51,30 @@ _UNIT_BEHIND = re.compile(r"\s?(?P<unit>[^\W\d_]+|°|″|′)")
 _FACTORS = frozenset(
     Fraction(each)
     for each in (
-        *(10**n for n in range(1, 13)), *(1024**n for n in range(1, 5)),
-        2, 4, 7, 8, 12, 16, 24, 30, 36, 52, 60, 90, 100, 180, 360, 365, 1440, 3600, 10080, 86400,
+        *(10**n for n in range(1, 13)),
+        *(1024**n for n in range(1, 5)),
+        2,
+        4,
+        7,
+        8,
+        12,
+        16,
+        24,
+        30,
+        36,
+        52,
+        60,
+        90,
+        100,
+        180,
+        360,
+        365,
+        1440,
+        3600,
+        10080,
+        86400,
     )
-)  # fmt: skip
+)
 """By how much two units of one kind often differ: bytes, times, lengths, parts of a hundred."""
 
 
@@ -94,10 +114,14 @@ def equations(text: str) -> list[Equation]:
             )
             found.append(
                 Equation(
-                    left, match["right"].strip(), value, tuple(numbers), *around,
+                    left,
+                    match["right"].strip(),
+                    value,
+                    tuple(numbers),
+                    *around,
                     about=match["sign"] == "≈",
                 )
-            )  # fmt: skip
+            )
     return found
 
 

@@ -60,10 +60,14 @@ class Case:
         found = {key(each) for each in self.asked.names}
         while True:
             more = {
-                key(each.value) for each in self.records if each.number is None and key(each.entity) in found
+                key(each.value)
+                for each in self.records
+                if each.number is None and key(each.entity) in found
             } | {
-                key(each.entity) for each in self.records if each.number is None and key(each.value) in found
-            }  # fmt: skip
+                key(each.entity)
+                for each in self.records
+                if each.number is None and key(each.value) in found
+            }
             entities = {key(each.entity) for each in self.records}
             if (more & entities) <= found:
                 return found
@@ -171,8 +175,12 @@ def _unknown_problems(case: Case) -> Iterable[str]:
     if not case.queries or any(_FAILED.search(result[:200]) for _, _, result in case.queries):
         return
     wanted = _wanted_names(case)
-    words = content_words(case.asked.text) - {part for name in wanted for part in content_words(name)}
-    if any(_looks_for(case.asked.text, query, tool, wanted, words) for tool, query, _ in case.queries):
+    words = content_words(case.asked.text) - {
+        part for name in wanted for part in content_words(name)
+    }
+    if any(
+        _looks_for(case.asked.text, query, tool, wanted, words) for tool, query, _ in case.queries
+    ):
         yield from _known_after_all(case)
         return
     shown = " and ".join(sorted(wanted)) or "what was asked"
@@ -188,9 +196,7 @@ def _looks_for(question: str, query: str, tool: str, wanted: set[str], words: se
     said = content_words(query)
     parts = [content_words(name) for name in wanted]
     enough = any if tool == "search" else all
-    if parts and not any(
-        enough(related({part}, said) for part in name) for name in parts if name
-    ):
+    if parts and not any(enough(related({part}, said) for part in name) for name in parts if name):
         return False
     rest = said - {part for name in parts for part in name}
     if tool == "search" or not words or not rest:
@@ -205,9 +211,12 @@ def _known_after_all(case: Case) -> Iterable[str]:
     said = content_words(asked.text)
     for each in case.records:
         exact = content_words(each.attribute) <= said or each.attribute in asked.attributes
-        if key(each.entity) == key(asked.names[0]) and exact and asked.phrases <= 1 and (
-            wrong_type(asked.text, each) is False
-        ):  # fmt: skip
+        if (
+            key(each.entity) == key(asked.names[0])
+            and exact
+            and asked.phrases <= 1
+            and (wrong_type(asked.text, each) is False)
+        ):
             yield f"The answer says that it is not known, but a source says {each.line}."
             return
 
@@ -216,7 +225,9 @@ def _wanted_names(case: Case) -> set[str]:
     """The names in a question: of entities that are known, and words written as names."""
     names = set(case.asked.names) | _almanac_names(case)
     text = re.sub(r"(?:^|[.?!:]\s+)([A-Z][a-zà-ÿ']*)", lambda m: m[0].casefold(), case.asked.text)
-    for match in re.finditer(r"\b[A-ZÀ-Þ][\w'’-]{2,}(?: (?:of |and |the )?[A-ZÀ-Þ][\w'’-]+)*", text):
+    for match in re.finditer(
+        r"\b[A-ZÀ-Þ][\w'’-]{2,}(?: (?:of |and |the )?[A-ZÀ-Þ][\w'’-]+)*", text
+    ):
         if match[0].isupper() and attributes_in(match[0], ())[0]:
             continue  # a code that is asked for: ISO, GDP
         if not any(key(match[0]) in key(name) or key(name) in key(match[0]) for name in names):
@@ -231,7 +242,7 @@ def _wanted_names(case: Case) -> set[str]:
 
 
 def _almanac_names(case: Case) -> set[str]:
-    """The names of places, elements and so on that the almanac knows, as the question writes them."""
+    """Names of places, elements and so on that the almanac knows, as the question has them."""
     if not any(tool == "lookup" for tool, _, _ in case.queries):
         return set()
     from perilune.agent.tools.search.almanac import open_almanac

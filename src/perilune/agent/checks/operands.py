@@ -18,9 +18,28 @@ from perilune.agent.tools.search.almanac.text import key
 LEAST_DIGITS = 4
 _ALWAYS_KNOWN = 100
 """Numbers up to this are counts, places and factors."""
-_PLAIN = (ast.Expression, ast.BinOp, ast.UnaryOp, ast.operator, ast.unaryop, ast.Constant, ast.Call, ast.Name,
-          ast.Load, ast.Tuple, ast.List, ast.keyword, ast.ListComp, ast.GeneratorExp, ast.comprehension,
-          ast.Compare, ast.cmpop, ast.Store, ast.Subscript, ast.Slice)  # fmt: skip
+_PLAIN = (
+    ast.Expression,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.operator,
+    ast.unaryop,
+    ast.Constant,
+    ast.Call,
+    ast.Name,
+    ast.Load,
+    ast.Tuple,
+    ast.List,
+    ast.keyword,
+    ast.ListComp,
+    ast.GeneratorExp,
+    ast.comprehension,
+    ast.Compare,
+    ast.cmpop,
+    ast.Store,
+    ast.Subscript,
+    ast.Slice,
+)
 
 
 def code_problems(
@@ -79,13 +98,15 @@ def _pairs(tree: ast.AST) -> Iterable[tuple[str, Decimal]]:
             sides = list(zip(node.keys, node.values, strict=True))
         for name, value in sides:
             number = _number(value)
-            if isinstance(name, ast.Constant) and isinstance(name.value, str) and number is not None:
+            if (
+                isinstance(name, ast.Constant)
+                and isinstance(name.value, str)
+                and number is not None
+            ):
                 yield name.value, number
 
 
-def _pair_problems(
-    tree: ast.AST, records: Sequence[Record], known: set[Decimal]
-) -> Iterable[str]:
+def _pair_problems(tree: ast.AST, records: Sequence[Record], known: set[Decimal]) -> Iterable[str]:
     for name, number in _pairs(tree):
         own = [r for r in records if key(r.entity) == key(name) and r.number is not None]
         if not own or any(r.number == number or _scaled(number, r.number) for r in own):
@@ -98,7 +119,7 @@ def _pair_problems(
                 f"of {name} it is known: {own[0].line}."
             )
         elif (whole := miscopied(number, values, least=3)) is not None:
-            yield f"The code takes {number} for {name}, but its source has {whole:f}. Copy it whole."
+            yield f"The code takes {number} for {name}; its source has {whole:f}. Copy it whole."
 
 
 def _scaled(number: Decimal, other: Decimal | None) -> bool:
@@ -131,9 +152,7 @@ def _constant_problems(
         yield from _strange_pairs(tree, records, known)
 
 
-def _strange_pairs(
-    tree: ast.AST, records: Sequence[Record], known: set[Decimal]
-) -> Iterable[str]:
+def _strange_pairs(tree: ast.AST, records: Sequence[Record], known: set[Decimal]) -> Iterable[str]:
     for name, number in _pairs(tree):
         own = [r for r in records if key(r.entity) == key(name) and r.number is not None]
         if own and number not in known and not any(_scaled(number, r.number) for r in own):

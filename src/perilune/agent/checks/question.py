@@ -17,44 +17,125 @@ from perilune.agent.tools.search.almanac.attributes import read_attributes
 from perilune.agent.tools.search.almanac.text import edit_distance, key, may_be_near, tolerance
 from perilune.agent.tools.search.common_words import COMMON
 
-_UP = (
-    "largest larger biggest bigger greatest greater highest higher most more longest longer tallest "
-    "taller heaviest heavier deepest deeper widest wider fastest faster latest later newest newer "
-    "youngest younger richest richer warmest warmer hottest hotter last max maximum"
-).split()
-_DOWN = (
-    "smallest smaller least less fewest fewer lowest lower shortest shorter lightest lighter "
-    "shallowest narrowest slowest slower earliest earlier oldest older first poorest poorer coldest "
-    "colder coolest min minimum"
-).split()
-_OF_YEARS = {"latest", "later", "newest", "newer", "youngest", "younger", "earliest", "earlier",
-             "oldest", "older"}  # fmt: skip
+_UP = [
+    "largest",
+    "larger",
+    "biggest",
+    "bigger",
+    "greatest",
+    "greater",
+    "highest",
+    "higher",
+    "most",
+    "more",
+    "longest",
+    "longer",
+    "tallest",
+    "taller",
+    "heaviest",
+    "heavier",
+    "deepest",
+    "deeper",
+    "widest",
+    "wider",
+    "fastest",
+    "faster",
+    "latest",
+    "later",
+    "newest",
+    "newer",
+    "youngest",
+    "younger",
+    "richest",
+    "richer",
+    "warmest",
+    "warmer",
+    "hottest",
+    "hotter",
+    "last",
+    "max",
+    "maximum",
+]
+_DOWN = [
+    "smallest",
+    "smaller",
+    "least",
+    "less",
+    "fewest",
+    "fewer",
+    "lowest",
+    "lower",
+    "shortest",
+    "shorter",
+    "lightest",
+    "lighter",
+    "shallowest",
+    "narrowest",
+    "slowest",
+    "slower",
+    "earliest",
+    "earlier",
+    "oldest",
+    "older",
+    "first",
+    "poorest",
+    "poorer",
+    "coldest",
+    "colder",
+    "coolest",
+    "min",
+    "minimum",
+]
+_OF_YEARS = {
+    "latest",
+    "later",
+    "newest",
+    "newer",
+    "youngest",
+    "younger",
+    "earliest",
+    "earlier",
+    "oldest",
+    "older",
+}
 _OPERATIONS = (
     ("sum", r"\badded together\b|\badd up\b"),
     ("ratio", r"\bhow many times\b|\bdivide[sd]?\b|\bratio\b"),
     ("mean", r"\b(?:mean|average) .{0,60}\bof\b.*(?:,| and )|\bon average\b|\baverage of\b"),
-    ("difference", r"\bdiffer\b|\bdifference\b|\bhow far apart\b|\bgap\b|\bhow far is the (?:smallest|largest)\b|"
-     r"\bspan\b|\bhow (?:much|many) (?:more|less|fewer|larger|smaller|higher|longer|taller)\b|\bdisagreement\b"),
-    ("sum", r"\badd(?:ed)?\b|\btogether\b|\bcombined\b|\bsum of\b|\bcounted as one\b|\btotal\b.*(?:,| and )"),
-)  # fmt: skip
-_MANY = re.compile(r"\bhow many of\b|\bcount those\b|\bin how many cases\b|\bhow many .{3,60}\b(?:above|exceed)")
-_ABOVE = re.compile(r"\b(?:above|more than|over|greater than|exceeds?|larger than|higher than)\s+(-?\d[\d,]*(?:\.\d+)?)")
+    (
+        "difference",
+        r"\bdiffer\b|\bdifference\b|\bhow far apart\b|\bgap\b|\bhow far is the (?:smallest|largest)\b|"  # noqa: E501
+        r"\bspan\b|\bhow (?:much|many) (?:more|less|fewer|larger|smaller|higher|longer|taller)\b|\bdisagreement\b",  # noqa: E501
+    ),
+    (
+        "sum",
+        r"\badd(?:ed)?\b|\btogether\b|\bcombined\b|\bsum of\b|\bcounted as one\b|\btotal\b.*(?:,| and )",  # noqa: E501
+    ),
+)
+_MANY = re.compile(
+    r"\bhow many of\b|\bcount those\b|\bin how many cases\b|\bhow many .{3,60}\b(?:above|exceed)"
+)
+_ABOVE = re.compile(
+    r"\b(?:above|more than|over|greater than|exceeds?|larger than|higher than)\s+(-?\d[\d,]*(?:\.\d+)?)"  # noqa: E501
+)
 _ORDER = re.compile(r"\b(?:order|sort|rank|line up|arrange)\b")
 _SECOND = re.compile(r"\bsecond\b|\brunner-up\b|\b2nd\b")
 _EXCEPT = r"(?:other than|besides|except(?: for)?|apart from|aside from|not|leaving)"
-_LATEST = re.compile(r"\b(?:latest|most recent|newest)\s+(?:source|figure|count|value|report)|\bonly the newest\b")
+_LATEST = re.compile(
+    r"\b(?:latest|most recent|newest)\s+(?:source|figure|count|value|report)|\bonly the newest\b"
+)
 _UNKNOWN = re.compile(
     r"\bunknown\b|\bno (?:information|answer|data|record|article|source|entry|page)\b|"
     r"\b(?:not|n't|never|nowhere|cannot|can't)\b.{0,30}\b(?:known|stated|given|find|found|say|says|said|"
     r"available|recorded|determined?|listed|mentioned|told)\b|"
-    r"\bnicht (?:bekannt|gefunden)\b|\bkeine (?:quelle|angabe)\b|\binconnue?\b|\baucune source\b|\bdesconocid[oa]\b",
+    r"\bnicht (?:bekannt|gefunden)\b|\bkeine (?:quelle|angabe)\b|\binconnue?\b|\baucune source\b|\bdesconocid[oa]\b",  # noqa: E501
     re.I,
 )
 
 
 @dataclass(slots=True)
 class Asked:
-    """A question in parts. `names`: entities that it names, in its order; `attributes`: the names of
+    """A question in parts. `names`: entities that it names, in order; `attributes`: the names of
     those that its words ask for. `operation`: "", "sum", "mean", "difference", "ratio", "pick",
     "second", "order", "above", "count". `down`: the smallest is asked for; None where the words do
     not tell."""
@@ -101,9 +182,11 @@ def read_question(text: str, records: Sequence[Record], aliases: dict[str, set[s
         if len({each in _DOWN for each in marked}) > 1 and " ".join(marked[:2]) not in low:
             asked.down = None
     asked.excepted = {
-        name for name in asked.names if re.search(rf"\b{_EXCEPT} (?:the )?{re.escape(name.casefold())}\b", low)
+        name
+        for name in asked.names
+        if re.search(rf"\b{_EXCEPT} (?:the )?{re.escape(name.casefold())}\b", low)
         or re.search(rf"{re.escape(name.casefold())} is an? [\w ]+\. (?:for )?which other\b", low)
-    }  # fmt: skip
+    }
     if above and _MANY.search(low):
         asked.operation, asked.limit = "count", above[1].replace(",", "")
     elif above:
@@ -139,7 +222,11 @@ def named_in(text: str, entities: Iterable[str], aliases: dict[str, set[str]]) -
     spans: list[tuple[int, int, str]] = []
     for entity in entities:
         for name in {key(entity), *aliases.get(entity, ())}:
-            at = said.find(f" {name} ") if name and not (name in COMMON or name in STOP_WORDS) else -1
+            at = (
+                said.find(f" {name} ")
+                if name and not (name in COMMON or name in STOP_WORDS)
+                else -1
+            )
             if at >= 0:
                 spans.append((at, at + len(name) + 1, entity))
     for start, end, entity in spans:
@@ -205,7 +292,7 @@ def read_attributes_in(
     table = dict(_aliases())
     for each in known:
         table[key(each)] = table.get(key(each), set()) | {each}
-    words = [each for each in key(text).split()]
+    words = key(text).split()
     taken = [each in covered for each in words]
     found: set[str] = set()
     for length in range(6, 0, -1):
@@ -219,9 +306,10 @@ def read_attributes_in(
                 phrases += 1
                 taken[start : start + length] = [True] * length
     rest = [
-        word for word, done in zip(words, taken, strict=True)
+        word
+        for word, done in zip(words, taken, strict=True)
         if not done and word not in COMMON and word not in STOP_WORDS and not word[0].isdigit()
-    ]  # fmt: skip
+    ]
     return found, rest, phrases
 
 

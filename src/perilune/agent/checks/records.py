@@ -22,15 +22,31 @@ from perilune.agent.verify import ECHOES, Proposal, plain_text
 _LINE = re.compile(
     r"^(?P<entity>[^=\n]{1,120}?)\.(?P<attribute>[^\W\d_][^=.\n]{0,60}?) = (?P<rest>.+)$", re.M
 )
-_OF_TITLE = re.compile(r"(?:^|(?<=; )|(?<=   ))(?P<attribute>[^\W\d_][^=\n;]{0,60}?) = (?P<rest>[^;\n]+)", re.M)
+_OF_TITLE = re.compile(
+    r"(?:^|(?<=; )|(?<=   ))(?P<attribute>[^\W\d_][^=\n;]{0,60}?) = (?P<rest>[^;\n]+)", re.M
+)
 _REST = re.compile(
     r"^(?P<value>.*?)(?: \((?P<year>\d{3,4})(?:, (?P<source>[^()]*))?\))?(?:, (?P<by>[^,\[\]]+))?"
     r"(?: \[(?P<id>ev:[0-9a-f]+)\])?$"
 )
-_NUMBER = re.compile(r"^(?P<number>[-−]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)(?P<unit>\s?[^\d\s].*)?$")
+_NUMBER = re.compile(
+    r"^(?P<number>[-−]?\d[\d,]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?)(?P<unit>\s?[^\d\s].*)?$"
+)
 _HIT = re.compile(r"^\d+\. (?P<title>.+)\n   (?P<address>\S+)\n   (?P<excerpt>.*)$", re.M)
 _KIND = re.compile(r" \((?:country|element|word|city|airport)\)$")
-_NAMING = ("name", "title", "entity", "city", "country", "town", "place", "item", "product", "id", "key")
+_NAMING = (
+    "name",
+    "title",
+    "entity",
+    "city",
+    "country",
+    "town",
+    "place",
+    "item",
+    "product",
+    "id",
+    "key",
+)
 _MOST = 5000
 """Records of a run; what comes behind is not read."""
 
@@ -147,9 +163,14 @@ def _record(
 
 
 def make(
-    entity: str, attribute: str, value: str, year: str = "", id_: str = "", address: str = "",
+    entity: str,
+    attribute: str,
+    value: str,
+    year: str = "",
+    id_: str = "",
+    address: str = "",
     query: str = "",
-) -> Record:  # fmt: skip
+) -> Record:
     """A record with its value read."""
     number, unit = read_value(value)
     return Record(entity, attribute, value, number, unit, year, id_, address, query)
@@ -216,8 +237,14 @@ def _objects(text: str, id_: str, address: str) -> Iterator[Record]:
         if field is None:
             continue
         for name, value in each.items():
-            if name != field and isinstance(value, str | int | float) and not isinstance(value, bool):
-                yield make(str(each[field]), str(name).replace("_", " "), str(value), "", id_, address)
+            if (
+                name != field
+                and isinstance(value, str | int | float)
+                and not isinstance(value, bool)
+            ):
+                yield make(
+                    str(each[field]), str(name).replace("_", " "), str(value), "", id_, address
+                )
 
 
 def _walk(read: Any, depth: int) -> Iterable[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """Which names a change renamed, and old tests with them: `split_bill` became `share_bill`.
 
-A name was renamed where a definition of the changed modules is gone, another one has come, and lines
+A name was renamed where a definition of the changed modules is gone, another has come, and lines
 of the change differ by nothing but the two. A module that moved counts likewise.
 """
 
@@ -60,7 +60,9 @@ def _from_import(text: str, old: str, new: str) -> str:
     where = f"from {here} import" if here else "import"
     renamed_as = name if name == leaf else f"{name} as {leaf}"
     return re.sub(
-        rf"from {re.escape(there)} import {re.escape(leaf)}(?!\w)(?!\s*,)", f"{where} {renamed_as}", text
+        rf"from {re.escape(there)} import {re.escape(leaf)}(?!\w)(?!\s*,)",
+        f"{where} {renamed_as}",
+        text,
     )
 
 
@@ -81,8 +83,9 @@ def _moved(before: Mapping[str, str], after: Mapping[str, str]) -> dict[str, str
     for path in gone:
         ratios = {
             other: difflib.SequenceMatcher(None, before[path], after[other], autojunk=False).ratio()
-            for other in come if other not in found.values()
-        }  # fmt: skip
+            for other in come
+            if other not in found.values()
+        }
         best = max(ratios, key=lambda each: ratios[each], default="")
         if best and ratios[best] >= _LIKE:
             found[path] = best
@@ -117,7 +120,9 @@ def _exchanged(old: str, new: str) -> Iterable[tuple[str, str]]:
         for left, right in zip(one[a:b], other[c:d], strict=False):
             x, y = _tokens(left), _tokens(right)
             if len(x) == len(y):
-                yield from ((p, q) for p, q in zip(x, y, strict=True) if p != q and _both_names(p, q))
+                yield from (
+                    (p, q) for p, q in zip(x, y, strict=True) if p != q and _both_names(p, q)
+                )
 
 
 def _both_names(one: str, other: str) -> bool:
@@ -165,18 +170,20 @@ _VERBS = (
 )
 _ASKS = re.compile(
     rf"\b{_VERBS}\b[^.;!?\n]{{0,80}}\b(?:tests?|assert\w*|expected|expectations?|test_\w+|spec)\b|"
-    r"\btests?\b[^.;!?\n]{0,30}\b(?:included|too|as well|also|inklusive|inclus|comprises?|anpassen|ändern|mit)\b|"
-    r"\b(?:includ\w+|with|and|along with|inklusive|samt|und)\s+(?:the |all |its |their |die |den |alle )?tests?\b|"
-    r"\b(?:the )?tests?(?: should| must| shall| need to| has to| have to)(?: now)? (?:expect|check|assert|say|be)|"
+    r"\btests?\b[^.;!?\n]{0,30}\b(?:included|too|as well|also|inklusive|inclus|comprises?|anpassen|ändern|mit)\b|"  # noqa: E501
+    r"\b(?:includ\w+|with|and|along with|inklusive|samt|und)\s+(?:the |all |its |their |die |den |alle )?tests?\b|"  # noqa: E501
+    r"\b(?:the )?tests?(?: should| must| shall| need to| has to| have to)(?: now)? (?:expect|check|assert|say|be)|"  # noqa: E501
     r"包括测试|测试也",
     re.I,
 )
 _FORBIDS = re.compile(
-    r"\b(?:without|don't|do not|never|not|no|leave|keep|ohne|nicht|sans|sin)\b[^.;!?\n]{0,40}\btests?\b|"
-    r"\btests?\b[^.;!?\n]{0,30}\b(?:are right|are correct|as they are|unchanged|untouched|alone|stay)\b",
+    r"\b(?:without|don't|do not|never|not|no|leave|keep|ohne|nicht|sans|sin)\b[^.;!?\n]{0,40}\btests?\b|"  # noqa: E501
+    r"\btests?\b[^.;!?\n]{0,30}\b(?:are right|are correct|as they are|unchanged|untouched|alone|stay)\b",  # noqa: E501
     re.I,
 )
-_REMOVAL = re.compile(r"\b(?:delet|remov|drop|lösch|entfern|supprim|elimin)\w*\b[^.;!?\n]{0,60}\btests?\b", re.I)
+_REMOVAL = re.compile(
+    r"\b(?:delet|remov|drop|lösch|entfern|supprim|elimin)\w*\b[^.;!?\n]{0,60}\btests?\b", re.I
+)
 _RENAMING = re.compile(
     r"\b(?:renam|refactor|mov|call(?:ed)?|umbenenn|renomm|renombr|split|reorgani[sz]|restructur)\w*|重命名|改名|改为",
     re.I,

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from perilune.agent.checks.facts import Case
 
 MOST_WORDS = 14
-_LEAD = re.compile(r"^(?:\*\*)?(?:final answer|the answer is|answer|antwort|réponse|respuesta)\s*[:：]?\s*", re.I)
+_LEAD = re.compile(
+    r"^(?:\*\*)?(?:final answer|the answer is|answer|antwort|réponse|respuesta)\s*[:：]?\s*", re.I
+)
 _NUMERIC = re.compile(
     r"\byear of\b|\b(?:what|which|in which|founding|birth|opening) year\b|\bnumber only\b|"
-    r"\banswer with a number\b|\b(?:answer|give a number|number only,?|reply with a number) (?:in|of) [a-z°$%]|^\W*when\b|\bhow (?:far|high|tall|long|old|deep|wide|heavy|populous)\b",
+    r"\banswer with a number\b|\b(?:answer|give a number|number only,?|reply with a number) (?:in|of) [a-z°$%]|^\W*when\b|\bhow (?:far|high|tall|long|old|deep|wide|heavy|populous)\b",  # noqa: E501
     re.I,
 )
 _PERSON = re.compile(r"^\W*who\b|\bname only\b|\bone name\b", re.I)
@@ -61,10 +63,14 @@ def short_problems(case: Case) -> Iterable[str]:
         yield from _value_problems(case, text, whole)
         return
     figures = figures_in(text)
-    names = named_in(text, {each.entity for each in case.records}, case.aliases) if (
-        re.search(r"[^\W\d_]{2}", text)
-    ) else []  # fmt: skip
-    names = [each for each in names if f" {key(each)} " in f" {key(text)} " or _aliased(each, text, case)]
+    names = (
+        named_in(text, {each.entity for each in case.records}, case.aliases)
+        if (re.search(r"[^\W\d_]{2}", text))
+        else []
+    )
+    names = [
+        each for each in names if f" {key(each)} " in f" {key(text)} " or _aliased(each, text, case)
+    ]
     if figures and _only_number(text):
         yield from _number_problems(case, text, figures[0])
     elif names:
@@ -96,9 +102,9 @@ def _gives(text: str, record: Record) -> bool:
         return True
     figures = figures_in(text)
     if record.number is None:
-        return bool(figures) and figures[0].text in re.findall(r"\d[\d,.]*", record.value) or any(
+        return (bool(figures) and figures[0].text in re.findall(r"\d[\d,.]*", record.value)) or any(
             each in key(text) for each in words_of(record.value) if len(each) > 3
-        )  # fmt: skip
+        )
     return any(_is(each, unit_of(text, each), record.number, record.unit) for each in figures[:1])
 
 
@@ -123,9 +129,11 @@ def _only_number(text: str) -> bool:
         text,
         re.I,
     )
-    return bool(match) and len((match["unit"] if match else "").split()) <= 4 and not re.search(
-        r"\d", re.sub(r"[a-z]+[23]\b", "", match["unit"] if match else "")
-    )  # fmt: skip
+    return (
+        bool(match)
+        and len((match["unit"] if match else "").split()) <= 4
+        and not re.search(r"\d", re.sub(r"[a-z]+[23]\b", "", match["unit"] if match else ""))
+    )
 
 
 # --- one value ------------------------------------------------------------------------------------
@@ -158,9 +166,14 @@ def _value_problems(case: Case, text: str, rows: list[Record]) -> Iterable[str]:
     if further is not None:
         yield f"{text} is only on the way: the question goes on to {further.line}."
         return
-    if case.cited and not any(each.id in case.cited for each in own) and any(each.id for each in own):
+    if (
+        case.cited
+        and not any(each.id in case.cited for each in own)
+        and any(each.id for each in own)
+    ):
         where = next(each for each in own if each.id)
-        yield f"{text} does not stand in [{case.cited[0]}]; it stands in [{where.id}]: {where.line}."
+        cited = case.cited[0]
+        yield f"{text} does not stand in [{cited}]; it stands in [{where.id}]: {where.line}."
         return
     yield from _year_problems(case, text, own)
 
@@ -209,9 +222,12 @@ def _foreign(case: Case, text: str, rows: Sequence[Record]) -> Iterable[str]:
         own = next(each for each in case.records if each.address in case.meant)
         if not any(each.address in case.meant for each in rows):
             yield f"{text} is {first.line}; the question is about {own.entity}."
-    elif not any(_said(each, asked.text) for each in case.records) and len(
-        _entities(case.records)
-    ) > 1 and _queried(case) and not any(key(r.entity) in _queried(case) for r in rows):  # fmt: skip
+    elif (
+        not any(_said(each, asked.text) for each in case.records)
+        and len(_entities(case.records)) > 1
+        and _queried(case)
+        and not any(key(r.entity) in _queried(case) for r in rows)
+    ):
         yield f"{text} is {first.line}, and nothing asked for {first.entity}."
 
 
@@ -252,8 +268,10 @@ def _asked_by_query(case: Case, record: Record) -> bool:
         strange = [each for each in words if not related({each}, said) and not each.isdigit()]
         lines = [each for each in result.splitlines() if " = " in each]
         same = {each.partition(" = ")[0].rpartition(".")[2] for each in lines}
-        if words and len(strange) * 2 < len(words) and (
-            len(same) == 1 or _typed(case, record) or not _has_type(case)
+        if (
+            words
+            and len(strange) * 2 < len(words)
+            and (len(same) == 1 or _typed(case, record) or not _has_type(case))
         ):
             return True
     return False
@@ -270,11 +288,19 @@ def _typed(case: Case, record: Record) -> bool:
 
 
 def _wants_number(text: str) -> bool:
-    return bool(re.search(r"\b(?:number|how (?:many|much|long|high|old|tall|big|large)|year|in [a-z]+[23]?\.$)", text, re.I))
+    return bool(
+        re.search(
+            r"\b(?:number|how (?:many|much|long|high|old|tall|big|large)|year|in [a-z]+[23]?\.$)",
+            text,
+            re.I,
+        )
+    )
 
 
 def _wants_name(text: str) -> bool:
-    return bool(re.search(r"\b(?:who|name only|one name|one word|names? only|word only)\b", text, re.I))
+    return bool(
+        re.search(r"\b(?:who|name only|one name|one word|names? only|word only)\b", text, re.I)
+    )
 
 
 def _other_is_named(case: Case, record: Record) -> bool:
@@ -335,18 +361,27 @@ def _number_problems(case: Case, text: str, figure: Figure) -> Iterable[str]:
         yield from _unit_problem(case, text, unit)
         return
     rows = [r for r in case.records if r.number is not None and figure.fits(r.number)]
-    rows += [r for r in case.records if r.number is None and figure.text in re.findall(r"\d[\d,.]*", r.value)]
+    rows += [
+        r
+        for r in case.records
+        if r.number is None and figure.text in re.findall(r"\d[\d,.]*", r.value)
+    ]
     converted = [
-        r for r in case.records
-        if r.number is not None and r not in rows and agree(figure.value, unit, r.number, r.unit, figure.slack)
-    ]  # fmt: skip
+        r
+        for r in case.records
+        if r.number is not None
+        and r not in rows
+        and agree(figure.value, unit, r.number, r.unit, figure.slack)
+    ]
     if not rows and not converted:
         yield from _no_row(case, text, figure)
         return
     right = [
-        r for r in rows
-        if r.number is None or agree(figure.value, unit, r.number, r.unit, figure.slack) is not False
-    ] + converted  # fmt: skip
+        r
+        for r in rows
+        if r.number is None
+        or agree(figure.value, unit, r.number, r.unit, figure.slack) is not False
+    ] + converted
     if not right:
         yield f"{text} has another unit than its source: {rows[0].line}."
         return
@@ -362,9 +397,12 @@ def _of_no_unit(case: Case, unit: str) -> bool:
     """Whether a unit is said of years, which have none."""
     numbers = [r for r in case.records if r.number is not None]
     said = unit_at(unit)
-    return bool(said) and said not in ("year", "years", "yr", "yrs") and bool(numbers) and all(
-        not r.unit and r.number is not None and 500 <= r.number <= 2100 for r in numbers
-    )  # fmt: skip
+    return (
+        bool(said)
+        and said not in ("year", "years", "yr", "yrs")
+        and bool(numbers)
+        and all(not r.unit and r.number is not None and 500 <= r.number <= 2100 for r in numbers)
+    )
 
 
 def _is(figure: Figure, unit: str, value: Decimal, its_unit: str) -> bool:
@@ -395,7 +433,11 @@ def _no_row(case: Case, text: str, figure: Figure) -> Iterable[str]:
         return
     known = {r.number for r in case.records if r.number is not None}
     reached = case.reached()
-    near = [r for r in case.records if r.number is not None and (not reached or key(r.entity) in reached)]
+    near = [
+        r
+        for r in case.records
+        if r.number is not None and (not reached or key(r.entity) in reached)
+    ]
     whole = miscopied(figure.value, [r.number for r in near if r.number is not None], least=2)
     whole = whole if whole is not None else miscopied(figure.value, known, least=4)
     if whole is not None:
@@ -467,9 +509,16 @@ def _strange_word(case: Case, text: str) -> Iterable[str]:
     if wanted is not None and said not in map(key, case.asked.names):
         yield f"{text} is not right: {wanted[1]}."
         return
-    if not said or f" {said} " in f" {key(case.asked.text)} " or said in ("yes", "no", "equal", "ja", "nein"):
+    if (
+        not said
+        or f" {said} " in f" {key(case.asked.text)} "
+        or said in ("yes", "no", "equal", "ja", "nein")
+    ):
         return
-    if any(key(output.strip("'\" \n")) == said or f" {said} " in f" {key(output)} " for _, output in case.computed):
+    if any(
+        key(output.strip("'\" \n")) == said or f" {said} " in f" {key(output)} "
+        for _, output in case.computed
+    ):
         return
     parts = [key(each) for each in _SPLIT.split(text) if key(each)]
     known = {each for r in case.records for each in (*words_of(r.value), key(r.entity))}
@@ -479,7 +528,10 @@ def _strange_word(case: Case, text: str) -> Iterable[str]:
     reached = case.reached()
     rows = [r for r in case.records if key(r.entity) in reached and fits_question(case, r)]
     rows = rows or [r for r in case.records if _said(r, case.asked.text)]
-    cut = next((r for r in case.records if _is_cut(strange[0], r.value) or _is_cut(strange[0], r.entity)), None)
+    cut = next(
+        (r for r in case.records if _is_cut(strange[0], r.value) or _is_cut(strange[0], r.entity)),
+        None,
+    )
     if cut is not None:
         yield f"{text} is not whole: a source has {cut.line}. Copy it whole."
     elif rows and all(r.number is not None or len(r.value.split()) <= 8 for r in rows):
@@ -488,7 +540,9 @@ def _strange_word(case: Case, text: str) -> Iterable[str]:
 
 def _within(words: str, known: Iterable[str]) -> bool:
     """Whether several words stand whole in a longer value, such as a definition."""
-    return len(words.split()) > 1 and any(f" {words} " in f" {each} " for each in known if len(each) > 40)
+    return len(words.split()) > 1 and any(
+        f" {words} " in f" {each} " for each in known if len(each) > 40
+    )
 
 
 def _is_cut(words: str, value: str) -> bool:
@@ -501,5 +555,3 @@ def _is_cut(words: str, value: str) -> bool:
     if words in whole and len(words) < len(whole) and len(whole) < 80:
         return True
     return len(words) > 3 and edit_distance(words, whole, 2) <= 2
-
-

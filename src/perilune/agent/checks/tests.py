@@ -89,7 +89,6 @@ class Tests:
                 return made(self.name, [text], evidence=evidence)
         return made(self.name, [], evidence=evidence)
 
-
     async def _excused(
         self,
         proposal: Proposal,

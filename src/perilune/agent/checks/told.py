@@ -53,7 +53,9 @@ def _sentences(
         if not sentence.strip() or sentence.lstrip().startswith("|"):
             continue
         names = [
-            name for name in named_in(sentence, entities, aliases) if _strictly(name, sentence, aliases)
+            name
+            for name in named_in(sentence, entities, aliases)
+            if _strictly(name, sentence, aliases)
         ]
         # Where a sentence names several, which number is whose is a matter of grammar: only a
         # number that none of them has can be said to be wrong.
@@ -61,7 +63,9 @@ def _sentences(
             for name in names if len(names) == 1 else ():
                 yield Claim(figure, name, sentence, sentence[figure.end : figure.end + 24])
             if len(names) > 1:
-                yield Claim(figure, "\0".join(names), sentence, sentence[figure.end : figure.end + 24])
+                yield Claim(
+                    figure, "\0".join(names), sentence, sentence[figure.end : figure.end + 24]
+                )
 
 
 def _strictly(name: str, sentence: str, aliases: dict[str, set[str]]) -> bool:
@@ -80,7 +84,9 @@ def _cells(text: str, records: Sequence[Record], aliases: dict[str, set[str]]) -
         if not header:
             header = cells
             continue
-        names = [n for n in named_in(cells[0], entities, aliases) if _strictly(n, cells[0], aliases)]
+        names = [
+            n for n in named_in(cells[0], entities, aliases) if _strictly(n, cells[0], aliases)
+        ]
         if len(names) != 1:
             continue
         for title, cell in list(zip(header, cells, strict=False))[1:]:
@@ -104,7 +110,9 @@ def _judge(claim: Claim, records: Sequence[Record]) -> Iterable[str]:
     if rows and not fitting:
         said = content_words(claim.words)
         named, _ = attributes_in(claim.words, {each.attribute for each in own})
-        if any(row.attribute in named or related(content_words(row.attribute), said) for row in rows):
+        if any(
+            row.attribute in named or related(content_words(row.attribute), said) for row in rows
+        ):
             yield f"{figure.text} in {claim.words[:80]!r} is {rows[0].line}, and not of {shown}."
         return
     if not rows:
@@ -116,7 +124,11 @@ def _judge(claim: Claim, records: Sequence[Record]) -> Iterable[str]:
         return
     if len(names) == 1:
         yield from _attribute_problem(claim, own, fitting)
-    units = [agree(figure.value, claim.behind, r.number, r.unit, figure.slack) for r in fitting if r.number is not None]
+    units = [
+        agree(figure.value, claim.behind, r.number, r.unit, figure.slack)
+        for r in fitting
+        if r.number is not None
+    ]
     if units and all(each is False for each in units):
         yield f"{figure.text} in {claim.words[:80]!r} has another unit than {fitting[0].line}."
 

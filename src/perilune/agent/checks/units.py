@@ -73,7 +73,9 @@ def unit_at(text: str) -> str:
     for pattern, name in _LONG:
         if pattern.match(text):
             return name
-    match = re.match(r"(?:°\s?[CFcf]|%|[^\W\d_]+(?:/[^\W\d_]+)?[23²³]?(?:/[^\W\d_]+[23²³]?)?)", text)
+    match = re.match(
+        r"(?:°\s?[CFcf]|%|[^\W\d_]+(?:/[^\W\d_]+)?[23²³]?(?:/[^\W\d_]+[23²³]?)?)", text
+    )
     word = match[0].replace(" ", "") if match else ""
     return word.casefold() if word.casefold() in _TABLE else ""
 

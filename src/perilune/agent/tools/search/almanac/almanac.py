@@ -134,7 +134,9 @@ class Almanac:
         """The addresses of the articles that a question is about, the likeliest first; none where
         it names none."""
         asked = read_query(question, self._aliases)
-        return [self._address(each.article) for each in find_entities(asked, self._aliases, self._rows)]
+        return [
+            self._address(each.article) for each in find_entities(asked, self._aliases, self._rows)
+        ]
 
     def document(self, address: str) -> Document:
         """An article by its address, as text. Raises `ToolError` when there is none."""
