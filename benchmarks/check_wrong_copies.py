@@ -2,9 +2,10 @@
 
     python benchmarks/check_wrong_copies.py [--count 330] [--seed 0] [--show]
 
-Right runs are those of `tests/agent/checks/data/right_runs.jsonl`: nano's own, over generated worlds  # noqa: E501
-and the almanac, each passed by the task's verifier (`record_runs.py` records more). Into them wrong
-copies are planted (`tests/agent/checks/wrong_copies.py`). Intervals are Wilson's, of 95 %.
+Right runs are those of `tests/agent/checks/data/right_runs.jsonl`: nano's own, over generated
+worlds and the almanac, each passed by the task's verifier (`record_runs.py` records more). Into
+them wrong copies are planted (`tests/agent/checks/wrong_copies.py`). Intervals are Wilson's, of
+95 %.
 """
 
 from __future__ import annotations

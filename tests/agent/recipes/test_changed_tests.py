@@ -1,7 +1,8 @@
-"""Tests that a run changes: because it was asked to, by a renaming, to gain by it; `trace apply`."""
+"""Tests that a run changes: asked to, by a renaming, or to gain by it; and `trace apply`."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from typer.testing import CliRunner
 from perilune.agent.checks.renaming import asks_for_tests, renamed, with_names
 from perilune.agent.models.scripted import Call, Reply
 from perilune.agent.permissions import PermissionAnswer
+from perilune.agent.recipes.recipe import load_recipe
 from perilune.cli.trace import app
 from tests.agent.recipes.test_code_recipe import (  # noqa: F401  (fixtures)
     agent_for,
@@ -38,6 +40,12 @@ def bills(place: Path) -> Path:  # noqa: F811
     return folder
 
 
+def once():
+    """The recipe, without revisions: the first verdict counts."""
+    recipe = load_recipe("code")
+    return dataclasses.replace(recipe, budget=dataclasses.replace(recipe.budget, revisions=0))
+
+
 def shared(text: str) -> str:
     return text.replace("split_bill", "share_bill")
 
@@ -59,7 +67,7 @@ RENAME = [
     ],
 )
 def test_a_renaming_takes_the_tests_with_it(place, bills, opened_sandbox, task):  # noqa: F811
-    result = agent_for(place, RENAME, opened_sandbox).run(task)
+    result = agent_for(place, RENAME, opened_sandbox, recipe=once()).run(task)
     assert (result.reason, checks_of(result)["tests"]) == ("done", "passed"), result
     assert edited(bills)["test_bill.py"] == shared(TEST)
     assert result.changes.applied
@@ -70,7 +78,9 @@ def test_a_renaming_is_no_way_to_weaken_tests(place, bills, opened_sandbox):  # 
     wrong = "def share_bill(total, people):\n    return total\n"
     weaker = "from bill import share_bill\n\n\ndef test_share_bill():\n    assert share_bill\n"
     tape = [rewrite(wrong, "bill.py"), rewrite(weaker, "test_bill.py"), Reply("Renamed.")]
-    result = agent_for(place, tape, opened_sandbox).run("Rename split_bill to share_bill.")
+    result = agent_for(place, tape, opened_sandbox, recipe=once()).run(
+        "Rename split_bill to share_bill."
+    )
     assert (result.reason, result.changes.applied) == ("unverified", False)
     assert edited(bills)["bill.py"] == BILL
 
@@ -84,7 +94,9 @@ def test_moved_modules_and_tests(place, bills, opened_sandbox):  # noqa: F811
         rewrite(moved, "test_bills.py"),
         Reply("Moved."),
     ]
-    result = agent_for(place, tape, opened_sandbox).run("Move bill.py to money/bills.py.")
+    result = agent_for(place, tape, opened_sandbox, recipe=once()).run(
+        "Move bill.py to money/bills.py."
+    )
     assert result.reason == "done", result
     assert "money/bills.py" in edited(bills)
 
@@ -100,7 +112,7 @@ OTHER = "def split_bill(total, people):\n    return total / people * 1.2\n"
 def test_new_tests_are_always_fine(place, bills, opened_sandbox):  # noqa: F811
     both = TEST + NEW_TEST.partition("\n\n\n")[2]
     tape = [rewrite(ROUNDED, "bill.py"), rewrite(both, "test_bill.py"), Reply("Rounds up now.")]
-    result = agent_for(place, tape, opened_sandbox).run("split_bill rounds up")
+    result = agent_for(place, tape, opened_sandbox, recipe=once()).run("split_bill rounds up")
     assert result.reason == "done", result
 
 
@@ -114,7 +126,7 @@ def test_new_tests_are_always_fine(place, bills, opened_sandbox):  # noqa: F811
 )
 def test_an_expected_value_that_the_person_wants_changed(place, bills, opened_sandbox, task):  # noqa: F811
     tape = [rewrite(OTHER, "bill.py"), rewrite(CHANGED, "test_bill.py"), Reply("Done.")]
-    result = agent_for(place, tape, opened_sandbox).run(task)
+    result = agent_for(place, tape, opened_sandbox, recipe=once()).run(task)
     assert (result.reason, result.changes.applied) == ("done", True), result
 
 
@@ -126,7 +138,7 @@ def test_a_person_is_asked_and_answers(place, bills, opened_sandbox):  # noqa: F
         return PermissionAnswer(allow=True)
 
     tape = [rewrite(OTHER, "bill.py"), rewrite(CHANGED, "test_bill.py"), Reply("Done.")]
-    result = agent_for(place, tape, opened_sandbox, approver=approve).run(
+    result = agent_for(place, tape, opened_sandbox, recipe=once(), approver=approve).run(
         "fix the tip in split_bill"
     )
     assert (result.reason, len(asked)) == ("done", 1), result
@@ -144,14 +156,16 @@ def test_asked_for_or_not_a_test_demands_no_less(place, bills, opened_sandbox, w
         rewrite("def split_bill(*a):\n    return 1\n", "bill.py"),
         rewrite(weaker, "test_bill.py"),
     ]
-    result = agent_for(place, [*tape, Reply("Done.")], opened_sandbox).run("fix split_bill")
+    result = agent_for(place, [*tape, Reply("Done.")], opened_sandbox, recipe=once()).run(
+        "fix split_bill"
+    )
     assert (result.reason, result.changes.applied) == ("unverified", False)
 
 
 def unasked(place, bills, sandbox):  # noqa: F811
     """A run that changed an expected value on its own: refused, and kept."""
     tape = [rewrite(OTHER, "bill.py"), rewrite(CHANGED, "test_bill.py"), Reply("Done.")]
-    result = agent_for(place, tape, sandbox).run("fix split_bill")
+    result = agent_for(place, tape, sandbox, recipe=once()).run("fix split_bill")
     assert (result.reason, result.changes.applied) == ("unverified", False)
     assert f"perilune trace apply {result.run}" in result.detail
     assert edited(bills)["bill.py"] == BILL

@@ -137,8 +137,8 @@ def excuse(equation: Equation, stated: Decimal) -> str:
     if _GOES_ON_BEHIND.match(equation.behind):
         return "its right side goes on"
     if re.search(r"[a-z]$", equation.right) and stated and value:
-        ratio = Decimal(stated) / value
-        if ratio in (Decimal(10) ** 3, Decimal(10) ** 6, Decimal(10) ** 9):
+        scaled = Decimal(stated) / value
+        if scaled in (Decimal(10) ** 3, Decimal(10) ** 6, Decimal(10) ** 9):
             return "the left side may be in thousands"
     if equation.about and abs(stated - value) <= abs(value) / 10:
         return "it is said to be about so"
