@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 from perilune.agent.checks.operands import code_problems
 from perilune.agent.checks.passages import GROUP, ids_in
@@ -137,7 +138,7 @@ def case_of(proposal: Proposal, records: list[Record]) -> Case:
     return case
 
 
-def _arguments(text: str) -> dict[str, object]:  # type: ignore[type-arg]
+def _arguments(text: str) -> dict[str, Any]:
     import json
 
     try:
