@@ -118,9 +118,9 @@ def of_source(text: str, title: str, id_: str, address: str) -> Iterator[Record]
         yield _record(match["entity"], match["attribute"], match["rest"], id_, address)
     if entity:
         for line in text.splitlines():
-            match = re.match(r"(?P<attribute>[^\W\d_][^=.\n]{0,60}?) = (?P<rest>.+)$", line)
-            if match:
-                yield _record(entity, match["attribute"], match["rest"], id_, address)
+            found = re.match(r"(?P<attribute>[^\W\d_][^=.\n]{0,60}?) = (?P<rest>.+)$", line)
+            if found:
+                yield _record(entity, found["attribute"], found["rest"], id_, address)
     yield from _tables(text, id_, address)
 
 
