@@ -15,6 +15,7 @@ from perilune.agent.act import act, tool_context
 from perilune.agent.chat_model import ModelError
 from perilune.agent.endings import CONFLICT, DONE, UNVERIFIED, ModelFailed, RepeatedCalls
 from perilune.agent.handing_over import hand_over
+from perilune.agent.permissions import PermissionRequest
 from perilune.agent.run import Fallback, Run
 from perilune.agent.think import ask, think
 from perilune.agent.verify import Proposal, examine_all, revision_request
@@ -71,6 +72,8 @@ async def conclude(run: Run) -> None:
     if run.copy is not None:
         conflict = await hand_over(run, run.copy, detail)
         reason, detail = (CONFLICT, conflict) if conflict else (reason, detail)
+        if run.state.changes is not None and not run.state.changes.applied:
+            detail = f"{detail}. Take the changes all the same: perilune trace apply {run.id}"
     await finish(run, reason, answer=answer, detail=detail)
     begin_next_turn(run)
 
@@ -96,6 +99,14 @@ def propose(run: Run, attempt: int) -> Proposal:
             raise ModelFailed(error.message, remedy=error.remedy) from error
         return text
 
+    async def confirm(what: str) -> bool:
+        """Ask the person, once for each thing."""
+        asked = run.tool_state.setdefault("confirmed", {})
+        if what not in asked and run.approver is not None:
+            request = PermissionRequest("the run", what, {"what": what})
+            asked[what] = (await run.approver(request)).allow
+        return bool(asked[what])
+
     return Proposal(
         text=run.state.last_answer,
         state=run.state,
@@ -107,6 +118,7 @@ def propose(run: Run, attempt: int) -> Proposal:
         copy=run.copy,
         others=run.others,
         ask=ask_model,
+        confirm=confirm if run.approver is not None else None,
     )
 
 

@@ -9,6 +9,7 @@ changed after the run. No file's content is ever dropped.
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -156,6 +157,15 @@ class SnapshotStore:
             return _read(self._manifest_path(snapshot))
         except (OSError, ValueError) as error:
             raise SnapshotError(f"snapshot {snapshot!r} cannot be read: {error}") from error
+
+    def latest_of(self, name: str) -> Manifest | None:
+        """The last snapshot that was taken under this name; None where there is none."""
+        found = []
+        for path in (self._folder / "manifests").glob(f"{glob.escape(name)}-*.json"):
+            if re.fullmatch(r"-[^-]*", path.stem.removeprefix(name)) is not None:
+                with suppress(OSError, ValueError):
+                    found.append(_read(path))
+        return max(found, key=lambda each: each.time, default=None)
 
     def undo(self, before: str, after: str = "", *, force: bool = False) -> Undone:
         """Bring the workspace back to snapshot `before`.

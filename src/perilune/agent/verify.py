@@ -47,6 +47,8 @@ class Proposal:
     copy: WorkingCopy | None = None
     others: Sequence[RunState] = ()
     ask: Callable[[str], Awaitable[str]] | None = None
+    confirm: Callable[[str], Awaitable[bool]] | None = None
+    """Asks the person whether the run may do something; None where nobody can be asked."""
     failed: bool = False
     """Whether a check before this one objected."""
 
@@ -110,9 +112,10 @@ def default_verifiers() -> tuple[Verifier | Check, ...]:
     """What every answer goes through: numbers, code and citations by the check that fits."""
     from perilune.agent.checks.citations import Citations
     from perilune.agent.checks.code import Code
+    from perilune.agent.checks.facts import Facts
     from perilune.agent.checks.numbers import Numbers
 
-    return NonEmptyAnswer(), Citations(), PlanClosed(), Numbers(), Code()
+    return NonEmptyAnswer(), Citations(), PlanClosed(), Numbers(), Facts(), Code()
 
 
 def made(

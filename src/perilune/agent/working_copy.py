@@ -71,7 +71,10 @@ class WorkingCopy:
 
     def changes(self, name: str) -> Changes:
         """What the run has changed so far, but for machine-made folders (`.git`, `.venv`, ...)."""
-        after = self.store.take(self.folder, name)
+        return self.difference(self.store.take(self.folder, name))
+
+    def difference(self, after: Manifest) -> Changes:
+        """What differs between what the copy began with and a later state of it."""
         paths = [
             path
             for path in sorted({*self.base.entries, *after.entries})
@@ -96,17 +99,25 @@ class WorkingCopy:
         crash can be done again.
         """
         present = self.store.take(self.origin, name)
-        conflicts = [
-            path
-            for path in changes.paths
-            if not same_entry(self.base.entries.get(path), present.entries.get(path))
-            and not same_entry(changes.after.entries.get(path), present.entries.get(path))
-        ]
+        conflicts = self.conflicts(changes, present)
         if conflicts:
             return conflicts
         return self.store.put(
             self.origin, {path: changes.after.entries.get(path) for path in changes.paths}
         )
+
+    def conflicts(self, changes: Changes, present: Manifest) -> list[str]:
+        """The changed paths that someone else has changed as well, and otherwise."""
+        return [
+            path
+            for path in changes.paths
+            if not same_entry(self.base.entries.get(path), present.entries.get(path))
+            and not same_entry(changes.after.entries.get(path), present.entries.get(path))
+        ]
+
+    def patch_of(self, files: Sequence[str], changes: Changes) -> str:
+        """The changes of some of the files, as a patch."""
+        return "".join(line for path in files for line in self._patch(path, changes.after))
 
     def restored(self, paths: Sequence[str], place: Path, changes: Changes) -> Path:
         """A second copy, in which these paths are as they were in the beginning."""
@@ -124,6 +135,11 @@ class WorkingCopy:
         self.store.lay_out(manifest, folder, mode_of=self.origin)
         stands_for(folder, self.origin)
         return folder
+
+    def text(self, manifest: Manifest, path: str) -> str | None:
+        """A file's text in one of the copy's states; None where it is absent, or no text."""
+        lines = self._lines(manifest.entries.get(path))
+        return "".join(lines) if lines is not None and path in manifest.entries else None
 
     def remove(self) -> None:
         shutil.rmtree(self.folder.parent, ignore_errors=True)

@@ -76,8 +76,10 @@ class AgentView:
         self._streamed = False
         self._asked: dict[str, str] = {}  # what each call is, in a line
         self._planned = False
+        self._run = ""
 
     def __call__(self, record: Record) -> None:
+        self._run = record.run
         self._show(record.event)
 
     def status(self, text: str) -> None:
@@ -234,7 +236,10 @@ class AgentView:
         if event.applied:
             self._note(f"applied to the workspace: {', '.join(event.files[:8])}")
         else:
-            self._problem(f"not applied: {event.reason}. The changes are in {event.diff}")
+            self._problem(
+                f"not applied: {event.reason}. The changes are in {event.diff}; to take them: "
+                f"perilune trace apply {self._run}"
+            )
 
     def _show_end(self, event: RunFinished) -> None:
         self._end_line()

@@ -1,6 +1,6 @@
 """`perilune trace`: look at runs, give them to other programs, and take their changes back.
 
-Everything here reads the one event stream of a run; only `undo` and `rm` change anything.
+Everything here reads the one event stream of a run; only `apply`, `undo` and `rm` change anything.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
+from perilune.cli.trace_apply import apply
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from perilune.agent.state import RunState
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at runs and undo them.")
+app.command()(apply)
 
 Run = Annotated[str, typer.Argument(help="A run's id, part of it, or 'last'.")]
 LONGEST_WAIT = 2.0

@@ -72,7 +72,13 @@ async def test_without_sources_in_the_task_addresses_of_the_person_may_be_named(
     desk.output("bash", "404 from http://localhost:8000/health")
     said = "http://localhost:8000 is up, http://localhost:8000/health is not."
     assert await verdict(desk, said, strict=False) == []
-    assert await verdict(desk, "See https://example.com/made-up.", strict=False)
+    # An address of advice cannot be shown to be wrong: it is noted. Where sources are the point
+    # of the answer, it is refused.
+    other = "See https://example.com/made-up and [source code](https://x.example), ev: an event."
+    assert await verdict(desk, other, strict=False) == []
+    assert (await Citations().examine(desk.propose(other))).outcome == "noted"
+    assert await verdict(desk, other)
+    assert await verdict(desk, "It is so (ev:00c0ffee).", strict=False)
 
 
 async def test_what_holds_no_citation_is_not_judged(tmp_path: Path):

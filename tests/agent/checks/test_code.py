@@ -62,3 +62,48 @@ async def test_words_and_other_languages_are_not_judged(tmp_path: Path):
 async def test_programs_are_run(tmp_path: Path, opened_sandbox, text: str, outcome: str):  # noqa: F811
     check = await judge(tmp_path, fenced(text), opened_sandbox)
     assert check.outcome == outcome, check
+
+
+PIECES = [
+    ("    return self.total / 2", "python"),
+    ("else:\n    x = 1", "python"),
+    ("except ValueError as error:\n    log(error)", "python"),
+    ("def area(w: float, h: float) -> float:", "python"),
+    ("@app.get('/health')\nasync def health():", "python"),
+    ("await client.get(url)\nreturn 3", "python"),
+    ("%timeit sum(range(10))\n!pip install x", "python"),
+    ("print 'hello'", "python"),
+    ("client = Client(api_key=<your key>)", "python"),
+    ("-    x = 1\n+    x = 2", "python"),
+    ("retries=3,\ntimeout=30,", "python"),
+    ("x = foo(\n    1,\n    ...", "python"),
+    ('// settings.json\n{"a": 1, /* two */ "b": 2,}', "json"),
+    ('"scripts": {"test": "vitest"}', "json"),
+    ('{"a": 1}\n{"a": 2}', "json"),
+    ('{"id": <number>}', "json"),
+    ("image: {{ .Values.image }}\n{{- if .x }}\na: 1\n{{- end }}", "yaml"),
+    ("key: ${{ secrets.KEY }}", "yaml"),
+]
+
+
+@pytest.mark.parametrize(("text", "language"), PIECES)
+async def test_pieces_of_code_are_not_refused(tmp_path: Path, text: str, language: str):
+    check = await judge(tmp_path, fenced(text, language))
+    assert check.problems == []
+
+
+async def test_what_the_answer_says_to_be_wrong_may_be_wrong(tmp_path: Path):
+    said = "This raises a SyntaxError:\n\n```python\nprint(1\n```\n"
+    assert (await judge(tmp_path, said)).problems == []
+    commented = "Here:\n\n```python\nx = = 2  # BAD\n```\n"
+    assert (await judge(tmp_path, commented)).problems == []
+    assert (await judge(tmp_path, fenced("x = = 2"))).outcome == "failed"
+    assert (await judge(tmp_path, fenced("foo(1, 2"))).outcome == "failed"
+    assert (await judge(tmp_path, fenced("def f(:\n    pass"))).outcome == "failed"
+
+
+async def test_an_exception_that_the_answer_names_is_no_fault(tmp_path: Path, opened_sandbox):  # noqa: F811
+    said = "It ends with an IndexError:\n\n```python\nprint([1, 2][5])\n```\n"
+    assert (await judge(tmp_path, said, opened_sandbox)).problems == []
+    taken = "Use it:\n\n```python\nimport sys\nprint(sys.argv[1])\n```\n"
+    assert (await judge(tmp_path, taken, opened_sandbox)).problems == []

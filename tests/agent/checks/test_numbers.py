@@ -17,13 +17,22 @@ FEW = settings(max_examples=40, deadline=None)
 PAGE = "Tavor has 4,120 people, 12.6 km of walls and a debt of 4.1193 million crowns (−5 in 1990)."
 
 
-async def judge(folder: Path, answer: str, *, page: str = PAGE, output: str = "", task: str = "?"):
+async def judge(
+    folder: Path,
+    answer: str,
+    *,
+    page: str = PAGE,
+    output: str = "",
+    task: str = "?",
+    strict: bool = True,
+):
     desk = Desk(folder, task)
     name = desk.page("https://a.example/tavor", page)
     desk.output("fetch", page)
     if output:
         desk.output("python", output)
-    return await Numbers().examine(desk.propose(answer.replace("[P]", f"[{name}]")))
+    check = Numbers(strict=strict)
+    return await check.examine(desk.propose(answer.replace("[P]", f"[{name}]")))
 
 
 @pytest.mark.parametrize(
@@ -84,7 +93,9 @@ async def test_what_the_model_wrote_itself_is_no_ground(tmp_path: Path):
         desk = Desk(tmp_path / tool)
         desk.output(tool, "The answer is 77.")
         desk.output("search", "nothing found")
-        assert (await Numbers().examine(desk.propose("It is 77."))).outcome == "failed"
+        strict = Numbers(strict=True)
+        assert (await strict.examine(desk.propose("It is 77."))).outcome == "failed"
+        assert (await Numbers().examine(desk.propose("It is 77."))).outcome == "noted"
 
 
 async def test_what_code_that_ran_computes_with_is_a_ground(tmp_path: Path):
@@ -94,7 +105,42 @@ async def test_what_code_that_ran_computes_with_is_a_ground(tmp_path: Path):
     desk = Desk(tmp_path)
     desk.output("python", "done", {"code": "x = 77  # 99"})
     assert (await Numbers().examine(desk.propose("It is 77."))).outcome == "passed"
-    assert (await Numbers().examine(desk.propose("It is 99."))).outcome == "failed"
+    strict = Numbers(strict=True)
+    assert (await strict.examine(desk.propose("It is 99."))).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "Set the timeout to 30 seconds, retry 4 times, port 8443.", "It has 4121 people.",
+        "Bake for 35 minutes at 180 °C.", "Use Python 3.12 and at least 16 GB.", "1.234,5 or ½",
+        "In Python 2, 7 / 2 = 3.", "x - 2 * 3 = 0 gives x = 6.", "512 * 1024 = 512 KB",
+        "60 * 60 = 1 hour", "0.1 + 0.2 = 0.30000000000000004", "5 ^ 3 = 6", "1 + 1 = 10 in binary",
+        "10 / 4 = 2,5", "100 - 20% = 80", "6/8 = 3/4", "8:15 + 45 = 9:00", "22/7 ≈ 3.14",
+        "You wrote 17 * 3 = 52, which is wrong.", "250 + 10 = 4 (mod 256)", "rows 10-12 = 3 rows",
+        "2024-05-01 = May Day", "1 1/2 + 1/2 = 2", "√16 + 2 = 6", "2 500 + 300 = 2 800",
+    ],
+)  # fmt: skip
+async def test_advice_is_noted_and_never_refused(tmp_path: Path, answer: str):
+    check = await judge(tmp_path, answer, strict=False)
+    assert check is None or check.problems == []
+
+
+@pytest.mark.parametrize(
+    "answer", ["17 * 3 = 52", "4120 + 1990 = 6111", "2 * 3 = 7 in all", "12.5 + 3 = 16.5"]
+)
+async def test_a_false_equation_is_shown_to_be_false(tmp_path: Path, answer: str):
+    assert (await judge(tmp_path, answer, strict=False)).outcome == "failed"
+
+
+@pytest.mark.parametrize("copy", ["557517", "5575171", "55751177", "5575171700", "55757117"])
+async def test_a_long_number_is_copied_whole(tmp_path: Path, copy: str):
+    desk = Desk(tmp_path)
+    desk.page("https://a.example/k", "Kenya has 55751717 people.")
+    (problem,) = (await Numbers().examine(desk.propose(f"It has {copy} people."))).problems
+    assert "55751717" in problem
+    right = "It has 55,751,717 people, about 55.8 million, or 56 million; in 1990 23000000."
+    assert (await Numbers().examine(desk.propose(right))).problems == []
 
 
 async def test_where_nothing_was_looked_at_numbers_are_noted(tmp_path: Path):

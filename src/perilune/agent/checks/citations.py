@@ -19,7 +19,10 @@ from perilune.agent.verify import Proposal, made
 from perilune.events import CheckMade, EvidenceKept
 
 _ALMOST = re.compile(r"\bev\s*[:：]\s*\w*", re.I)
-_OTHER_BRACKETS = re.compile(r"【[^】\n]*】|\[\^?(?:source|cite|citation|ref)[^\]\n]*\]", re.I)
+_LOOSE_ID = re.compile(r"\bev:(?=[a-f]*\d)[0-9a-f]{4,64}\b")
+_OTHER_BRACKETS = re.compile(
+    r"【[^】\n]*】|\[\^?(?:source|cite|citation|ref)[^\]\n]*\](?![(\[])", re.I
+)
 _ADDRESS = re.compile(r"(?:https?://|corpus:|almanac:|www\.)[^\s<>\"“”\]}|]+")
 _DOCUMENT = re.compile(r"\b(?:10\.\d{4,9}/[^\s\"<>\]]+|arxiv:\s?\d{4}\.\d{4,5})", re.I)
 _NUMBERED = re.compile(r"(?<=[\w.,;:!?)\"”’\]])\s?\[\^?(\d{1,3})\](?![(:\w])")
@@ -51,10 +54,19 @@ class Citations:
     async def examine(self, proposal: Proposal) -> CheckMade | None:
         sources = Sources.of(proposal)
         problems = list(self._problems(proposal, sources))
+        notes = [] if self._strict else list(self._unread(proposal, sources))
         cited = [each for each in ids_in(proposal.text) if each in sources.kept]
-        if not problems and not cited and not self._has_citation(proposal.text):
+        if not problems and not notes and not cited and not self._has_citation(proposal.text):
             return None
-        return made(self.name, problems, evidence=cited)
+        return made(self.name, problems, notes=notes, evidence=cited)
+
+    def _unread(self, proposal: Proposal, sources: Sources) -> Iterable[str]:
+        """Addresses and documents that the run was not shown: in advice they may be right."""
+        bare = prose(proposal.text)
+        named = [*_addresses(bare), *(each.rstrip(".,;:)") for each in _DOCUMENT.findall(bare))]
+        for each in named:
+            if each not in sources.addresses and not sources.mentions(each):
+                yield f"{each} was not looked at in this run"
 
     def _has_citation(self, text: str) -> bool:
         return bool(_ADDRESS.search(prose(text)) or passages(text).quotations)
@@ -62,16 +74,17 @@ class Citations:
     def _problems(self, proposal: Proposal, sources: Sources) -> Iterable[str]:
         text = proposal.text
         bare = prose(text)
-        yield from _bad_ids(bare, sources)
-        for address in _addresses(bare):
-            if address not in sources.addresses and (self._strict or not sources.mentions(address)):
-                yield (
-                    f"The answer names {address}, which was not retrieved in this run. "
-                    "Fetch it and cite its id, or leave it out."
-                )
-        for each in _DOCUMENT.findall(bare):
-            if not sources.mentions(each.rstrip(".,;:)")):
-                yield f"The answer cites {each}, which stands in nothing that was read."
+        yield from _bad_ids(bare, sources, strict=self._strict)
+        if self._strict:
+            for address in _addresses(bare):
+                if address not in sources.addresses:
+                    yield (
+                        f"The answer names {address}, which was not retrieved in this run. "
+                        "Fetch it and cite its id, or leave it out."
+                    )
+            for each in _DOCUMENT.findall(bare):
+                if not sources.mentions(each.rstrip(".,;:)")):
+                    yield f"The answer cites {each}, which stands in nothing that was read."
         found = passages(text)
         for quotation in found.quotations:
             yield from _bad_quotation(quotation, sources, strict=self._strict)
@@ -139,7 +152,7 @@ class Sources:
         return any(wanted in place.casefold() for place in (self.shown, *self.texts.values()))
 
 
-def _bad_ids(text: str, sources: Sources) -> Iterable[str]:
+def _bad_ids(text: str, sources: Sources, *, strict: bool) -> Iterable[str]:
     for each in ids_in(text):
         if each not in sources.kept:
             yield (
@@ -149,7 +162,9 @@ def _bad_ids(text: str, sources: Sources) -> Iterable[str]:
         elif each in sources.damaged:
             yield f"The text of [{each}] is not what was retrieved; fetch its source again."
     rest = GROUP.sub(" ", text)
-    for match in (*_ALMOST.finditer(rest), *_OTHER_BRACKETS.finditer(rest)):
+    # Without sources, `ev: an event` and `[source code](...)` are words like others.
+    loose = (*_ALMOST.finditer(rest), *_OTHER_BRACKETS.finditer(rest)) if strict else ()
+    for match in loose or _LOOSE_ID.finditer(rest):
         exact = " Put it in brackets." if ID.fullmatch(match[0]) else ""
         yield (
             f"{match[0][:60]!r} is no citation that can be checked.{exact} "

@@ -2,7 +2,8 @@
 
 It runs in the sandbox, in an empty folder, without network. A block that fails for want of what it
 cannot have there (a name or file from elsewhere, a package, input, the network, time) is noted as
-not run, for it may be a fragment; any other exception is a failure.
+not run, for it may be a fragment; any other exception is a failure. A block that shows something
+wrong on purpose, or a piece that parses in its place (see `fragments.py`), is noted too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from perilune.agent.checks.fragments import is_fragment, shows_a_fault
 from perilune.agent.checks.passages import FENCE
 from perilune.agent.tools.syntax import syntax_problem
 from perilune.agent.verify import Proposal, made
@@ -27,16 +29,24 @@ _WANTS = re.compile(
     r"PermissionError|socket\.\w+|urllib\.error\.\w+|SystemExit|KeyboardInterrupt|MemoryError)\b",
     re.M,
 )
+_OUTSIDE = re.compile(
+    r"\b(?:sys\.(?:argv|stdin)|os\.(?:environ|getenv|getcwd|listdir)|input\(|argparse|subprocess|"
+    r"Path\(|open\(|requests\.|socket)"
+)
+"""What a program takes from its surroundings, which are others here."""
 SECONDS = 20.0
+_BEFORE = 200
+"""Characters before a block that say what it shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block: its number in the answer, language and text."""
+    """A fenced block: its number in the answer, language, text, and the words before it."""
 
     number: int
     language: str
     text: str
+    before: str = ""
 
 
 def blocks(answer: str) -> list[Block]:
@@ -45,7 +55,8 @@ def blocks(answer: str) -> list[Block]:
     for number, match in enumerate(FENCE.finditer(answer), 1):
         language = match[2].strip().split()[0].lower() if match[2].strip() else ""
         if language in _SUFFIXES and match[3].strip():
-            found.append(Block(number, language, match[3]))
+            before = answer[max(0, match.start() - _BEFORE) : match.start()]
+            found.append(Block(number, language, match[3], before))
     return found
 
 
@@ -68,10 +79,14 @@ class Code:
             suffix = _SUFFIXES[block.language]
             elided = suffix != ".py" and "..." in text
             problem = "" if elided else syntax_problem(f"block{suffix}", text)
-            if problem:
+            if problem and (shows_a_fault(block.text, block.before) or is_fragment(suffix, text)):
+                notes.append(f"{what} is a piece, and not looked at as a whole: {problem}")
+            elif problem:
                 problems.append(f"In the answer, {what} does not parse: {problem}")
             elif self._run and suffix == ".py":
                 outcome, detail = await _run_block(text, proposal)
+                if outcome == "failed" and shows_a_fault(block.text, block.before, detail):
+                    outcome = "unrun"
                 if outcome == "failed":
                     problems.append(f"In the answer, {what} fails when it is run: {detail}")
                 elif outcome == "ran":
@@ -119,6 +134,7 @@ async def _run_block(text: str, proposal: Proposal) -> tuple[str, str]:
     if result.exit_code == 0:
         return "ran", ""
     last = next((line for line in reversed(result.stdout.splitlines()) if line.strip()), "")
-    if result.exit_code is None or result.exit_code != 1 or _WANTS.search(last):
+    wants = _WANTS.search(last) or _OUTSIDE.search(text)
+    if result.exit_code is None or result.exit_code != 1 or wants:
         return "unrun", (last or result.explanation)[:200]
     return "failed", last[:300]

@@ -1,10 +1,15 @@
 """Numbers: each stands in a source, in a tool's output or in the task, or is computed anew.
 
+Only what can be shown to be wrong is refused: a false equation, a number that the pages cited with
+it do not hold, a long number of a source that was copied with digits lost or exchanged. Any other
+number without ground may be advice or general knowledge: it is noted, and refused only where the
+recipe demands a ground (`strict`).
+
 A number may be rounded, scaled ("4.1 million") or a percentage of what stands there. What code that
-ran computes with counts as what it prints. An equation in
-the answer is computed; its result counts when its operands do. A number with a citation must stand
-in the pages cited, or come from a tool that computes. Not looked at: code, addresses, the numbers
-of list items and headings, words for numbers.
+ran computes with counts as what it prints. An equation in the answer is computed; its result counts
+when its operands do. A number with a citation must stand in the pages cited, or come from a tool
+that computes. Not looked at: code, addresses, the numbers of list items and headings, words for
+numbers.
 """
 
 from __future__ import annotations
@@ -13,75 +18,29 @@ import ast
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
-from perilune.agent.checks.equations import Equation, equations
+from perilune.agent.checks.copies import miscopied
+from perilune.agent.checks.equations import Equation, equations, excuse
+from perilune.agent.checks.figures import Figure, figures_in, values_in
 from perilune.agent.checks.passages import GROUP, cited_for, passages, prose
 from perilune.agent.verify import ECHOES, Proposal, made, plain_text
 from perilune.events import CheckMade
 
-_SCALES = {
-    "hundred": 2, "thousand": 3, "million": 6, "billion": 9, "trillion": 12,
-    "k": 3, "m": 6, "bn": 9, "mn": 6,  # k, K and M right after the number only
-}  # fmt: skip
-_UNITS = (
-    "km|cm|mm|nm|m|kg|g|mg|t|s|ms|h|min|kW|MW|W|V|A|K|Hz|kHz|MHz|GHz|kB|KB|MB|GB|TB|MiB|GiB|x|"
-    "st|nd|rd|th|k|M|bn|mn|px|pt|km2|m2|m3|e"
-)
-_NUMBER = re.compile(
-    r"(?<![\w.])(?P<sign>(?<![\w)\]])[-−+])?"
-    r"(?P<digits>\d{1,3}(?:[,'’\u00a0\u202f\u2009 ]\d{3})+(?!\d)|\d+)(?P<fraction>\.\d+)?"
-    r"(?:[eE](?P<power>[-+]?\d{1,3}))?"
-    rf"(?:(?=[^\w]|$)|(?=(?:{_UNITS})\b)|(?=_))"
-    r"(?:[ \u00a0-]?(?P<scale>(?:hundred|thousand|million|billion|trillion|bn|mn)\b|"
-    r"(?-i:(?<=\d)[kKM]\b)))?"
-    r"(?P<percent>\s?(?:%|per ?cent\b))?",
-    re.I,
-)
 _ADDRESS = re.compile(r"(?:https?://|corpus:|almanac:|www\.)\S+|\]\([^)\s]*\)|\b10\.\d{4,9}/\S+")
 _NOT_FIGURES = re.compile(
     r"^\s{0,8}(?:#{1,6}\s*)?\d{1,3}(?:\.\d{1,3})*[.)](?=\s)|\b(?:step|part|option|phase|chapter|section|figure|"
     r"table|item|point|no\.|number|question|example|version|python|http)\s+#?\d[\d.]*|#\d+|\[\^?\d{1,3}\]|"
-    r"\b\d+(?:\.\d+){2,}\b",
+    r"\b\d+(?:\.\d+){2,}\b|\b\d+\s?(?:\^|\*\*)\s?-?\d+",
     re.I | re.M,
 )
-_HEDGE = re.compile(
-    r"(?:about|around|roughly|approximately|approx\.?|nearly|almost|over|under|more than|less than|"
-    r"at least|at most|some|ca\.|circa|[~≈<>≤≥])\s*$", re.I,
-)  # fmt: skip
-_MINUS = re.compile(r"(?:^|[^\w)\]])[-−]$")
 _COMPUTING = frozenset({"python", "bash", "run_tests"})
 _LISTED = re.compile(r"^\s*(?:[-*+]|\d{1,3}[.)])\s+\S|^\s*\|(?!\s*:?-)", re.M)
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A number as written: its value, and the half of its last place, in which rounding falls."""
-
-    text: str
-    value: Decimal
-    slack: Decimal
-    percent: bool = False
-    hedged: bool = False
-    start: int = 0
-    end: int = 0
-
-    def fits(self, other: Decimal) -> bool:
-        """Whether the other number, rounded as this one is written, is this one."""
-        candidates = [other, other * 100] if self.percent else [other]
-        return any(
-            abs(each - self.value) <= self.slack and (each == self.value or self._rounds(each))
-            for each in (*candidates, *(abs(each) for each in candidates))
-        )
-
-    def _rounds(self, other: Decimal) -> bool:
-        # A whole number is no rounding of another whole number, unless it says so.
-        return self.hedged or self.slack != Decimal("0.5") or other != other.to_integral_value()
-
-
 class Numbers:
-    """Every number has its ground. `strict`: also where the run looked at nothing at all; without
-    it such numbers are noted as the model's own."""
+    """Every number has its ground. `strict`: one without any is refused; else it is noted as the
+    model's own, unless it can be shown to be wrong."""
 
     name = "numbers"
 
@@ -95,22 +54,25 @@ class Numbers:
             return None
         grounds = Grounds.of(proposal)
         problems, evidence = _judge_equations(sums, grounds)
-        unsupported: list[str] = []
+        without: list[str] = []
         for sentence in passages(_without_own(proposal.text)).sentences:
-            for figure in _figures(_blanked(sentence.whole)):
+            for figure in figures_in(_blanked(sentence.whole)):
                 cited = cited_for(sentence.whole, figure.start, figure.end)
                 ground = grounds.ground(figure, cited)
                 if ground is None and _counts_list(figure, proposal.text):
                     ground = "counted in the answer"
-                if ground is None:
-                    unsupported.append(_objection(figure, sentence.text, cited, grounds))
-                else:
+                if ground is not None:
                     evidence.append(f"{figure.text}: {ground}")
-        looked = grounds.looked or self._strict
+                elif wrong := _shown_wrong(figure, sentence.text, cited, grounds):
+                    problems.append(wrong)
+                elif self._strict:
+                    problems.append(_objection(figure, sentence.text))
+                else:
+                    without.append(f"{figure.text} in {sentence.text[:60]!r} stands in no source")
         return made(
             self.name,
-            [*problems, *(dict.fromkeys(unsupported) if looked else ())],
-            notes=[] if looked else [f"{each} (nothing was looked at)" for each in unsupported],
+            list(dict.fromkeys(problems)),
+            notes=list(dict.fromkeys(without)),
             evidence=list(dict.fromkeys(evidence)),
         )
 
@@ -121,28 +83,29 @@ class Grounds:
 
     places: list[tuple[str, set[Decimal]]]
     """Where they stand, as "task", "python" or an evidence id, and which they are."""
-    looked: bool
     results: list[tuple[str, Decimal]]
+    sources: set[str]
+    """The places that are sources which the run kept."""
 
     @classmethod
     def of(cls, proposal: Proposal) -> Grounds:
-        places = [("task", _values("\n".join(proposal.said())))]
-        looked = False
+        places = [("task", values_in("\n".join(proposal.said())))]
+        sources: set[str] = set()
         for each in proposal.state.evidence:
             try:
-                places.append((each, _values(proposal.evidence.text(each))))
+                places.append((each, values_in(proposal.evidence.text(each))))
             except KeyError:
                 continue
+            sources.add(each)
         for state in (proposal.state, *proposal.others):
             for message, origin in zip(state.messages, state.origins, strict=True):
                 name = str(message.get("name", ""))
                 if origin == "tool" and name not in ECHOES:
-                    looked = True
-                    places.append((name, _values(plain_text(message.get("content") or ""))))
+                    places.append((name, values_in(plain_text(message.get("content") or ""))))
             for done in state.ledger:
                 if done.name == "python" and done.outcome == "ok":
                     places.append((done.name, constants(str(done.arguments.get("code", "")))))
-        return cls(places, looked, [])
+        return cls(places, [], sources)
 
     def ground(self, figure: Figure, cited: Sequence[str] = ()) -> str | None:
         """Where a number stands; a sentence that cites pages must have it from them, or from what
@@ -174,7 +137,7 @@ def constants(code: str) -> set[Decimal]:
 
 def figures(text: str) -> list[Figure]:
     """The numbers of an answer that need a ground."""
-    return _figures(GROUP.sub(" ", _without_own(text)))
+    return figures_in(GROUP.sub(" ", _without_own(text)))
 
 
 def _blanked(text: str) -> str:
@@ -187,71 +150,17 @@ def _without_own(text: str) -> str:
     return _NOT_FIGURES.sub(" ", _ADDRESS.sub(" ", prose(text)))
 
 
-def _figures(text: str) -> list[Figure]:
-    found = []
-    for match in _NUMBER.finditer(text):
-        figure = _figure(match, bool(_HEDGE.search(text[: match.start()])))
-        if figure is not None:
-            found.append(figure)
-    return found
-
-
-def _figure(match: re.Match[str], hedged: bool) -> Figure | None:
-    digits = re.sub(r"\D", "", match["digits"])
-    fraction = match["fraction"] or ""
-    try:
-        value = Decimal(digits + fraction) * (
-            Decimal(10) ** int(match["power"] or 0) * Decimal(10) ** _scale(match["scale"])
-        )
-    except (InvalidOperation, OverflowError):
-        return None
-    if match["sign"] in ("-", "−"):
-        value = -value
-    exponent = _scale(match["scale"]) - max(0, len(fraction) - 1) + int(match["power"] or 0)
-    if hedged and not fraction:
-        exponent += len(digits) - len(digits.rstrip("0")) if digits.strip("0") else 0
-    slack = Decimal(10) ** exponent / 2
-    return Figure(
-        match[0].strip(), value, slack, bool(match["percent"]), hedged, match.start(), match.end()
-    )
-
-
-def _scale(word: str | None) -> int:
-    return _SCALES.get((word or "").lower(), 0)
-
-
-def _values(text: str) -> set[Decimal]:
-    """All numbers of a text, in every reading: as written, and by its scale word."""
-    values: set[Decimal] = set()
-    for match in re.finditer(r"\d[\d,'’\u00a0\u202f]*(?:\.\d+)?(?:[eE][-+]?\d{1,3})?", text):
-        for reading in (
-            re.sub(r"[,'’\u00a0\u202f]", "", match[0]),
-            *re.split(r"[,'’\s]+", match[0]),
-        ):
-            try:
-                value = Decimal(reading)
-            except InvalidOperation:
-                continue
-            values.add(
-                -value if _MINUS.search(text[max(0, match.start() - 2) : match.start()]) else value
-            )
-    for match in _NUMBER.finditer(text):
-        figure = _figure(match, False)
-        if figure is not None:
-            values.add(figure.value)
-    return values
-
-
 def _judge_equations(sums: Iterable[Equation], grounds: Grounds) -> tuple[list[str], list[str]]:
     problems, evidence = [], []
     for each in sums:
-        stated = _figures(each.right)
+        stated = figures_in(each.right)
         if not stated:
             continue
         if not stated[0].fits(each.value):
-            problems.append(
-                f"{each.left} = {each.right} does not hold: the left side is {each.shown}."
-            )
+            if not excuse(each, stated[0].value):
+                problems.append(
+                    f"{each.left} = {each.right} does not hold: the left side is {each.shown}."
+                )
         elif all(grounds.knows(operand) or abs(operand) <= 100 for operand in each.operands):
             grounds.results.append((f"{each.left} = {each.shown}", each.value))
             grounds.results += [(f"operand of {each.left}", number) for number in each.operands]
@@ -268,14 +177,26 @@ def _counts_list(figure: Figure, text: str) -> bool:
     return bool(items) and int(figure.value) in (items, items - rows)
 
 
-def _objection(figure: Figure, sentence: str, cited: Sequence[str], grounds: Grounds) -> str:
-    where = grounds.ground(figure) if cited else None
-    if where is not None:
+def _shown_wrong(figure: Figure, sentence: str, cited: Sequence[str], grounds: Grounds) -> str:
+    """Why a number without ground is wrong; "" where that cannot be shown."""
+    if any(each in grounds.sources for each in cited):
+        where = grounds.ground(figure)
         pages = " or ".join(f"[{each}]" for each in cited)
+        stands = f"it stands in {where}" if where else "nor does it stand in any other source"
         return (
             f"The number {figure.text} does not stand in {pages}, which {sentence[:80]!r} cites; "
-            f"it stands in {where}."
+            f"{stands}."
         )
+    for place, values in grounds.places:
+        if place in grounds.sources and (whole := miscopied(figure.value, values)) is not None:
+            return (
+                f"The number {figure.text} in {sentence[:80]!r} is no whole number of a source: "
+                f"[{place}] has {whole:f}. Copy it whole."
+            )
+    return ""
+
+
+def _objection(figure: Figure, sentence: str) -> str:
     return (
         f"The number {figure.text} in {sentence[:80]!r} stands in no source and no tool's output. "
         "Look it up, compute it with a tool, or show the equation; or leave it out."

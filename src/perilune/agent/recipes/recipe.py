@@ -65,6 +65,7 @@ def make_check(name: str, recipe: Recipe) -> Check:
     from perilune.agent.checks.argument import Argument
     from perilune.agent.checks.citations import Citations
     from perilune.agent.checks.code import Code
+    from perilune.agent.checks.facts import Facts
     from perilune.agent.checks.numbers import Numbers
     from perilune.agent.checks.report import Report
     from perilune.agent.checks.rubric import Rubric
@@ -73,6 +74,7 @@ def make_check(name: str, recipe: Recipe) -> Check:
     if name == "rubric":
         return Rubric(recipe.rubric)
     made: dict[str, Check] = {
+        "facts": Facts(),
         "numbers": Numbers(),
         "numbers-strict": Numbers(strict=True),
         "citations": Citations(),

@@ -20,7 +20,7 @@ from perilune.agent.tools.search.almanac.entities import (
     find_misspelt,
 )
 from perilune.agent.tools.search.almanac.query import Query, Span, read_query
-from perilune.agent.tools.search.almanac.tables import KINDS
+from perilune.agent.tools.search.almanac.tables import KINDS, How
 from perilune.agent.tools.search.almanac.text import key, slug
 from perilune.agent.tools.search.common_words import COMMON
 from perilune.agent.tools.search.corpus import Document, Hit
@@ -127,6 +127,21 @@ class Almanac:
         asked, _ = self._candidates(query)
         names = dict(self._rows("select id, name from attributes"))
         return {str(names[each]) for each in asked.attributes}
+
+    def names_of(self, address: str) -> set[str]:
+        """The keys of all names of an article, other spellings and languages among them, but for
+        codes. Nothing where there is no such article."""
+        article = self._find(address)
+        statement = "select key from names where article = ? and how < ?"
+        return {str(row[0]) for row in self._rows(statement, article or 0, int(How.CODE))}
+
+    def meant_by(self, question: str) -> list[str]:
+        """The addresses of the articles that a question is about, the likeliest first; none where
+        it names none."""
+        asked = read_query(question, self._aliases)
+        return [
+            self._address(each.article) for each in find_entities(asked, self._aliases, self._rows)
+        ]
 
     def document(self, address: str) -> Document:
         """An article by its address, as text. Raises `ToolError` when there is none."""
