@@ -107,8 +107,8 @@ def _print(report: Report) -> None:
     for why, count in report.skipped.items():
         names = [each.path for each in report.skipped_files if each.problem == why]
         shown = ", ".join(_in_a_line(name) for name in names[:MOST_SKIPPED])
-        more = f" and {count - MOST_SKIPPED} more" if count > MOST_SKIPPED else ""
-        print(f"perilune: {count} skipped ({why}): {shown}{more}", file=sys.stderr)
+        others = f" and {count - MOST_SKIPPED} more" if count > MOST_SKIPPED else ""
+        print(f"perilune: {count} skipped ({why}): {shown}{others}", file=sys.stderr)
     parts = [
         f"{number} {what}"
         for what, number in (

@@ -151,6 +151,7 @@ class _Reading:
     def form(self, value: Mapping[str, Any]) -> Constraint:
         """`response_format` and what is written like it."""
         kind = value.get("type")
+        used: tuple[str, ...]
         match kind:
             case "text":
                 used, found = (), Constraint(None, self.field)

@@ -266,9 +266,9 @@ class _Checker:
         if node.not_ is not None and self.fits(node.not_, value, level + 1):
             yield f"{_shown(value)} is what it must not be", None, None, None
         if node.if_ is not None:
-            child = node.then if self.fits(node.if_, value, level + 1) else node.else_
-            if child is not None and not self.fits(child, value, level + 1):
-                yield "it does not fit", child, value, None
+            branch = node.then if self.fits(node.if_, value, level + 1) else node.else_
+            if branch is not None and not self.fits(branch, value, level + 1):
+                yield "it does not fit", branch, value, None
 
     @staticmethod
     def _no_branch(branches: list[Node], value: Any) -> tuple[str, Node | None, Any, None]:

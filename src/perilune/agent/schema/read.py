@@ -10,6 +10,7 @@ Source: the JSON Schema drafts, json-schema.org/specification-links.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -391,19 +392,23 @@ def _names(value: Any, place: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _number_in(text: str) -> int | float | None:
+    if len(text) >= 300:
+        return None
+    with suppress(ValueError):
+        return int(text)
+    with suppress(ValueError):
+        return float(text)
+    return None
+
+
 def _number(source: dict[str, Any], word: str, place: str) -> float | None:
     """A number, also where it is written as text. It may be an `int` of any size."""
-    value = source.get(word)
+    value: Any = source.get(word)
     if value is None:
         return None
     if isinstance(value, str):
-        try:
-            value = int(value) if len(value) < 300 else None
-        except ValueError:
-            try:
-                value = float(value)
-            except ValueError:
-                value = None
+        value = _number_in(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
         raise _Bad(f"{place}/{word}", f"{source[word]!r:.60} is no number")
     if value in (float("inf"), float("-inf")):
