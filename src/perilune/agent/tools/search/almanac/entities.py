@@ -87,11 +87,15 @@ def find_misspelt(asked: Query, rows: Rows) -> list[Candidate]:
 
 
 def _is_common(asked: Query, span: Span) -> bool:
-    """A single word that says nothing, unless it is written as a name or code in mid-sentence."""
-    if len(span) > 1 or not asked.says_nothing(span.start):
+    """Words that say nothing ("the airport" is no airport's code THE), unless they are written as
+    a name or code in mid-sentence."""
+    common = COMMON | KIND_WORDS.keys()
+    if len(span) > 1 and not all(asked.words[place] in common for place in span.places):
+        return False
+    if not asked.says_nothing(span.start):
         return False
     written = asked.written[span.start]
-    alone = len(asked.words) == 1
+    alone = len(asked.words) == len(span)
     return not (alone or (span.start and written[:1].isupper() and not _shouted(asked)))
 
 
