@@ -43,6 +43,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "trace replay": ["last"],
     "trace export": ["last"],
     "trace undo": ["last"],
+    "trace apply": ["last"],
     "trace rm": ["last"],
     "corpus add": ["."],
     "corpus ls": [],

@@ -259,7 +259,8 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
     check_architectures(text_raw.get("architectures"), file)
     check_agreements(text_raw, file)
     text = _text_config(text_raw, file, notices)
-    quantization = text_raw.get("quantization_config") or raw.get("quantization_config")
+    places = (text_raw.get("quantization_config"), raw.get("quantization_config"))
+    quantization = next((each for each in places if each is not None and each != {}), None)
     storage, group, block = _quantization(_mapping(quantization, "quantization_config", file), file)
     eos = _ids(text_raw.get("eos_token_id"), file) + _ids(raw.get("eos_token_id"), file)
     if prefix:

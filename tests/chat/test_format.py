@@ -304,7 +304,8 @@ def write_checkpoint(folder: Path, vocab_size: int) -> None:
     from tests.chat.conftest import write_tiktoken_model
 
     config = {
-        "model_type": "deepseek_v3", "vocab_size": vocab_size, "hidden_size": 8,
+        "model_type": "deepseek_v3", "n_group": 1, "topk_group": 1, "q_lora_rank": None,
+        "vocab_size": vocab_size, "hidden_size": 8,
         "num_hidden_layers": 1, "first_k_dense_replace": 1, "intermediate_size": 8,
         "moe_intermediate_size": 8, "n_routed_experts": 4, "num_experts_per_tok": 2,
         "n_shared_experts": 1, "norm_topk_prob": True, "routed_scaling_factor": 1.0,

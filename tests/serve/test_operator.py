@@ -152,7 +152,7 @@ async def test_a_stream_that_breaks_is_not_a_200(
     """Weights that give no numbers: the request fails after its stream has begun."""
     async with scripted(Turn("Hello, hello, hello!", reasoning="Hm.")) as client:
         engine = client.service.engine._host._engine
-        healthy, steps = engine.forward, 0
+        healthy, steps = engine.runner.execute, 0
 
         def damaged(step: Any, cache: Any) -> Any:
             nonlocal steps
@@ -160,10 +160,14 @@ async def test_a_stream_that_breaks_is_not_a_200(
             logits = healthy(step, cache)
             return logits if steps < 4 else logits * float("nan")
 
-        engine.forward = damaged
-        body = {**BODY, "model": "tiny", "stream": True, "input": "a"}
+        engine.runner.execute = damaged
+        body: dict[str, Any] = {"model": "tiny", "stream": True}
         if path == "/v1/completions":
             body["prompt"] = "a"
+        elif path == "/v1/responses":
+            body["input"] = "a"
+        else:
+            body |= BODY
         reply = await client.post(path, json=body)
         assert reply.status_code == 200 and "error" in reply.text
         text = (await client.get("/metrics")).text

@@ -67,11 +67,13 @@ def config_json(config: CheckpointConfig) -> dict[str, Any]:
     `read_config` gives the same configuration back (`lora_norm_eps` has no published field).
     """
     first = config.text.vocab_size - RESERVED_IDS
-    ids = {"bos_token_id": first + BOS, "eos_token_id": first + IM_END}
+    ids: dict[str, int | None] = {"bos_token_id": first + BOS, "eos_token_id": first + IM_END}
     if config.family is Family.K2:
         ids["eos_token_id"] = first + EOS
     else:
         ids["pad_token_id"] = first + PAD
+    if first < 0:  # a vocabulary without the special tokens
+        ids = dict.fromkeys(ids)
     text = {
         "architectures": ["DeepseekV3ForCausalLM"],
         "attention_bias": False,
@@ -108,8 +110,9 @@ def config_json(config: CheckpointConfig) -> dict[str, Any]:
 
 def generation_config_json(config: CheckpointConfig) -> dict[str, Any]:
     """The content of `generation_config.json`: generation stops on <|im_end|> in every family."""
+    first = config.text.vocab_size - RESERVED_IDS
     return {
-        "eos_token_id": config.text.vocab_size - RESERVED_IDS + IM_END,
+        "eos_token_id": None if first < 0 else first + IM_END,
         "max_length": config.text.max_position_embeddings,
     }
 

@@ -79,7 +79,8 @@ def test_this_machine_may_be_loaded(url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["https://api.example.com/v1", "http://127.0.0.1.example.com", "http://10.0.0.1", "x"]
+    "url",
+    ["https://api.example.com/v1", "http://127.0.0.1.example.com", "http://10.0.0.1", "http://x"],
 )
 def test_other_machines_only_when_said(url: str) -> None:
     with pytest.raises(UsageError, match="not this machine"):

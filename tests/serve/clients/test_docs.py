@@ -20,7 +20,7 @@ def test_every_client_of_connect_is_there() -> None:
 
 
 def test_the_versions_of_npm_clients_are_those_of_the_script() -> None:
-    script = (ROOT / "scripts" / "try_clients.py").read_text("utf-8")
+    script = (ROOT / "scripts" / "clients" / "catalogue.py").read_text("utf-8")
     sources = (ROOT / "src/perilune/cli/client_settings.py").read_text("utf-8")
     for name, package in (
         ("Claude Code", "@anthropic-ai/claude-code"),

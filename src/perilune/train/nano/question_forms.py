@@ -1,7 +1,7 @@
 """Question forms: how people ask, collected from independent authors, and which half each is in.
 
-A form is a text with slots (`{a}`, `{value}`, ...) and what it asks for. Each file of `forms/` is one
-author's, who saw nobody else's. Every tenth author's forms are for examinations and are never
+A form is a text with slots (`{a}`, `{value}`, ...) and what it asks for. Each file of `forms/` is
+of one author, who saw nobody else's. Every tenth author's forms are for examinations and are never
 trained on; a form that an author of the other half wrote alike is left out of training.
 """
 
