@@ -219,6 +219,15 @@ def test_what_is_piped_in_is_part_of_the_task(cli: Cli):
     assert str(path) in large
 
 
+def test_what_is_piped_in_fits_a_small_window(cli: Cli):
+    """3,000 lines are more than the window of nano, the default model, holds."""
+    log = "".join(f"line {n}: all is well\n" for n in range(3000))
+    process = cli.start("run", "What is the capital of Kenya?", stdin=subprocess.PIPE)
+    _, err = process.communicate(log, timeout=120)
+    assert "head and tail" in err and "4,096 tokens" in " ".join(err.split())
+    assert "ended: context" not in err
+
+
 def test_permissions_on_the_command_line(cli: Cli):
     with OpenAIServer([WRITE, DONE]) as server:
         flags = ("--endpoint", server.url, "--tools", "files", "--deny", "write_file")

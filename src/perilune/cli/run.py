@@ -201,12 +201,26 @@ class Opened:
         self._piped = piped
         self._run = ""
 
-    def task(self, task: str | None, run: str, folder: Path) -> str | None:
-        """The task as the model gets it, now that the run has a folder."""
+    def task(
+        self, task: str | None, run: str, folder: Path, window: int | None = None
+    ) -> str | None:
+        """The task as the model gets it, now that the run has a folder.
+
+        `window`: tokens of the model's context. A character is a token at worst, and a quarter of
+        the window is what a task may bring.
+        """
         self._run = run
         if task is None or self._piped is None:
             return task
-        return self._piped.added_to(task, folder / "outputs")
+        shown = standard_input.SHOWN_CHARACTERS
+        most = shown if window is None else min(shown, window // 4)
+        if most < shown and len(self._piped.text) > most:
+            self._console.print(
+                f"· of standard input, {most:,} characters (head and tail) go into the task: the "
+                f"model's window is {window:,} tokens",
+                style="dim",
+            )
+        return self._piped.added_to(task, folder / "outputs", most=most)
 
     def say_how_to_go_on(self) -> None:
         self._console.print(
@@ -236,7 +250,8 @@ async def work(
 
     trajectories = effort_named(effort).trajectories if effort else 1
     async with agent.session(resume=resume) as session:
-        task = opened.task(task, session.id, session.folder)
+        window = agent.context_window or agent.model.context_window
+        task = opened.task(task, session.id, session.folder, window)
         with ended_in_order(session.interrupt) as ended:
             try:
                 if trajectories > 1 and task is not None and resume is None:

@@ -112,7 +112,8 @@ async def work(
     """Run, with Ctrl-C as an orderly end of all; a second one is a hard one."""
     swarm.agent.on_record = listen
     async with swarm.session(resume=resume) as session:
-        task = opened.task(task, session.id, session.folder)
+        windows = [each.context_window for each in swarm.models if each.context_window]
+        task = opened.task(task, session.id, session.folder, min(windows, default=None))
         with ended_in_order(session.interrupt) as ended:
             try:
                 result = await session.run(task)
