@@ -225,7 +225,7 @@ def test_what_is_piped_in_fits_a_small_window(cli: Cli):
     process = cli.start("run", "What is the capital of Kenya?", stdin=subprocess.PIPE)
     _, err = process.communicate(log, timeout=120)
     assert "head and tail" in err and "4,096 tokens" in " ".join(err.split())
-    assert "ended: context" not in err
+    assert "(0 steps" not in err  # it began: nano may still make nothing of it
 
 
 def test_permissions_on_the_command_line(cli: Cli):
