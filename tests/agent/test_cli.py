@@ -222,7 +222,8 @@ def test_what_is_piped_in_is_part_of_the_task(cli: Cli):
 def test_what_is_piped_in_fits_a_small_window(cli: Cli):
     """3,000 lines are more than the window of nano, the default model, holds."""
     log = "".join(f"line {n}: all is well\n" for n in range(3000))
-    process = cli.start("run", "What is the capital of Kenya?", stdin=subprocess.PIPE)
+    question = ("What is the capital of Kenya?", "--max-steps", "1")
+    process = cli.start("run", *question, stdin=subprocess.PIPE)
     _, err = process.communicate(log, timeout=120)
     assert "head and tail" in err and "4,096 tokens" in " ".join(err.split())
     assert "(0 steps" not in err  # it began: nano may still make nothing of it
