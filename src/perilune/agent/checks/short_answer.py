@@ -6,7 +6,7 @@ Each step says what is wrong, where the value stands and whose it is, so that it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -249,6 +249,10 @@ def fits_question(case: Case, record: Record) -> bool:
     if _asked_by_query(case, record):
         # The tool understood the words; but where the question's are all known, they decide.
         return not (asked.sure and asked.phrases == 1)
+    if not asked.sure and key(record.entity) not in {key(each) for each in asked.names}:
+        # Found on the way: of what is named, some led there; which words ask of it is open.
+        way = case.on_the_way()
+        return asked.attributes <= way and not _other_is_named(case, record, way)
     return not asked.attributes and not _other_is_named(case, record)
 
 
@@ -303,14 +307,16 @@ def _wants_name(text: str) -> bool:
     )
 
 
-def _other_is_named(case: Case, record: Record) -> bool:
+def _other_is_named(case: Case, record: Record, way: Collection[str] = ()) -> bool:
     """Whether the question's words name another attribute of the records, and not this one."""
     said = content_words(case.asked.text) - {
         each for name in case.asked.names for each in content_words(name)
     }
     if not related(content_words(record.attribute), said):
         return any(
-            key(each.entity) == key(record.entity) and related(content_words(each.attribute), said)
+            key(each.entity) == key(record.entity)
+            and each.attribute not in way
+            and related(content_words(each.attribute), said)
             for each in case.records
         )
     return False
