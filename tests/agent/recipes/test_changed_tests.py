@@ -24,6 +24,9 @@ from tests.agent.recipes.test_code_recipe import (  # noqa: F401  (fixtures)
 )
 from tests.agent.tools.conftest import opened_sandbox  # noqa: F401  (a fixture)
 
+SLOW = pytest.mark.slow
+"""For the further cases of what one always-run test looks at: each plays a run in a sandbox."""
+
 BILL = "def split_bill(total, people):\n    return total / people\n"
 TEST = (
     "from bill import split_bill\n\n\ndef test_split_bill():\n    assert split_bill(30, 3) == 10\n"
@@ -62,8 +65,10 @@ RENAME = [
     "task",
     [
         "Rename split_bill to share_bill everywhere, tests included.",
-        "Rename split_bill to share_bill in this repository.",
-        "split_bill soll share_bill heißen, bitte in allen Modulen umbenennen.",
+        pytest.param("Rename split_bill to share_bill in this repository.", marks=SLOW),
+        pytest.param(
+            "split_bill soll share_bill heißen, bitte in allen Modulen umbenennen.", marks=SLOW
+        ),
     ],
 )
 def test_a_renaming_takes_the_tests_with_it(place, bills, opened_sandbox, task):  # noqa: F811
@@ -73,6 +78,7 @@ def test_a_renaming_takes_the_tests_with_it(place, bills, opened_sandbox, task):
     assert result.changes.applied
 
 
+@pytest.mark.slow
 def test_a_renaming_is_no_way_to_weaken_tests(place, bills, opened_sandbox):  # noqa: F811
     """The old tests are run under the new names, whatever the new ones say."""
     wrong = "def share_bill(total, people):\n    return total\n"
@@ -85,6 +91,7 @@ def test_a_renaming_is_no_way_to_weaken_tests(place, bills, opened_sandbox):  # 
     assert edited(bills)["bill.py"] == BILL
 
 
+@pytest.mark.slow
 def test_moved_modules_and_tests(place, bills, opened_sandbox):  # noqa: F811
     moved = TEST.replace("from bill ", "from money.bills ")
     commands = "mkdir -p money tests && git mv bill.py money/bills.py 2>/dev/null || mv bill.py "
@@ -109,6 +116,7 @@ CHANGED = TEST.replace("== 10", "== 12")
 OTHER = "def split_bill(total, people):\n    return total / people * 1.2\n"
 
 
+@pytest.mark.slow
 def test_new_tests_are_always_fine(place, bills, opened_sandbox):  # noqa: F811
     both = TEST + NEW_TEST.partition("\n\n\n")[2]
     tape = [rewrite(ROUNDED, "bill.py"), rewrite(both, "test_bill.py"), Reply("Rounds up now.")]
@@ -119,8 +127,10 @@ def test_new_tests_are_always_fine(place, bills, opened_sandbox):  # noqa: F811
 @pytest.mark.parametrize(
     "task",
     [
-        "Add 20 % tip in split_bill, and change the expected value in the tests.",
-        "split_bill adds a tip of 20 %; update test_bill.py accordingly.",
+        pytest.param(
+            "Add 20 % tip in split_bill, and change the expected value in the tests.", marks=SLOW
+        ),
+        pytest.param("split_bill adds a tip of 20 %; update test_bill.py accordingly.", marks=SLOW),
         "split_bill adds 20 % tip. Adapt the tests, too.",
     ],
 )
@@ -130,6 +140,7 @@ def test_an_expected_value_that_the_person_wants_changed(place, bills, opened_sa
     assert (result.reason, result.changes.applied) == ("done", True), result
 
 
+@pytest.mark.slow
 def test_a_person_is_asked_and_answers(place, bills, opened_sandbox):  # noqa: F811
     asked = []
 
@@ -147,7 +158,10 @@ def test_a_person_is_asked_and_answers(place, bills, opened_sandbox):  # noqa: F
 
 @pytest.mark.parametrize(
     "weaker",
-    [TEST.replace(" == 10", ""), TEST.replace("assert split_bill(30, 3) == 10", "assert True")],
+    [
+        TEST.replace(" == 10", ""),
+        pytest.param(TEST.replace("assert split_bill(30, 3) == 10", "assert True"), marks=SLOW),
+    ],
 )
 def test_asked_for_or_not_a_test_demands_no_less(place, bills, opened_sandbox, weaker):  # noqa: F811
     """`assert f()` instead of `assert f() == 10` is as many asserts, so it counts only where the
@@ -191,6 +205,7 @@ def test_what_was_refused_can_be_applied_and_undone(place, bills, opened_sandbox
     assert edited(bills) == before
 
 
+@pytest.mark.slow
 def test_it_does_not_need_the_copy_any_more(place, bills, opened_sandbox, trace):  # noqa: F811
     import shutil
 
@@ -201,6 +216,7 @@ def test_it_does_not_need_the_copy_any_more(place, bills, opened_sandbox, trace)
     assert edited(bills)["bill.py"] == OTHER
 
 
+@pytest.mark.slow
 def test_a_conflict_is_left_alone_and_its_patch_written(place, bills, opened_sandbox, trace):  # noqa: F811
     result = unasked(place, bills, opened_sandbox)
     (bills / "bill.py").write_text("# mine\n" + BILL)

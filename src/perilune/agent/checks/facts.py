@@ -58,21 +58,27 @@ class Case:
     def reached(self) -> set[str]:
         """Keys of the entities that are named in the question, and of those that they lead to: the
         country of a city that is named, the mayor of that one."""
-        found = {key(each) for each in self.asked.names}
+        return self._followed()[0]
+
+    def on_the_way(self) -> set[str]:
+        """Attributes that lead from an entity that is named to others: what is asked for in the end
+        may be another."""
+        return self._followed()[1]
+
+    def _followed(self) -> tuple[set[str], set[str]]:
+        found, way = {key(each) for each in self.asked.names}, set()
+        links = [(key(r.entity), key(r.value), r) for r in self.records if r.number is None]
+        entities = {key(each.entity) for each in self.records}
         while True:
-            more = {
-                key(each.value)
-                for each in self.records
-                if each.number is None and key(each.entity) in found
-            } | {
-                key(each.entity)
-                for each in self.records
-                if each.number is None and key(each.value) in found
-            }
-            entities = {key(each.entity) for each in self.records}
-            if (more & entities) <= found:
-                return found
-            found |= more & entities
+            more = set()
+            for entity, value, record in links:
+                for one, other in ((entity, value), (value, entity)):
+                    if one in found and other in entities and other not in found:
+                        more.add(other)
+                        way.add(record.attribute)
+            if not more:
+                return found, way
+            found |= more
 
 
 class Facts:
@@ -207,11 +213,12 @@ def _looks_for(question: str, query: str, tool: str, wanted: set[str], words: se
 
 def _known_after_all(case: Case) -> Iterable[str]:
     asked = case.asked
-    if len(asked.names) != 1 or asked.operation or asked.years:
+    if len(asked.names) != 1 or asked.near or asked.operation or asked.years:
         return
-    said = content_words(asked.text)
+    said = content_words(asked.text) - content_words(asked.names[0])
     for each in case.records:
-        exact = content_words(each.attribute) <= said or each.attribute in asked.attributes
+        words = content_words(each.attribute)
+        exact = bool(words and words <= said) or each.attribute in asked.attributes
         if (
             key(each.entity) == key(asked.names[0])
             and exact

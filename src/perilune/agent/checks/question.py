@@ -122,7 +122,8 @@ _ORDER = re.compile(r"\b(?:order|sort|rank|line up|arrange)\b")
 _SECOND = re.compile(r"\bsecond\b|\brunner-up\b|\b2nd\b")
 _EXCEPT = r"(?:other than|besides|except(?: for)?|apart from|aside from|not|leaving)"
 _LATEST = re.compile(
-    r"\b(?:latest|most recent|newest)\s+(?:source|figure|count|value|report)|\bonly the newest\b"
+    r"\b(?:latest|most recent|newest)\s+(?:source|figure|count|value|report)|\bonly the newest\b",
+    re.I,
 )
 _UNKNOWN = re.compile(
     r"\bunknown\b|\bno (?:information|answer|data|record|article|source|entry|page)\b|"
@@ -169,7 +170,11 @@ def read_question(text: str, records: Sequence[Record], aliases: dict[str, set[s
     asked.near = not any(strictly_named(each, text, aliases) for each in asked.names)
     low = " ".join(text.casefold().split())
     covered = set(" ".join(map(key, asked.names)).split())
-    found = read_attributes_in(text, {each.attribute for each in records}, covered)
+    found = read_attributes_in(
+        _without_kinds(_LATEST.sub(" 0 ", text), asked.names),
+        {each.attribute for each in records},
+        covered,
+    )
     asked.attributes, rest, asked.phrases = found
     asked.sure = bool(asked.attributes) and not rest
     asked.years = tuple(re.findall(r"(?<![\w.,])(1[0-9]{3}|20[0-9]{2})(?![\w,]|\.\d)", text))
@@ -201,6 +206,16 @@ def read_question(text: str, records: Sequence[Record], aliases: dict[str, set[s
                 "order" if _ORDER.search(low) else "second" if _SECOND.search(low) else "pick"
             )
     return asked
+
+
+def _without_kinds(text: str, names: Iterable[str]) -> str:
+    """A question without the words that say what an entity is: "the school Tavor", "Tavor is a
+    school". They ask for nothing."""
+    said = key(text)
+    for name in map(re.escape, filter(None, map(key, names))):
+        said = re.sub(rf"\b(the|an?|this|of|for) \w+ (named |called )?(?={name}\b)", r"\1 0 ", said)
+        said = re.sub(rf"\b({name}(?: is| was| which is)? an?) \w+\b", r"\1 0", said)
+    return said
 
 
 def _directions(words: Sequence[str]) -> list[str]:
@@ -290,6 +305,7 @@ def read_attributes_in(
     covered = set(covered)
     phrases = 0
     table = dict(_aliases())
+    own = {key(each): each for each in known}
     for each in known:
         table[key(each)] = table.get(key(each), set()) | {each}
     words = key(text).split()
@@ -301,6 +317,9 @@ def read_attributes_in(
                 continue
             phrase = " ".join(words[start : start + length])
             meant = table.get(phrase) or table.get(phrase.removesuffix("s"))
+            bare = " ".join(each for each in phrase.split() if each not in STOP_WORDS)
+            if meant and bare in own:
+                meant = meant | {own[bare]}  # "type of": of a word, and of a ship
             if meant and not (length == 1 and phrase in STOP_WORDS and phrase not in ("year",)):
                 found |= meant
                 phrases += 1

@@ -12,7 +12,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
@@ -23,8 +23,10 @@ _LINE = re.compile(
     r"^(?P<entity>[^=\n]{1,120}?)\.(?P<attribute>[^\W\d_][^=.\n]{0,60}?) = (?P<rest>.+)$", re.M
 )
 _OF_TITLE = re.compile(
-    r"(?:^|(?<=; )|(?<=   ))(?P<attribute>[^\W\d_][^=\n;]{0,60}?) = (?P<rest>[^;\n]+)", re.M
+    r"(?:^|(?<=; )|(?<=   ))(?P<attribute>[^\W\d_][^=.:\n;]{0,60}?) = (?P<rest>[^;\n]+)", re.M
 )
+_SAID_BY = re.compile(r"^(?P<by>.*\S): +(?P<entity>\S.*)$")
+"""`Futozis Atlas 1964: Romanor.founded = 1712`: who says it, and of which entity."""
 _REST = re.compile(
     r"^(?P<value>.*?)(?: \((?P<year>\d{3,4})(?:, (?P<source>[^()]*))?\))?(?:, (?P<by>[^,\[\]]+))?"
     r"(?: \[(?P<id>ev:[0-9a-f]+)\])?$"
@@ -115,11 +117,11 @@ def of_source(text: str, title: str, id_: str, address: str) -> Iterator[Record]
     none."""
     entity = _KIND.sub("", title)
     for match in _LINE.finditer(text):
-        yield _record(match["entity"], match["attribute"], match["rest"], id_, address)
+        yield _line(match, id_, address)
     if entity:
         for line in text.splitlines():
-            found = re.match(r"(?P<attribute>[^\W\d_][^=.\n]{0,60}?) = (?P<rest>.+)$", line)
-            if found:
+            found = re.match(r"(?P<attribute>[^\W\d_][^=.:\n]{0,60}?) = (?P<rest>.+)$", line)
+            if found and _is_attribute(found, entity):
                 yield _record(entity, found["attribute"], found["rest"], id_, address)
     yield from _tables(text, id_, address)
 
@@ -127,14 +129,23 @@ def of_source(text: str, title: str, id_: str, address: str) -> Iterator[Record]
 def of_output(text: str, query: str, addresses: dict[str, str]) -> Iterator[Record]:
     """The records of a tool's output. `addresses`: of the sources, by their ids."""
     for match in _LINE.finditer(text):
-        record = _record(match["entity"], match["attribute"], match["rest"], query=query)
+        record = _line(match, query=query)
         if record.id:
             record = _with_address(record, addresses.get(record.id, ""))
         yield record
     for hit in _HIT.finditer(text):
         title = hit["title"]
         entity = _KIND.sub("", title)
-        for match in _OF_TITLE.finditer(hit["excerpt"]):
+        excerpt = hit["excerpt"]
+        if f"{entity}." in excerpt:
+            # The lines of a page, put one behind the other: `Tavor = river Tavor.length = 100 km`.
+            excerpt = re.sub(rf"\s+(?={re.escape(entity)}\.)", "\n", excerpt)
+            for match in _LINE.finditer(excerpt):
+                if " = " not in match["rest"] and not match["rest"].endswith("..."):
+                    yield _line(match, address=hit["address"], query=query)
+        for match in _OF_TITLE.finditer(excerpt):
+            if not _is_attribute(match, entity):
+                continue
             entity_ = entity.split(", ")[0] if hit["address"].startswith("almanac:") else entity
             yield _record(
                 entity_, match["attribute"], match["rest"], address=hit["address"], query=query
@@ -142,9 +153,23 @@ def of_output(text: str, query: str, addresses: dict[str, str]) -> Iterator[Reco
     yield from _tables(text, "", "")
 
 
-def _with_address(record: Record, address: str) -> Record:
-    from dataclasses import replace
+def _is_attribute(match: re.Match[str], entity: str) -> bool:
+    """Whether what stands before the sign is an attribute, and not the entity itself (`Tavor =
+    river` says what it is), and what stands behind it one value."""
+    return key(match["attribute"]) != key(entity) and " = " not in match["rest"]
 
+
+def _line(match: re.Match[str], id_: str = "", address: str = "", query: str = "") -> Record:
+    """A line that names its entity, and perhaps before that who says it, and when."""
+    record = _record(match["entity"], match["attribute"], match["rest"], id_, address, query)
+    said = _SAID_BY.match(record.entity)
+    if said is None:
+        return record
+    year = re.search(r"(?<!\d)(\d{4})$", said["by"])
+    return replace(record, entity=said["entity"], year=record.year or (year[1] if year else ""))
+
+
+def _with_address(record: Record, address: str) -> Record:
     return replace(record, address=address)
 
 

@@ -6,7 +6,7 @@ Each step says what is wrong, where the value stands and whose it is, so that it
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,9 @@ def short_problems(case: Case) -> Iterable[str]:
         yield f"{text} is not right: known is {'; '.join(each.line for each in direct[:3])}."
         return
     whole = [each for each in case.records if key(text) in words_of(each.value)]
-    if whole and not _only_number(text):
+    choices = {key(each) for each in case.asked.names}
+    one_of_named = len(choices) > 1 and key(text) in choices
+    if whole and not _only_number(text) and not one_of_named:
         yield from _value_problems(case, text, whole)
         return
     figures = figures_in(text)
@@ -187,6 +189,8 @@ def _further(case: Case, text: str, rows: Sequence[Record]) -> Record | None:
     for each in case.records:
         if key(each.entity) != key(text) or each.attribute in taken:
             continue
+        if _said(each, case.asked.text):
+            continue  # that is what it is known by, and not what is asked of it
         words = content_words(each.attribute)
         if (words <= said or _asked_by_query(case, each)) and words - content_words(text):
             return each
@@ -249,6 +253,17 @@ def fits_question(case: Case, record: Record) -> bool:
     if _asked_by_query(case, record):
         # The tool understood the words; but where the question's are all known, they decide.
         return not (asked.sure and asked.phrases == 1)
+    if not asked.sure and key(record.entity) not in {key(each) for each in asked.names}:
+        # Found on the way: of what is named, some led there; which words ask of it is open.
+        way = case.on_the_way()
+        return asked.attributes <= way and not _other_is_named(case, record, way)
+    if asked.attributes and not asked.sure:
+        # Words are left that are not understood: they may be another name of this attribute.
+        names = {key(each) for each in asked.names}
+        known = any(
+            key(r.entity) in names and r.attribute in asked.attributes for r in case.records
+        )
+        return not known and not _other_is_named(case, record)
     return not asked.attributes and not _other_is_named(case, record)
 
 
@@ -303,14 +318,16 @@ def _wants_name(text: str) -> bool:
     )
 
 
-def _other_is_named(case: Case, record: Record) -> bool:
+def _other_is_named(case: Case, record: Record, way: Collection[str] = ()) -> bool:
     """Whether the question's words name another attribute of the records, and not this one."""
     said = content_words(case.asked.text) - {
         each for name in case.asked.names for each in content_words(name)
     }
     if not related(content_words(record.attribute), said):
         return any(
-            key(each.entity) == key(record.entity) and related(content_words(each.attribute), said)
+            key(each.entity) == key(record.entity)
+            and each.attribute not in way
+            and related(content_words(each.attribute), said)
             for each in case.records
         )
     return False
@@ -487,9 +504,18 @@ def _name_problems(
     left_out = {key(r.entity): r for r in rows if key(r.entity) not in {key(n) for n in names}}
     if re.search(r"\b(?:list all|every|all)\b", asked.text, re.I):
         for missing in left_out.values():
-            if missing.attribute == rows[0].attribute:
+            if missing.attribute == rows[0].attribute and _of_one_kind(
+                case, [missing.entity, *names]
+            ):
                 yield f"{missing.entity} is left out: {missing.line}."
                 return
+
+
+def _of_one_kind(case: Case, names: Sequence[str]) -> bool:
+    """Whether entities have mostly the same attributes: a bridge over a river is no city on it."""
+    known = [{r.attribute for r in case.records if key(r.entity) == key(name)} for name in names]
+    first, *others = (each for each in known if each)
+    return all(2 * len(first & each) >= len(first | each) for each in others)
 
 
 def _said(record: Record, question: str) -> bool:
