@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from perilune.agent.shell.words import WILD, Word, read_words
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from tree_sitter import Node, Parser, Tree
 
 LONGEST_LINE = 200_000  # bytes
@@ -35,10 +37,11 @@ _CHAINS = frozenset(
 _BEFORE_A_COMMAND = frozenset({"{", "!", "if", "then", "elif", "else", "while", "until", "do"})
 _AFTER_COMMANDS = frozenset({"}", "fi", "done", "esac"})
 _NO_COMMANDS = frozenset({"for", "case", "select", "function", "[[", "]]", "in"})
-_COMPOUNDS = frozenset({"{", "[[", "if", "while", "until", "for", "case", "select"})
+_COMPOUNDS = frozenset({"!", "{", "[[", "if", "while", "until", "for", "case", "select"})
 _MAX_READINGS = 8
 # White space for the grammar, parts of words for bash, so that `ls\v# ...` is no comment there.
 _NO_BLANKS = re.compile(r"[\v\f]|\r(?!\n)|\\\r")
+_ON_ONE_LINE = frozenset({"command", "redirected_statement", "file_redirect"})
 _KEEP_THEIR_TEXT = frozenset({"string", "translated_string", "heredoc_body", "expansion"})
 # What ends in a command, where its redirections are given to the whole of it: `a && b > f c`.
 _ENDS_IN_A_COMMAND = frozenset({"list", "pipeline", "negated_command"})
@@ -107,44 +110,53 @@ def _parse(data: bytes) -> tuple[Tree, bool]:
     """The tree, and whether `time` was left out.
 
     The grammar takes `! case a in ...` and `time for i in ...` for commands named `case` and
-    `time`. `!` and `time` change nothing about what runs, so they are left out there.
+    `time`. `!` and `time` change nothing about what runs, so they are left out there. Now and then
+    it reads on over the end of a line as if it were a blank; there, `;` takes its place.
     """
     tree, timed = _parser().parse(data), False
     for _ in range(_MAX_READINGS):
         if tree.root_node.has_error and b"<<" in data:
             break  # what is taken for a prefix may be the mark of a here-document
-        prefixes = _prefixes(tree)
-        if not prefixes:
+        changes = _misread(tree)
+        if not changes:
             break
-        for node in prefixes:
-            timed = timed or node.type != "!"
-            blank = b" " * (node.end_byte - node.start_byte)
-            data = data[: node.start_byte] + blank + data[node.end_byte :]
+        for start, end, text in changes:
+            timed = timed or data[start:end] == b"time"
+            data = data[:start] + text * (end - start) + data[end:]
         tree = _parser().parse(data)
     return tree, timed
 
 
-def _prefixes(tree: Tree) -> list[Node]:
-    """The `!` and `time` that stand before a compound."""
-    found: list[Node] = []
+def _misread(tree: Tree) -> list[tuple[int, int, bytes]]:
+    """The places of `!` and `time` before a compound and of ends of lines within a command, each
+    with what to put there, byte by byte."""
+    found: list[tuple[int, int, bytes]] = []
+    data, start = tree.root_node.text or b"", tree.root_node.start_byte
     work = [tree.root_node]
     while work:
         node = work.pop()
         work += node.children
         if node.type == "negated_command":
             words = _first_words(node.children[-1])
-            if words and _text(words[0]) in _COMPOUNDS:
-                found.append(node.children[0])
+            if words and _begins_a_compound(words[0]):
+                found.append((node.children[0].start_byte, node.children[0].end_byte, b" "))
         elif node.type == "command":
             words = _first_words(node)
             names = [_text(each) for each in words]
             for place in (1, 2):
-                if (
-                    names[:place] in (["time"], ["time", "-p"])
-                    and {*names[place:][:1]} & _COMPOUNDS
-                ):
-                    found += words[:place]
+                timed = names[:place] in (["time"], ["time", "-p"]) and len(words) > place
+                if timed and _begins_a_compound(words[place]):
+                    found += [(each.start_byte, each.end_byte, b" ") for each in words[:place]]
+        if node.type in _ON_ONE_LINE and not any(c.type == "comment" for c in node.children):
+            for place, gap in _gaps(node, data, start):
+                end = gap.find(b"\n")
+                if end >= 0 and gap[end - 1 : end] != b"\\":
+                    found.append((place + end, place + end + 1, b";"))
     return found
+
+
+def _begins_a_compound(word: Node) -> bool:
+    return not _COMPOUNDS.isdisjoint(_text(word).split(None, 1)[:1])
 
 
 def _first_words(node: Node) -> list[Node]:
@@ -179,8 +191,8 @@ class _Walk:
         data, start = root.text or b"", root.start_byte
         while work:
             node, stdin, extra = work.pop()
-            if node.type not in _KEEP_THEIR_TEXT and _skips_a_blank(node, data, start):
-                self._line.unclear.append("the grammar skips a blank that is a word")
+            if node.type not in _KEEP_THEIR_TEXT and _skips(node, data, start):
+                self._line.unclear.append("the grammar skips what bash does not")
             kind = node.type
             heir: Node | None = None  # the child that they go on to
             if kind == "command":
@@ -200,8 +212,8 @@ class _Walk:
                 self._line.plain = self._line.plain and _harmless(node)
             elif kind in _OPAQUE:
                 self._line.plain = False
-            elif kind == "word" and re.search(r"(?<!\\)(?:\\\\)*\n", _text(node)):
-                self._line.unclear.append("the end of a line stands in a word")
+            elif kind == "word" and re.search(r"(?<!\\)(?:\\\\)*\s", _text(node), re.ASCII):
+                self._line.unclear.append("white space stands in a word")
             if len(self._line.commands) > MAX_COMMANDS:
                 self._line.unclear.append("it has too many commands")
                 return
@@ -272,15 +284,15 @@ class _Walk:
             if child.type.endswith("redirect"):
                 extra += _following(child)
                 stdin = self._stdin(child, stdin)
-        if extra and all(child.type.endswith("redirect") for child in node.children):
-            # `> a > b cat` has no command of its own in the grammar
+        last = node
+        while last.children and last.type in _ENDS_IN_A_COMMAND | {"redirected_statement"}:
+            last = last.children[0 if last.type == "redirected_statement" else -1]
+        if extra and (last.type.endswith("redirect") or last.type == "variable_assignment"):
+            # `> a > b cat` and `! X=1 > f cat` have no command of their own in the grammar
             self._line.plain = False
             words = _without_assignments(tuple(extra))
             self.add(ShellCommand(words, _text(node), self._outer), stdin)
             return stdin, []
-        last = node
-        while last.children and last.type in _ENDS_IN_A_COMMAND | {"redirected_statement"}:
-            last = last.children[0 if last.type == "redirected_statement" else -1]
         if extra and last.type != "command":
             self._line.unclear.append("words follow a redirection, and no command is there")
         return stdin, extra
@@ -321,16 +333,20 @@ class _Walk:
         return WILD if expanded else _text(body)
 
 
-def _skips_a_blank(node: Node, data: bytes, start: int) -> bool:
-    """Whether a backslash and a blank stand between the parts: a word, or the start of one, which
-    the grammar takes for white space."""
+def _skips(node: Node, data: bytes, start: int) -> bool:
+    """Whether white space that bash does not take for such stands between the parts: a backslash
+    and a blank, or the end of a line within a command."""
+    ends = rb"\\[^\n]|(?<!\\)\n" if node.type in _ON_ONE_LINE else rb"\\[^\n]"
+    return any(re.search(ends, gap) for _, gap in _gaps(node, data, start))
+
+
+def _gaps(node: Node, data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
+    """What stands between the parts of a node, with its place; `data` begins at `start`."""
     end = node.start_byte
     for child in node.children:
-        gap = data[end - start : child.start_byte - start]
-        if b"\\" in gap and re.search(rb"\\[^\n]", gap):
-            return True
+        if child.start_byte > end:
+            yield end, data[end - start : child.start_byte - start]
         end = child.end_byte
-    return False
 
 
 def _without_assignments(words: tuple[Word, ...]) -> tuple[Word, ...]:
