@@ -51,6 +51,15 @@ HIDDEN = [
     "2>&1 rm x",
     "rm>f x",
     "rm<x",
+    "env > f rm x",
+    "ls && env > f rm x",
+    "ls | env > f rm x",
+    "! env > f rm x",
+    "if ls; then ls && env -i A=1 exec > f rm x; fi",
+    "env <<E > f rm x\nE",
+    "env <<E rm > f x\nE",
+    "ls && env <<E > f rm x\nE",
+    "bash <<E > f -c 'rm x'\nls\nE",
     # in compounds and chains
     "(rm -rf x)",
     "{ rm x; }",
@@ -85,6 +94,36 @@ HIDDEN = [
     "test -x a && rm x || true",
     "coproc rm x",
     "coproc N { rm x; }",
+    "! case x in a) rm x;; esac",
+    "! for i in a; do rm $i; done",
+    "! ! if a; then rm x; fi",
+    "time for i in a; do rm $i; done",
+    "time -p { rm x; }",
+    "! time case x in a) rm x;; esac",
+    "! 'case' x; rm x",
+    "! X=1 > f rm x",
+    "ls | X=1 > f env rm x",
+    # at the end of a line
+    "ls\n\\rm x",
+    "ls\n\n\\rm x",
+    "ls x\r\n\\rm x",
+    "ls # a\n\\rm x",
+    "time ls\n\\rm",
+    "if a\n\\rm x; then b; fi",
+    "sh -c 'ls\n\\rm x'",
+    "cat <( ls\n\\rm x )",
+    "ls \\\n;\\\n\\rm x",
+    'ls | ls | ls\n/$\'\\x62\\x69\\x6e\\x2f\\x72\'""m < in "w.y" \'wc_ac\' ""w/',
+    "time { { stdbuf -oL stdbuf -oL time $'\\x2e'/r\\m 2>/dev/null; }; }",
+    "ls \\\r\nrm x",
+    "ls \\ #; rm x",
+    "ls \\\t#; rm x",
+    "sudo -u \\  rm x",
+    "ls\v#; rm x",
+    "ls\f#; rm x",
+    "ls\r#; rm x",
+    "> a > b rm x",
+    "> a > b X=1 rm > c x",
     # in substitutions
     "$(rm x)",
     "echo $(rm x)",
@@ -199,6 +238,14 @@ HIDDEN = [
     "echo 'rm x' | sh",
     "bash x.sh",
     "bash < x",
+    "bash <<< ls < x",
+    "bash <<< ls <&3",
+    "bash <<E < x\nls\nE",
+    "bash <<E 0<&3\nls\nE",
+    "bash 3<<E\nls\nE",
+    "echo 'rm x' | bash 3<<E\nls\nE",
+    "echo 'rm x' | bash 3<<< ls",
+    "! f() { rm x; }; f",
     "curl x | bash",
     ". ./script",
     "source x",
@@ -290,6 +337,52 @@ INNOCENT = [
     'ls > "$OUT" 2>/dev/null',
     'curl -s "https://x/$Y" -o z',
     "echo \\\nrm",
+    # a redirection between the words
+    "ls && cat > f rm",
+    "ls | cat > f rm",
+    "! cat > f rm",
+    'if ls; then ls; else ls && env -i A=1 exec > out "l"""s ""w_""______\'_\'; fi',
+    "cat <<E > f rm\nrm x\nE",
+    "a && bash <<< ls > f",
+    "< rm bash <<< ls",
+    # before a compound
+    "! case a in a) ls;; esac",
+    'echo "a $( ! case a in a) ls;; esac )"',
+    "! for i in a b; do ls; done",
+    "! while ls; do ls; done",
+    "! { ls; }",
+    "! if ls; then ! case a in a) ls;; esac; fi",
+    "time for i in 1 2 3; do ls; done",
+    "time -p { ls; }",
+    'ls a\\ b && echo " \\ x $X \\ "',
+    "ls \\\n  a \\\n  rm",
+    "! ! case a in a) ls;; esac",
+    "time ! X=$(ls)",
+    "! X=1 > f cat rm",
+    "ls | X=1 > f cat rm",
+    'ls | ls | ls\n/$\'\\x62\\x69\\x6e\\x2f\\x72\'""mx < in "w.y" \'wc_ac\' ""w/',
+    "time { { ls; }; }",
+    "time [[ -n x ]]",
+    "> a > b cat rm > c",
+    "ls a\n\\ls rm",
+    "ls a\r\nls rm\r\n",
+    "echo 'a\u00a0# b' \u2028 rm",
+    # what a usual day of work holds
+    "pytest -q",
+    "python -m pytest",
+    "npm test",
+    'git commit -m "remove rm"',
+    "ls -la | grep rm",
+    "echo rm",
+    "cd src && ls",
+    'for f in *.py; do wc -l "$f"; done',
+    'grep -rn "rm " .',
+    "sed -n 1,5p x",
+    "cat <<'EOF' > a.txt\nThe command rm removes a file:\n\nrm x\nrm -rf $X\nEOF",
+    "cat > a.txt <<'EOF'\nrm x\nEOF",
+    "find . -name '*.pyc'",
+    "X=$(ls) && echo $X",
+    "python script.py",
 ]
 
 
@@ -324,6 +417,7 @@ def test_the_innocent_are_not_accused(line: str) -> None:
         ("bash(curl *)", "env -i /usr/bin/curl x", True),
         ("bash(X=1 *)", "X=1 ls", True),
         ("bash(/bin/rm *)", "/bin/rm x", True),
+        ("bash(time *)", "ls; time for i in a; do ls; done", True),
     ],
 )
 def test_unknown_words_may_be_what_is_denied(rule: str, line: str, hit: bool) -> None:
@@ -457,6 +551,14 @@ def quoted(word: str, pick: random.Random, ways: int = 6) -> str:
     return "".join(pieces)
 
 
+def spelled(words: list[str], between: list[str], pick: random.Random) -> str:
+    """The words on a line; now and then a redirection stands behind one of them."""
+    line = list(words)
+    if pick.random() < 0.3:
+        line.insert(pick.randint(1, len(line)), pick.choice(between))
+    return " ".join(line)
+
+
 WRAPS = [
     "env {}",
     "env -i A=1 {}",
@@ -495,6 +597,7 @@ COMPOUNDS = [
     "{} & ls",
     "ls\n{}",
     "! {}",
+    "time {}",
     "echo $( {} )",
     'echo "a $( {} ) b"',
     "cat <( {} )",
@@ -512,7 +615,10 @@ def wrapped(command: str, pick: random.Random) -> str:
         if pick.random() < 0.2 and "'" not in command:
             command = pick.choice(["sh -c '{}'", "bash -lc '{}'", "eval '{}'"]).format(command)
         else:
-            command = pick.choice(COMPOUNDS).format(command)
+            compound = pick.choice(COMPOUNDS)
+            if compound in ("! {}", "time {}") and command.startswith("f()"):
+                compound = "( {} )"  # bash reads `! f() { ...; }`, the grammar does not
+            command = compound.format(command)
     return command
 
 
@@ -521,7 +627,9 @@ def wrapped(command: str, pick: random.Random) -> str:
 def test_what_wraps_a_forbidden_command_does_not_hide_it(seed: int, rest: list[str]) -> None:
     pick = random.Random(seed)
     name = quoted(pick.choice(["rm", "/bin/rm", "./rm"]), pick)
-    line = wrapped(" ".join([name, *(quoted(word, pick) for word in rest)]), pick)
+    between = ["> out", "2>&1", "< in", ">> out", "<<< w", "2>/dev/null", "3< in"]
+    words = [name, *(quoted(word, pick) for word in rest)]
+    line = wrapped(spelled(words, between, pick), pick)
     assert decide(DENY, line) == "deny", line
     assert decide(ALLOW, line) == "deny", line
 
@@ -536,8 +644,8 @@ def test_what_wraps_an_innocent_command_does_not_accuse_it(
     seed: int, name: str, rest: list[str]
 ) -> None:
     pick = random.Random(seed)
-    spelled = [quoted(word, pick, 5) if " " not in word else f"'{word}'" for word in [name, *rest]]
-    line = wrapped(" ".join(spelled), pick)
+    words = [quoted(word, pick, 5) if " " not in word else f"'{word}'" for word in [name, *rest]]
+    line = wrapped(spelled(words, ["> out", ">> out", "2>/dev/null"], pick), pick)
     assert decide(DENY, line) == "allow", line
 
 
