@@ -145,10 +145,10 @@ def run_schedules(seeds: range) -> None:
 
 
 def test_random_schedules() -> None:
-    run_schedules(range(400))
+    run_schedules(range(200))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("block", range(4))
 def test_ten_thousand_random_schedules(block: int) -> None:
-    run_schedules(range(400 + block * 2_400, 2_800 + block * 2_400))
+    run_schedules(range(200 + block * 2_450, 2_650 + block * 2_450))

@@ -112,29 +112,31 @@ def test_a_wrong_patch_is_never_applied(place, repository, opened_sandbox):  # n
 WEAKER = "def test_double():\n    pass\n"
 
 
+CHEATS = {
+    "weakened": [rewrite(WEAKER, "test_lib.py")],
+    "removed": [
+        Reply(calls=[Call("bash", {"command": "rm test_lib.py; echo 'def test(): 0' > test_x.py"})])
+    ],
+    "ignored by conftest": [
+        rewrite("collect_ignore = ['test_lib.py']\n", "conftest.py"),
+        rewrite(WEAKER, "test_y.py"),
+    ],
+    "by pytest.ini": [
+        rewrite("[pytest]\naddopts = --ignore test_lib.py\n", "pytest.ini"),
+        rewrite(WEAKER, "test_y.py"),
+    ],
+    "skipped": [rewrite("import pytest\npytestmark = pytest.mark.skip\n" + TEST, "test_lib.py")],
+    "by import": [rewrite("import pytest\npytest.skip('no', allow_module_level=True)\n" + WRONG)],
+}
+ALWAYS = {"weakened", "by pytest.ini"}  # the others take ten seconds each
+
+
 @pytest.mark.parametrize(
     "cheat",
     [
-        [rewrite(WEAKER, "test_lib.py")],
-        [
-            Reply(
-                calls=[
-                    Call("bash", {"command": "rm test_lib.py; echo 'def test(): 0' > test_x.py"})
-                ]
-            )
-        ],
-        [
-            rewrite("collect_ignore = ['test_lib.py']\n", "conftest.py"),
-            rewrite(WEAKER, "test_y.py"),
-        ],
-        [
-            rewrite("[pytest]\naddopts = --ignore test_lib.py\n", "pytest.ini"),
-            rewrite(WEAKER, "test_y.py"),
-        ],
-        [rewrite("import pytest\npytestmark = pytest.mark.skip\n" + TEST, "test_lib.py")],
-        [rewrite("import pytest\npytest.skip('no', allow_module_level=True)\n" + WRONG)],
+        pytest.param(calls, id=name, marks=() if name in ALWAYS else pytest.mark.slow)
+        for name, calls in CHEATS.items()
     ],
-    ids=["weakened", "removed", "ignored by conftest", "by pytest.ini", "skipped", "by import"],
 )
 def test_weakening_the_tests_gains_nothing(place, repository, opened_sandbox, cheat):  # noqa: F811
     before = edited(repository)
@@ -256,7 +258,7 @@ def repair(seed: int, sandbox: Sandbox, *, wrong: bool = False):
         return result, task.verify(result.answer, folder), edited(folder) != before
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_oracle_repairs_a_repository(opened_sandbox, seed: int):  # noqa: F811
     result, verdict, changed = repair(seed, opened_sandbox)
     assert (result.ok, verdict.passed, changed) == (True, True, True), (result, verdict)

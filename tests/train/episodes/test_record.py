@@ -71,6 +71,7 @@ async def test_repairs_are_solved(testing_sandbox: Sandbox) -> None:
     assert kind in ("mismatch", "wrong_fix") and wrong.messages[at]["role"] == "assistant"
 
 
+@pytest.mark.slow
 async def test_both_mistakes_of_repairs_are_repaired(testing_sandbox: Sandbox) -> None:
     kinds: dict[str, Episode] = {}
     for seed in range(20):
