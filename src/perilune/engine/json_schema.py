@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
 from perilune.engine.ecma_pattern import translate
 from perilune.engine.schema_formats import FORMATS, KEPT_FORMATS
+from perilune.engine.schema_recursion import check_recursion, definition_of, mentioned, reach
 from perilune.engine.schema_references import REFERENCES, References
 from perilune.errors import RequestError
 
@@ -88,7 +89,7 @@ class _Constrainer:
                 result = {}
             result["$defs"] = definitions
         self._loosen_circular({"": result, **definitions})
-        _check_recursion(result, definitions)
+        check_recursion(result, definitions)
         left_out = tuple(dict.fromkeys(self._left_out))
         return Constrained(result, left_out)
 
@@ -124,16 +125,16 @@ class _Constrainer:
             out["allOf"] = [*out.get("allOf", ()), *more]
         for part in (out, *out.get("allOf", ())):
             if isinstance(part, dict) and isinstance(part.get("$ref"), str):
-                self._sites.append((self._owner, out, _definition(part["$ref"]), where))
+                self._sites.append((self._owner, out, definition_of(part["$ref"]), where))
         return out
 
     def _loosen_circular(self, nodes: Mapping[str, Any]) -> None:
         """The grammar library merges a reference with what is beside it, which never ends where
         it lies inside of what it refers to: there the rest is left out."""
-        inside = {name: set(_mentioned(node)) for name, node in nodes.items()}
+        inside = {name: set(mentioned(node)) for name, node in nodes.items()}
         for owner, node, target, where in self._sites:
             beside = node.keys() - {"$ref", "$defs"}
-            if beside and (owner == target or owner in _reach(target, inside)):
+            if beside and (owner == target or owner in reach(target, inside)):
                 node_reference = next(
                     part["$ref"]
                     for part in (node, *node.get("allOf", ()))
@@ -407,87 +408,6 @@ def _apart(one: Any, other: Any) -> bool:
     if one[1] is not None and other[1] is not None and not one[1] & other[1]:
         return True
     return any(not one[2][name] & other[2][name] for name in one[2].keys() & other[2].keys())
-
-
-# --- recursion -----------------------------------------------------------------------------------
-
-
-def _check_recursion(root: Any, definitions: Mapping[str, Any]) -> None:
-    """References that lead back to themselves with nothing read in between.
-
-    A branch of a union that does so adds nothing to the union and is dropped; elsewhere nothing
-    could match. References with more beside them, inside of what they refer to, lose the rest.
-    Raises RequestError.
-    """
-    nodes = {"": root, **definitions}
-    direct = {name: set(_direct(node)) for name, node in nodes.items()}
-    if any(name in _reach(name, direct) for name in nodes):
-        for name, node in nodes.items():
-            _drop_circular(node, name, direct)
-        direct = {name: set(_direct(node)) for name, node in nodes.items()}
-        if any(name in _reach(name, direct) for name in nodes):
-            raise RequestError(
-                "a reference leads back to itself with nothing in between",
-                param="grammar",
-                remedy="Refer to it from a property or an item",
-            )
-
-
-def _direct(node: Any) -> Iterator[str]:
-    """Definitions whose value would be this node's own value."""
-    if not isinstance(node, Mapping):
-        return
-    if "$ref" in node:
-        yield _definition(node["$ref"])
-    for key in ("anyOf", "allOf"):
-        for child in node.get(key, ()):
-            yield from _direct(child)
-
-
-def _definition(reference: str) -> str:
-    return reference.removeprefix("#").removeprefix("/$defs/")
-
-
-def _mentioned(node: Any) -> Iterator[str]:
-    """Definitions that are referred to anywhere in a node (of our own writing)."""
-    if isinstance(node, list):
-        for item in node:
-            yield from _mentioned(item)
-    elif isinstance(node, dict):
-        for key, value in node.items():
-            if key == "$ref" and isinstance(value, str):
-                yield _definition(value)
-            elif key in ("properties", "patternProperties"):
-                for child in value.values():
-                    yield from _mentioned(child)
-            elif key not in ("enum", "const", "$defs"):
-                yield from _mentioned(value)
-
-
-def _reach(name: str, direct: Mapping[str, set[str]]) -> set[str]:
-    found: set[str] = set()
-    waiting = list(direct[name])
-    while waiting:
-        other = waiting.pop()
-        if other not in found:
-            found.add(other)
-            waiting += direct[other]
-    return found
-
-
-def _drop_circular(node: Any, name: str, direct: Mapping[str, set[str]]) -> None:
-    if not isinstance(node, dict):
-        return
-    branches = node.get("anyOf")
-    if branches:
-        kept = []
-        for branch in branches:
-            reached = set(_direct(branch))
-            reached |= {other for start in reached for other in _reach(start, direct)}
-            if name not in reached:
-                kept.append(branch)
-        if kept:
-            node["anyOf"] = kept
 
 
 # --- small things --------------------------------------------------------------------------------
