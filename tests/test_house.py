@@ -6,6 +6,7 @@ import ast
 import os
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -117,6 +118,7 @@ NAMES_THE_INTERPRETER = {
 }
 
 
+@cache
 def house_files() -> list[tuple[str, ast.Module]]:
     """Path below the package, and syntax tree, of every file of ours."""
     files = sorted(SOURCE.rglob("*.py"))

@@ -63,7 +63,7 @@ PIECES = st.lists(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(query=PIECES.map(" ".join) | PIECES.map("".join))
 def test_no_text_raises(query: str, library: Library):
     _ask_everything(query, library)
