@@ -12,7 +12,7 @@ import os
 import shutil
 import sys
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 from perilune.cli.line_editor import LineEditor
 from perilune.cli.terminal_state import TERMINAL, let_go_of_terminal
@@ -129,5 +129,10 @@ def _width() -> int:
 
 
 def _show(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    """Past the buffer of stdout: Ctrl-Z in the middle of a write of that would lose the redrawn
+    line, for a buffer is not entered twice."""
+    with suppress(RuntimeError):
+        sys.stdout.flush()
+    data = text.encode(sys.stdout.encoding or "utf-8", "replace")
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]
