@@ -115,7 +115,11 @@ def check_bugs(bugs: dict[str, list[tuple[str, int]]], tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, *command, "-p", "no:cacheprovider", "--junitxml", "report.xml", "."],
         cwd=tmp_path,
-        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTHONDONTWRITEBYTECODE": "1"},
+        env={
+            **{name: v for name, v in os.environ.items() if not name.startswith("PYTEST_")},
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+        },
         stdout=subprocess.DEVNULL,
         timeout=120,
     )
