@@ -12,7 +12,6 @@ Sources: JSON Schema 2020-12 core and validation; llguidance's docs/json_schema.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,15 +22,14 @@ from perilune.engine.ecma_pattern import translate
 from perilune.engine.schema_formats import FORMATS, KEPT_FORMATS
 from perilune.engine.schema_recursion import check_recursion, definition_of, mentioned, reach
 from perilune.engine.schema_references import REFERENCES, References
+from perilune.engine.schema_unions import TYPES, disjoint
 from perilune.errors import RequestError
 
-TYPES = ("null", "boolean", "object", "array", "number", "integer", "string")
 MAX_UPPER_BOUND = 2**24  # of lengths: above, nothing that fits into a context is longer
 MAX_BOUND = 10**17  # bounds of numbers beyond it are none that the grammar library can write
 MIN_BOUND = 1e-15  # nor are those nearer to 0
 MAX_FACTOR_DIGITS = 9  # of multipleOf
 _MAY_BE_SLOW = re.compile(r"\)[*+?{]|[*+}][^*+{]*[*+{][^*+{]*[*+{]")  # for Python's matcher
-_UNION_CHECKS = 64  # branches of a oneOf that are compared in pairs
 # No grammar holds these. `then` and `else` mean nothing without `if`, nor the counts without
 # `contains`.
 NOT_HELD = ("not", "if", "contains", "dependentRequired", "dependentSchemas", "dependencies")
@@ -333,7 +331,7 @@ class _Constrainer:
             branches = [
                 self._node(child, f"{where}.oneOf.{n}") for n, child in enumerate(node["oneOf"])
             ]
-            if not self._disjoint(node["oneOf"]):
+            if not disjoint(node["oneOf"], self._references):
                 self._leave_out(where, "oneOf")
             if "anyOf" in out:
                 more.append({"anyOf": branches})
@@ -349,65 +347,6 @@ class _Constrainer:
 
     def _leave_out(self, where: str, keyword: str) -> None:
         self._left_out.append(LeftOut(where.removeprefix("."), keyword))
-
-    # --- unions of which exactly one branch holds --------------------------------------------
-
-    def _disjoint(self, branches: list[Any]) -> bool:
-        """Whether it can be seen that no value fits two branches."""
-        if len(branches) == 1:
-            return True
-        if len(branches) > _UNION_CHECKS:
-            return False
-        seen = [self._shape(branch) for branch in branches]
-        return all(_apart(one, other) for n, one in enumerate(seen) for other in seen[n + 1 :])
-
-    def _shape(self, branch: Any) -> tuple[frozenset[str], frozenset[str] | None, dict[str, Any]]:
-        """(types, values as JSON or None, values of required properties) of a branch."""
-        for _ in range(8):
-            if isinstance(branch, Mapping) and isinstance(branch.get("$ref"), str):
-                branch = self._references.resolve(branch, branch["$ref"])
-        if not isinstance(branch, Mapping):
-            return frozenset(TYPES), None, {}
-        values = _values(branch)
-        tags = {}
-        if branch.get("type") == "object":
-            properties, required = branch.get("properties") or {}, branch.get("required") or ()
-            tags = {
-                name: _values(properties[name])
-                for name in required
-                if isinstance(properties.get(name), Mapping)
-            }
-            tags = {name: found for name, found in tags.items() if found is not None}
-        types = branch.get("type", list(TYPES))
-        types = frozenset([types] if isinstance(types, str) else types)
-        if values is not None:
-            found = {_type_of(json.loads(value)) for value in values}
-            types &= found | ({"number"} if "integer" in found else set())
-        return types | ({"integer"} if "number" in types else frozenset()), values, tags
-
-
-def _type_of(value: Any) -> str:
-    kinds: tuple[tuple[type, str], ...] = (
-        (bool, "boolean"), (int, "integer"), (float, "number"), (str, "string"), (list, "array"),
-        (dict, "object"),
-    )  # fmt: skip
-    return next((name for kind, name in kinds if isinstance(value, kind)), "null")
-
-
-def _values(schema: Mapping[str, Any]) -> frozenset[str] | None:
-    if "const" in schema:
-        return frozenset({json.dumps(schema["const"], sort_keys=True)})
-    if isinstance(schema.get("enum"), list):
-        return frozenset(json.dumps(value, sort_keys=True) for value in schema["enum"])
-    return None
-
-
-def _apart(one: Any, other: Any) -> bool:
-    if not one[0] & other[0]:
-        return True
-    if one[1] is not None and other[1] is not None and not one[1] & other[1]:
-        return True
-    return any(not one[2][name] & other[2][name] for name in one[2].keys() & other[2].keys())
 
 
 # --- small things --------------------------------------------------------------------------------
