@@ -16,20 +16,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from perilune.agent.budgets import Budget
-from perilune.agent.chat_model import ChatModel, Sampling
+from perilune.agent.checks.check import Check, Verifier
+from perilune.agent.checks.usual import default_verifiers
 from perilune.agent.context.strategies import chain
-from perilune.agent.home import data_home
-from perilune.agent.journal import Journal
-from perilune.agent.memory_journal import MemoryJournal
-from perilune.agent.permissions import Approver, Permissions
+from perilune.agent.journal.journal import Journal
+from perilune.agent.journal.memory_journal import MemoryJournal
+from perilune.agent.loop.run import Listener
+from perilune.agent.loop.session import RunResult, Session
+from perilune.agent.models.chat_model import ChatModel, Sampling
+from perilune.agent.models.retry import RetryPolicy
+from perilune.agent.permissions.permissions import Approver, Permissions
 from perilune.agent.recipes.recipe import Recipe
-from perilune.agent.retry import RetryPolicy
-from perilune.agent.run import Listener
-from perilune.agent.session import RunResult, Session
 from perilune.agent.tool import Tool
-from perilune.agent.verify import Check, Verifier, default_verifiers
 from perilune.errors import UsageError
 from perilune.events import Content
+from perilune.home import data_home
 
 __all__ = [
     "Agent",

@@ -19,13 +19,13 @@ from functools import partial
 from pathlib import Path
 
 from perilune.agent.agent import Agent, RunResult, Session
-from perilune.agent.evidence import RunEvidence
-from perilune.agent.handing_over import taken
-from perilune.agent.run import Fallback, Run
-from perilune.agent.snapshot import SnapshotStore
-from perilune.agent.state import RunState
+from perilune.agent.evidence.store import RunEvidence
+from perilune.agent.journal.state import RunState
+from perilune.agent.loop.handing_over import taken
+from perilune.agent.loop.run import Fallback, Run
 from perilune.agent.tool import ToolRegistry
-from perilune.agent.working_copy import Changes, WorkingCopy
+from perilune.agent.workspace.snapshot import SnapshotStore
+from perilune.agent.workspace.working_copy import Changes, WorkingCopy
 from perilune.events import Content, Event, ToolProgress, TrajectoryFinished
 
 TRAJECTORIES = 8

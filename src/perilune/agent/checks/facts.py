@@ -13,8 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from perilune.agent.checks.check import Proposal, made, plain_text
 from perilune.agent.checks.operands import code_problems
-from perilune.agent.checks.passages import GROUP, ids_in
 from perilune.agent.checks.question import (
     Asked,
     attributes_in,
@@ -27,10 +27,10 @@ from perilune.agent.checks.question import (
 from perilune.agent.checks.records import Record, records_of
 from perilune.agent.checks.short_answer import is_short, short_problems, wrong_type
 from perilune.agent.checks.told import told_problems
-from perilune.agent.tools.search.almanac.text import key
-from perilune.agent.verify import Proposal, made, plain_text
+from perilune.agent.evidence.passages import GROUP, ids_in
 from perilune.errors import UsageError
 from perilune.events import CheckMade
+from perilune.search.almanac.text import key
 
 _FAILED = re.compile(r"\b(?:error|failed|timed out|time-?out|refused|unreachable|stopped)\b", re.I)
 _SEARCHING = frozenset({"lookup", "search"})
@@ -159,7 +159,7 @@ def _aliases(records: list[Record]) -> dict[str, set[str]]:
     addresses = {each.entity: each.address for each in records if each.address.startswith(_SCHEME)}
     if not addresses:
         return {}
-    from perilune.agent.tools.search.almanac import open_almanac
+    from perilune.search.almanac import open_almanac
 
     try:
         almanac = open_almanac()
@@ -169,7 +169,7 @@ def _aliases(records: list[Record]) -> dict[str, set[str]]:
 
 
 def _meant(question: str) -> list[str]:
-    from perilune.agent.tools.search.almanac import open_almanac
+    from perilune.search.almanac import open_almanac
 
     try:
         return open_almanac().meant_by(question)
@@ -253,7 +253,7 @@ def _almanac_names(case: Case) -> set[str]:
     """Names of places, elements and so on that the almanac knows, as the question has them."""
     if not any(tool == "lookup" for tool, _, _ in case.queries):
         return set()
-    from perilune.agent.tools.search.almanac import open_almanac
+    from perilune.search.almanac import open_almanac
 
     said = f" {key(case.asked.text)} "
     try:
