@@ -13,7 +13,7 @@ import asyncio
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from perilune.agent.budgets import Budget
 from perilune.agent.checks.check import Check, Verifier
@@ -21,8 +21,9 @@ from perilune.agent.checks.usual import default_verifiers
 from perilune.agent.context.strategies import chain
 from perilune.agent.journal.journal import Journal
 from perilune.agent.journal.memory_journal import MemoryJournal
+from perilune.agent.loop.result import RunResult
 from perilune.agent.loop.run import Listener
-from perilune.agent.loop.session import RunResult, Session
+from perilune.agent.loop.session import Session
 from perilune.agent.models.chat_model import ChatModel, Sampling
 from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.permissions.permissions import Approver, Permissions
@@ -132,7 +133,7 @@ class Agent:
         async with self.session(resume=resume) as session:
             return await session.run(task)
 
-    def copy_with(self, **changed: Any) -> Agent:
+    def copy_with(self, **changed: Any) -> Self:
         """This agent with some attributes changed."""
         other = copy.copy(self)
         for name, value in changed.items():
@@ -140,6 +141,10 @@ class Agent:
                 raise UsageError(f"an agent has no {name!r}")
             setattr(other, name, value)
         return other
+
+    @property
+    def recipe_name(self) -> str:
+        return self.recipe.name if self.recipe is not None else ""
 
     @property
     def works_on_copy(self) -> bool:

@@ -10,15 +10,14 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from perilune.agent.context.manager import ContextManager
 from perilune.agent.context.recall import Recall
 from perilune.agent.context.strategies import chain
-from perilune.agent.endings import DONE, JournalFailed, RunEnded
+from perilune.agent.endings import JournalFailed, RunEnded
 from perilune.agent.journal.journal import FILE_NAME as JOURNAL_FILE
 from perilune.agent.journal.journal import repair
 from perilune.agent.journal.memory_journal import MemoryJournal
@@ -26,6 +25,8 @@ from perilune.agent.journal.state import RunState, fold
 from perilune.agent.loop.act import UNKNOWN
 from perilune.agent.loop.handing_over import work_on_copy
 from perilune.agent.loop.loop import drive, finish
+from perilune.agent.loop.result import RunResult
+from perilune.agent.loop.rules import RunRules
 from perilune.agent.loop.run import Listener, Run
 from perilune.agent.loop.think import ask
 from perilune.agent.models.chat_model import ChatModel, Message
@@ -35,8 +36,6 @@ from perilune.agent.workspace.snapshot import SnapshotError, SnapshotStore, Undo
 from perilune.agent.workspace.undo import undo_run
 from perilune.errors import UsageError
 from perilune.events import (
-    ArgumentNode,
-    ChangesMade,
     Compacted,
     Content,
     MessageReceived,
@@ -47,12 +46,8 @@ from perilune.events import (
     ToolProgress,
     Usage,
     UserMessage,
-    Verified,
 )
 from perilune.home import find_run, make_run_folder, new_run_id
-
-if TYPE_CHECKING:
-    from perilune.agent.agent import Agent
 
 HEARTBEAT_SECONDS = 15.0
 DAMAGED = (
@@ -62,38 +57,12 @@ DAMAGED = (
 UNDONE = "The user undid your changes: the workspace is what it was before your first write."
 
 
-@dataclass(frozen=True, slots=True)
-class RunResult:
-    """How a task ended. `reason` is "done", or names what ended it (see `endings.py`).
-
-    `verdict` is that of the answer's checks, `changes` what a run on a copy did to the workspace,
-    `argument` the nodes of the argument that the run kept.
-    """
-
-    run: str
-    answer: str
-    reason: str
-    detail: str = ""
-    steps: int = 0
-    usage: Usage = field(default_factory=Usage)
-    seconds: float = 0.0
-    recipe: str = ""
-    verdict: Verified | None = None
-    changes: ChangesMade | None = None
-    argument: list[ArgumentNode] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        return self.reason == DONE
-
-    def __str__(self) -> str:
-        return self.answer
-
-
 class Session:
     """One open run. Steer it from another task, or from a signal handler, while it works."""
 
-    def __init__(self, agent: Agent, resume: str | None, folder: Path | None = None) -> None:
+    def __init__(
+        self, agent: RunRules, resume: str | None = None, folder: Path | None = None
+    ) -> None:
         self._agent = agent
         self._resume = resume
         self._folder = folder
@@ -127,7 +96,7 @@ class Session:
         return self._run.state
 
     @property
-    def agent(self) -> Agent:
+    def agent(self) -> RunRules:
         return self._agent
 
     async def run(
@@ -304,7 +273,7 @@ class Session:
             system_prompt=agent.system_prompt,
             model=agent.model.name,
             tools=run.tools.names,
-            recipe=agent.recipe.name if agent.recipe else "",
+            recipe=agent.recipe_name,
             workspace=str(agent.workspace),
             settings=agent.settings,
             parent_run=agent.parent_run,
