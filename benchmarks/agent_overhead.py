@@ -21,12 +21,12 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from typing import Any
 
-import perilune.agent.session as session_module
+import perilune.agent.loop.session as session_module
 from perilune.agent.agent import Agent
 from perilune.agent.budgets import Budget
-from perilune.agent.chat_model import Delta, Message, Sampling
+from perilune.agent.loop.run import Run
+from perilune.agent.models.chat_model import Delta, Message, Sampling
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
-from perilune.agent.run import Run
 from perilune.agent.tool import FunctionTool, ToolContext, ToolResult, tool
 
 LIMIT_MS = 10.0

@@ -14,7 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 
-from perilune.agent.tools.search.almanac import Almanac, questions
+from perilune.search.almanac import Almanac, questions
 
 LIMIT_SHARE = 0.95
 LIMIT_MS = 5.0

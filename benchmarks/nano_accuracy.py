@@ -21,17 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perilune.agent.evidence import CITATION
+from perilune.agent.evidence.store import CITATION
 from perilune.agent.models.engine import EngineModel
-from perilune.agent.nano import nano_agent, nano_folder
 from perilune.agent.tool import ToolContext, ToolResult
-from perilune.agent.tools.compact import CompactLookup, CompactPython
-from perilune.agent.tools.lookup.facts import FactStore
-from perilune.agent.tools.search.almanac import questions as almanac_questions
-from perilune.agent.tools.search.almanac.text import key
 from perilune.errors import ToolError
 from perilune.events import Record, ToolFinished
-from perilune.train.nano.facts import facts_of_seed
+from perilune.nano.agent import nano_agent, nano_folder
+from perilune.nano.tools import CompactLookup, CompactPython
+from perilune.nano.training.facts import facts_of_seed
+from perilune.search.almanac import questions as almanac_questions
+from perilune.search.almanac.text import key
+from perilune.search.facts import FactStore
 from perilune.world.families import generate_task
 from perilune.world.seed import Seed, Split
 

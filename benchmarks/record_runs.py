@@ -19,13 +19,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from perilune.agent.evidence import RunEvidence
-from perilune.agent.home import runs_folder
-from perilune.agent.journal import read_journal
+from perilune.agent.checks.check import plain_text
+from perilune.agent.evidence.store import RunEvidence
+from perilune.agent.journal.journal import read_journal
+from perilune.agent.journal.state import fold
 from perilune.agent.models.engine import EngineModel
-from perilune.agent.nano import nano_agent, nano_folder
-from perilune.agent.state import fold
-from perilune.agent.verify import plain_text
+from perilune.home import runs_folder
+from perilune.nano.agent import nano_agent, nano_folder
 
 sys.path.insert(0, str(Path(__file__).parent))
 from nano_accuracy import Case, almanac_cases, world_cases

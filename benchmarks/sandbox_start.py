@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from perilune.agent.sandbox import Sandbox, open_sandbox
 from perilune.agent.tools.python.session import PythonSession
 from perilune.errors import SandboxError
+from perilune.sandbox import Sandbox, open_sandbox
 
 PROMISE_MS = 80.0
 

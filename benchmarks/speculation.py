@@ -15,12 +15,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from perilune.agent.nano import nano_folder
 from perilune.chat.tokenizer import Tokenizer
 from perilune.engine.speculation import NgramSpeculator, Survival
 from perilune.engine.text_memory import TextMemory
-from perilune.train.nano.render import Renderer, orchestrator_renderer
-from perilune.train.nano.swarm_source import swarm_episode
+from perilune.nano.agent import nano_folder
+from perilune.nano.training.render import Renderer, orchestrator_renderer
+from perilune.nano.training.swarm_source import swarm_episode
 
 SHARES = (0.05, 0.15, 0.3)
 KINDS = {"split": ("swarm", "parallel"), "table": ("table", "mixed"), "row": ("row", "mixed")}

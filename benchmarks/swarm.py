@@ -35,7 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent.agent import Agent
-from perilune.agent.chat_model import Message
+from perilune.agent.models.chat_model import Message
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.tool import tool
 from perilune.swarm import Swarm, SwarmLimits

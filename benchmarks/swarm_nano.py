@@ -33,9 +33,9 @@ from typing import Any
 
 from perilune.agent.budgets import Budget
 from perilune.agent.models.engine import EngineModel
-from perilune.agent.nano import nano_agent, nano_folder
-from perilune.swarm.nano import LIMITS, nano_swarm
-from perilune.train.nano.facts import facts_of_seed
+from perilune.nano.agent import nano_agent, nano_folder
+from perilune.nano.swarm import LIMITS, nano_swarm
+from perilune.nano.training.facts import facts_of_seed
 from perilune.world.families import generate_task
 from perilune.world.seed import Seed, Split
 from perilune.world.task import Task

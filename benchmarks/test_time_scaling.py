@@ -27,9 +27,9 @@ from typing import Any
 
 from perilune.agent.agent import Agent, RunResult, resolve_model
 from perilune.agent.budgets import Budget
-from perilune.agent.chat_model import ChatModel, Sampling
 from perilune.agent.effort import EFFORTS, budget_for
 from perilune.agent.heavy import run_heavy, verified_majority
+from perilune.agent.models.chat_model import ChatModel, Sampling
 from perilune.agent.models.endpoint import EndpointModel
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.world_tasks import judge, set_scene
@@ -150,8 +150,8 @@ class Bench:
             ),
         }
         if self.options.nano:
-            from perilune.agent.nano import nano_agent
-            from perilune.train.nano.facts import facts_of_seed
+            from perilune.nano.agent import nano_agent
+            from perilune.nano.training.facts import facts_of_seed
 
             options["sampling"] = Sampling(
                 temperature=self.options.temperature, max_tokens=512, seed=1

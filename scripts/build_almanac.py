@@ -26,7 +26,7 @@ from almanac.countries import read_countries
 from almanac.database import write_almanac
 from almanac.elements import read_elements
 from almanac.words import read_words
-from perilune.agent.tools.search.almanac.text import key
+from perilune.search.almanac.text import key
 
 ASSET = Path(__file__).parents[1] / "src/perilune/assets/almanac/almanac.sqlite"
 LARGEST = 12 * 10**6  # bytes

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.console import Console
 
 from perilune.agent.agent import Agent, RunResult
-from perilune.agent.argument_drawing import as_svg, as_text
+from perilune.agent.evidence.argument_drawing import as_svg, as_text
 from perilune.agent.models.endpoint import EndpointModel
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel, Tape
 from perilune.agent.recipes.choose import choose

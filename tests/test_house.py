@@ -110,10 +110,10 @@ STARTS = {
     | {f"spawn{kind}" for kind in ("l", "le", "lp", "lpe", "v", "ve", "vp", "vpe")},
 }
 # Runs inside the boundary, or decides what is shown there; each is looked at by hand.
-STARTS_BY_HAND = {"agent/sandbox/landlock_launcher.py"}
+STARTS_BY_HAND = {"sandbox/landlock_launcher.py"}
 NAMES_THE_INTERPRETER = {
     "processes.py",  # makes every command line of a Python
-    "agent/sandbox/interpreter.py",  # of the sandbox's own, inside
+    "sandbox/interpreter.py",  # of the sandbox's own, inside
     "world/repair/tests_pass.py",  # with -P, see below
 }
 
@@ -172,7 +172,7 @@ def test_only_one_place_makes_the_command_line_of_a_python() -> None:
             ):
                 assert path in NAMES_THE_INTERPRETER, f"{path}:{node.lineno} use perilune.processes"
             if isinstance(node, ast.List) and ast.unparse(node).startswith("[sys.executable"):
-                assert "'-P'" in ast.unparse(node) or path == "agent/sandbox/interpreter.py", path
+                assert "'-P'" in ast.unparse(node) or path == "sandbox/interpreter.py", path
 
 
 def test_processes_of_multiprocessing_are_spawned_safely() -> None:
@@ -194,7 +194,7 @@ def test_git_is_started_in_one_place_and_programs_are_looked_up_in_one() -> None
                 and any(alias.name == "which" for alias in node.names)
             )
             assert not looked_up, f"{path} use perilune.processes.find_program"
-            if path == "agent/sandbox/host_git.py":
+            if path == "sandbox/host_git.py":
                 continue
             words: list[ast.expr] = []
             if isinstance(node, ast.List | ast.Tuple):

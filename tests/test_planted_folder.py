@@ -17,10 +17,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from perilune.agent.nano import nano_folder
-from perilune.agent.sandbox import open_sandbox
 from perilune.cli.main import VERBS
 from perilune.errors import SandboxError
+from perilune.nano.agent import nano_folder
+from perilune.sandbox import open_sandbox
 from tests.agent.openai_server import OpenAIServer, call, delta
 from tests.planted import Planted, plant
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from almanac.article import Article
 from almanac.countries import GEONAMES, country_name, geonames
-from perilune.agent.tools.search.almanac.text import key
+from perilune.search.almanac.text import key
 
 KNOWN_ABROAD = 700_000
 """From here on a city's names in other languages are kept, too."""

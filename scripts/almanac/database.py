@@ -1,6 +1,6 @@
 """Writes the almanac: one SQLite file, the same bytes for the same articles.
 
-What a reader needs to know of the tables is in `perilune.agent.tools.search.almanac.tables`.
+What a reader needs to know of the tables is in `perilune.search.almanac.tables`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from almanac.article import Article, Source
-from perilune.agent.tools.search.almanac.attributes import read_attributes
-from perilune.agent.tools.search.almanac.tables import KINDS, SCHEMA, How
-from perilune.agent.tools.search.almanac.text import key
+from perilune.search.almanac.attributes import read_attributes
+from perilune.search.almanac.tables import KINDS, SCHEMA, How
+from perilune.search.almanac.text import key
 
 # Bytes of SQLite's header that differ from writer to writer: the change counter, and the version
 # of the library with the counter at its last write. Source: sqlite.org/fileformat2.html, 1.3.

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from perilune.agent.agent import Agent
+from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.models.scripted import ScriptedModel, Tape
-from perilune.agent.retry import RetryPolicy
 
 MakeAgent = Callable[..., Agent]
 

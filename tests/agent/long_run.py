@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perilune.agent.act import UNKNOWN
 from perilune.agent.agent import Agent
 from perilune.agent.budgets import Budget
-from perilune.agent.chat_model import Message
+from perilune.agent.loop.act import UNKNOWN
+from perilune.agent.models.chat_model import Message
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.events import Record
 from tests.agent import simple_tools as tools

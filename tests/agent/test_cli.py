@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 import pytest
 
-from perilune.agent.home import runs_folder
 from perilune.cli.main import main
 from perilune.events import RunFinished, ToolFinished, decode_record
+from perilune.home import runs_folder
 from tests.agent.openai_server import OpenAIServer, call, delta
 
 MAIN = [sys.executable, "-c", "from perilune.cli.main import main; main()"]
@@ -142,7 +142,7 @@ def test_wrong_usage_is_exit_2(cli: Cli):
 
 
 def test_without_a_model_inside_one_must_be_named(cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("perilune.agent.nano.nano_folder", lambda: cli.workspace / "nothing")
+    monkeypatch.setattr("perilune.nano.agent.nano_folder", lambda: cli.workspace / "nothing")
     for words in (("run", "t"), ("chat",), ("run", "t", "--model", "nano")):
         done = cli(*words)
         assert done.returncode == 2

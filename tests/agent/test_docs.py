@@ -77,7 +77,7 @@ def test_every_ending_is_named():
     def kinds(base: type) -> list[type]:
         return [base, *(kind for sub in base.__subclasses__() for kind in kinds(sub))]
 
-    import perilune.agent.snapshot  # noqa: F401  (defines one)
+    import perilune.agent.workspace.snapshot  # noqa: F401  (defines one)
 
     for kind in kinds(RunEnded)[1:]:
         reason = getattr(kind, "reason", None)

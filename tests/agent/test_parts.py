@@ -12,17 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perilune.agent.chat_model import ModelError
 from perilune.agent.context.outputs import fit_output
 from perilune.agent.endings import ModelFailed
-from perilune.agent.evidence import RunEvidence, source_digest
-from perilune.agent.home import find_run
-from perilune.agent.journal import read_journal
-from perilune.agent.limiter import RECOVER_AFTER, START, Limiter, limiter_for
+from perilune.agent.evidence.store import RunEvidence, source_digest
+from perilune.agent.journal.journal import read_journal
+from perilune.agent.journal.otel import record_spans
+from perilune.agent.journal.repeat_guard import STOP_AT, RepeatGuard, level
+from perilune.agent.models.chat_model import ModelError
+from perilune.agent.models.limiter import RECOVER_AFTER, START, Limiter, limiter_for
+from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.models.scripted import Call, RateLimited, Reply
-from perilune.agent.otel import record_spans
-from perilune.agent.repeat_guard import STOP_AT, RepeatGuard, level
-from perilune.agent.retry import RetryPolicy
 from perilune.agent.tool import ToolContext, ToolRegistry, ToolResult, tool
 from perilune.errors import ToolError, UsageError
 from perilune.events import (
@@ -41,6 +40,7 @@ from perilune.events import (
     encode_record,
     event_type,
 )
+from perilune.home import find_run
 from tests.agent import simple_tools as tools
 from tests.agent.conftest import MakeAgent
 

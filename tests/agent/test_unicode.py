@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perilune.agent.agent import Agent
-from perilune.agent.chat_model import Sampling
 from perilune.agent.context.outputs import fit_output
-from perilune.agent.evidence import RunEvidence
-from perilune.agent.journal import read_journal
+from perilune.agent.evidence.store import RunEvidence
+from perilune.agent.journal.journal import read_journal
+from perilune.agent.models.chat_model import Sampling
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.models.wire import to_wire
 from perilune.agent.tool import ToolRegistry, ToolResult, tool

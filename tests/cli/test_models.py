@@ -13,13 +13,13 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from perilune.agent.nano import nano_folder
 from perilune.chat import ChatFormat
 from perilune.cli import convert, models
 from perilune.cli.new_tokenizer import tokenizer_files
 from perilune.config import Family, StorageFormat, read_config
 from perilune.errors import UsageError
 from perilune.model import generate
+from perilune.nano.agent import nano_folder
 from perilune.weights.load import load_model
 from perilune.weights.published_config import config_json, full_size
 from perilune.weights.tensor_table import is_vision

@@ -23,7 +23,7 @@ async def _plan(self, rest): raise RuntimeError("a fault of ours")
 chat.Chat._plan = _plan
 """
 EXIT_IN_TOOL = """
-import perilune.agent.act as act
+import perilune.agent.loop.act as act
 real = act._result_of
 def _result_of(task): raise SystemExit(7)
 act._result_of = _result_of

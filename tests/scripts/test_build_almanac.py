@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from perilune.agent.tools.search.almanac import Almanac
-from perilune.agent.tools.search.almanac.almanac import PATH
+from perilune.search.almanac import Almanac
+from perilune.search.almanac.almanac import PATH
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "scripts" / "build_almanac.py"

@@ -11,8 +11,8 @@ import threading
 from pathlib import Path
 
 from perilune.agent.agent import Agent
+from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.models.scripted import ScriptedModel
-from perilune.agent.retry import RetryPolicy
 from perilune.swarm.cluster.worker import Worker
 from tests.agent import simple_tools
 from tests.swarm.conftest import prompt_of

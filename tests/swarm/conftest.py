@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from perilune.agent.agent import Agent
-from perilune.agent.chat_model import Message
-from perilune.agent.home import find_run
-from perilune.agent.journal import read_journal
+from perilune.agent.journal.journal import read_journal
+from perilune.agent.models.chat_model import Message
+from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel, Turn
-from perilune.agent.retry import RetryPolicy
+from perilune.home import find_run
 from perilune.swarm.limits import SwarmLimits
 from perilune.swarm.swarm import Swarm
 

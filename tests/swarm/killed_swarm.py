@@ -21,11 +21,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perilune.agent.act import UNKNOWN
 from perilune.agent.agent import Agent
-from perilune.agent.chat_model import Message
+from perilune.agent.loop.act import UNKNOWN
+from perilune.agent.models.chat_model import Message
+from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.models.scripted import Call, RateLimited, Refused, Reply, ScriptedModel, Turn
-from perilune.agent.retry import RetryPolicy
 from perilune.agent.tool import tool
 from perilune.swarm.limits import SwarmLimits
 from perilune.swarm.result import SwarmResult

@@ -14,11 +14,11 @@ import pytest
 
 from perilune.agent.agent import Agent
 from perilune.agent.endings import LeaseLost
-from perilune.agent.home import find_run
-from perilune.agent.journal import read_journal
+from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.scripted import ScriptedModel
 from perilune.errors import UsageError
 from perilune.events import AssignmentFinished, AssistantMessage, NoteTaken, ToolFinished
+from perilune.home import find_run
 from perilune.swarm.swarm import Swarm
 from tests.swarm.killed_swarm import LINES, Shared, main_tape
 from tests.swarm.postgres import need_postgres, postgres_server

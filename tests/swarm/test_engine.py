@@ -10,7 +10,7 @@ import torch
 
 from perilune.agent.agent import Agent
 from perilune.agent.budgets import Budget
-from perilune.agent.chat_model import Sampling
+from perilune.agent.models.chat_model import Sampling
 from perilune.agent.models.engine import EngineModel
 from perilune.agent.models.scripted import Reply, ScriptedModel
 from perilune.events import AssistantMessage

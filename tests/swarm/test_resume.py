@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from perilune.agent.home import find_run
-from perilune.agent.journal import read_journal
+from perilune.agent.journal.journal import read_journal
 from perilune.events import AssistantMessage, ToolFinished, ToolStarted
+from perilune.home import find_run
 from perilune.swarm.state import fold_swarm
 from tests.swarm.killed_swarm import AGENTS, LINES, make
 
@@ -98,7 +98,7 @@ def test_work_that_ended_before_its_report_arrived_is_not_done_again(tmp_path: P
     records = read_journal(folder).records
     first_end = next(i for i, r in enumerate(records) if _ends_assignment(r))
     (folder / "journal.db").unlink()
-    from perilune.agent.journal import Journal
+    from perilune.agent.journal.journal import Journal
 
     journal = Journal(folder)
     journal.import_records(records[:first_end])

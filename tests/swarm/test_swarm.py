@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from perilune.agent.agent import Agent
+from perilune.agent.checks.usual import default_verifiers
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
-from perilune.agent.permissions import Permissions
+from perilune.agent.permissions.permissions import Permissions
 from perilune.agent.tool import tool
-from perilune.agent.verify import default_verifiers
 from perilune.errors import UsageError
 from perilune.events import (
     AssignmentFinished,
@@ -191,7 +191,7 @@ def test_each_sub_agent_has_a_workspace_of_its_own(make_swarm: MakeSwarm, home, 
 
 
 def test_commands_of_a_sub_agent_run_in_the_sandbox(make_swarm: MakeSwarm, home, workspace):
-    pytest.importorskip("perilune.agent.sandbox")
+    pytest.importorskip("perilune.sandbox")
     import shutil
 
     if shutil.which("bwrap") is None:

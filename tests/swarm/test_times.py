@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from perilune.agent.clock import ForwardClock, now
-from perilune.agent.journal import Journal, read_journal
-from perilune.agent.memory_journal import MemoryJournal
-from perilune.agent.state import RunState
+from perilune.agent.journal.clock import ForwardClock, now
+from perilune.agent.journal.journal import Journal, read_journal
+from perilune.agent.journal.memory_journal import MemoryJournal
+from perilune.agent.journal.state import RunState
 from perilune.events import (
     AssignmentFinished,
     AssignmentProgress,

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from perilune.agent.home import find_run
 from perilune.agent.models.scripted import Reply
 from perilune.cli.swarm_run import parse_limits
 from perilune.errors import UsageError
 from perilune.events import AssignmentFinished, SubAgentCreated, decode_record
+from perilune.home import find_run
 from perilune.swarm.timeline import render_timeline, save_timeline
 from perilune.swarm.trace import read_trace
 from perilune.swarm.tree import render_tree
@@ -137,7 +137,7 @@ def test_drawings_show_every_lane_and_mark_what_the_time_hung_on(
 
 
 def test_a_broken_off_swarm_can_be_drawn(make_swarm: MakeSwarm, home):
-    from perilune.agent.journal import Journal, read_journal
+    from perilune.agent.journal.journal import Journal, read_journal
 
     result = make_swarm([split("a", "b"), answer_with_results], lambda *_: Reply("x")).run("t")
     folder = find_run(result.run, home)

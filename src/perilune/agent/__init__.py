@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     from perilune.agent.agent import RunResult as RunResult
     from perilune.agent.agent import Session as Session
     from perilune.agent.budgets import Budget as Budget
-    from perilune.agent.chat_model import Sampling as Sampling
+    from perilune.agent.models.chat_model import Sampling as Sampling
     from perilune.agent.models.endpoint import EndpointModel as EndpointModel
-    from perilune.agent.permissions import Permissions as Permissions
+    from perilune.agent.permissions.permissions import Permissions as Permissions
 
 _PUBLIC = {
     "Agent": "perilune.agent.agent",
     "Budget": "perilune.agent.budgets",
     "EndpointModel": "perilune.agent.models.endpoint",
-    "Permissions": "perilune.agent.permissions",
+    "Permissions": "perilune.agent.permissions.permissions",
     "RunResult": "perilune.agent.agent",
-    "Sampling": "perilune.agent.chat_model",
+    "Sampling": "perilune.agent.models.chat_model",
     "Session": "perilune.agent.agent",
 }
 

@@ -13,23 +13,25 @@ import asyncio
 import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from perilune.agent.budgets import Budget
-from perilune.agent.chat_model import ChatModel, Sampling
+from perilune.agent.checks.check import Check, Verifier
+from perilune.agent.checks.usual import default_verifiers
 from perilune.agent.context.strategies import chain
-from perilune.agent.home import data_home
-from perilune.agent.journal import Journal
-from perilune.agent.memory_journal import MemoryJournal
-from perilune.agent.permissions import Approver, Permissions
+from perilune.agent.journal.journal import Journal
+from perilune.agent.journal.memory_journal import MemoryJournal
+from perilune.agent.loop.result import RunResult
+from perilune.agent.loop.run import Listener
+from perilune.agent.loop.session import Session
+from perilune.agent.models.chat_model import ChatModel, Sampling
+from perilune.agent.models.retry import RetryPolicy
+from perilune.agent.permissions.permissions import Approver, Permissions
 from perilune.agent.recipes.recipe import Recipe
-from perilune.agent.retry import RetryPolicy
-from perilune.agent.run import Listener
-from perilune.agent.session import RunResult, Session
 from perilune.agent.tool import Tool
-from perilune.agent.verify import Check, Verifier, default_verifiers
 from perilune.errors import UsageError
 from perilune.events import Content
+from perilune.home import data_home
 
 __all__ = [
     "Agent",
@@ -131,7 +133,7 @@ class Agent:
         async with self.session(resume=resume) as session:
             return await session.run(task)
 
-    def copy_with(self, **changed: Any) -> Agent:
+    def copy_with(self, **changed: Any) -> Self:
         """This agent with some attributes changed."""
         other = copy.copy(self)
         for name, value in changed.items():
@@ -139,6 +141,10 @@ class Agent:
                 raise UsageError(f"an agent has no {name!r}")
             setattr(other, name, value)
         return other
+
+    @property
+    def recipe_name(self) -> str:
+        return self.recipe.name if self.recipe is not None else ""
 
     @property
     def works_on_copy(self) -> bool:

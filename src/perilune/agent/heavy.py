@@ -18,14 +18,16 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from perilune.agent.agent import Agent, RunResult, Session
-from perilune.agent.evidence import RunEvidence
-from perilune.agent.handing_over import taken
-from perilune.agent.run import Fallback, Run
-from perilune.agent.snapshot import SnapshotStore
-from perilune.agent.state import RunState
+from perilune.agent.evidence.store import RunEvidence
+from perilune.agent.journal.state import RunState
+from perilune.agent.loop.handing_over import taken
+from perilune.agent.loop.result import RunResult
+from perilune.agent.loop.rules import RunRules
+from perilune.agent.loop.run import Fallback, Run
+from perilune.agent.loop.session import Session
 from perilune.agent.tool import ToolRegistry
-from perilune.agent.working_copy import Changes, WorkingCopy
+from perilune.agent.workspace.snapshot import SnapshotStore
+from perilune.agent.workspace.working_copy import Changes, WorkingCopy
 from perilune.events import Content, Event, ToolProgress, TrajectoryFinished
 
 TRAJECTORIES = 8
@@ -81,7 +83,7 @@ async def run_heavy(
     return dataclasses.replace(result, usage=usage, steps=steps)
 
 
-async def roll_out(agent: Agent, run: Run, task: Content, count: int) -> list[Trajectory]:
+async def roll_out(agent: RunRules, run: Run, task: Content, count: int) -> list[Trajectory]:
     """Run the trajectories side by side; one that fails is one less."""
     store = SnapshotStore(agent.home)
     origin = run.copy.origin if run.copy else run.workspace
@@ -105,7 +107,7 @@ async def roll_out(agent: Agent, run: Run, task: Content, count: int) -> list[Tr
     return found
 
 
-async def prepare_merge(agent: Agent, run: Run, done: Sequence[Trajectory]) -> None:
+async def prepare_merge(agent: RunRules, run: Run, done: Sequence[Trajectory]) -> None:
     """Put the trajectories before the model, and their files and findings into the run."""
     evidence = RunEvidence(run.folder / "evidence", run.stage)
     for each in done:
@@ -174,7 +176,7 @@ def normal_answer(answer: str) -> str:
 
 
 async def _one(
-    agent: Agent, run: Run, task: Content, number: int, copy: WorkingCopy | None
+    agent: RunRules, run: Run, task: Content, number: int, copy: WorkingCopy | None
 ) -> Trajectory:
     name = f"t{number}"
     sampling = agent.sampling
@@ -188,7 +190,7 @@ async def _one(
         snapshot=False,
         on_record=None,
     )
-    async with child.session() as session:
+    async with Session(child) as session:
         run.show(ToolProgress(call_id=name, text=f"trajectory {number} begins: {session.id}"))
         result = await session.run(task)
         state = session.state
@@ -202,7 +204,7 @@ async def _one(
     return Trajectory(number, result, state, copy, changes)
 
 
-async def _take_files(agent: Agent, run: Run, chosen: Trajectory) -> str:
+async def _take_files(agent: RunRules, run: Run, chosen: Trajectory) -> str:
     """Put the chosen trajectory's changes where the run works; words on them for the model."""
     assert chosen.changes is not None
     assert chosen.copy is not None

@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perilune.agent.sandbox import Sandbox
 from perilune.agent.tool import Tool
 from perilune.agent.tools import load_tools
 from perilune.agent.tools.fetch.tool import Fetch
-from perilune.agent.tools.search.corpus import SCHEME, Corpus, Document
-from perilune.agent.tools.search.providers import CorpusSearch
 from perilune.agent.tools.search.tool import Search
+from perilune.sandbox import Sandbox
+from perilune.search.corpus import SCHEME, Corpus, Document
+from perilune.search.providers import CorpusSearch
 from perilune.world.articles import Style
 from perilune.world.repair.tests_pass import TIMEOUT_S, TestsPass
 from perilune.world.task import Task

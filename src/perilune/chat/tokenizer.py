@@ -7,13 +7,13 @@ Two sources: `tiktoken.model` (the published one) and, where a checkpoint has on
 from __future__ import annotations
 
 import codecs
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from perilune.chat.encoding_cache import EncodingCache
+from perilune.chat.json_file import read_json_object
 from perilune.chat.special_tokens import RESERVED, SpecialIds, reserved_names
 from perilune.chat.tiktoken_model import SPLIT_PATTERN, read_mergeable_ranks
 from perilune.config import checkpoint_file
@@ -71,7 +71,7 @@ class Tokenizer:
         if path := checkpoint_file(folder, "tokenizer.json"):
             from perilune.chat.tokenizer_json import read_tokenizer_json
 
-            return read_tokenizer_json(path)
+            return cls(*read_tokenizer_json(path))
         raise ChatError(
             f"no tokenizer in {folder}: neither tiktoken.model nor tokenizer.json is there",
             remedy="Download tiktoken.model and tokenizer_config.json of the checkpoint as well",
@@ -186,21 +186,6 @@ def read_added_tokens(path: Path) -> dict[int, str]:
     if len(set(added.values())) != len(added):
         raise ChatError(f"{path.name}: two ids have the same token", remedy="Download it again")
     return added
-
-
-def read_json_object(path: Path, max_bytes: int) -> dict[str, Any]:
-    """A JSON object from a file of limited size. Raises ChatError."""
-    try:
-        if path.stat().st_size > max_bytes:
-            raise ChatError(f"{path.name}: larger than {max_bytes >> 20} MiB")
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ChatError(
-            f"{path.name}: cannot be read as JSON: {error}", remedy="Download the file again"
-        ) from None
-    if not isinstance(value, dict):
-        raise ChatError(f"{path.name}: is not a JSON object", remedy="Download the file again")
-    return value
 
 
 def _pieces(text: str) -> Iterable[str]:

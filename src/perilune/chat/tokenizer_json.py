@@ -7,18 +7,22 @@ out of the file before the library sees it, and are kept here, by id.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from perilune.chat.tokenizer import Tokenizer, read_json_object
+from perilune.chat.json_file import read_json_object
 from perilune.errors import ChatError
 
 MAX_FILE_BYTES = 256 * 2**20
 MAX_VOCABULARY = 2**22
 
 
-def read_tokenizer_json(path: Path) -> Tokenizer:
-    """Tokenizer of a `tokenizer.json` with a byte-level BPE model.
+def read_tokenizer_json(
+    path: Path,
+) -> tuple[Callable[[str], list[int]], list[bytes], dict[int, str]]:
+    """What a `Tokenizer` is made of, from a `tokenizer.json` with a byte-level BPE model: the
+    function that encodes text without special tokens, the bytes of each id, the special ids.
 
     Raises ChatError where the library is missing, the file is damaged, or the model is another.
     """
@@ -66,7 +70,7 @@ def read_tokenizer_json(path: Path) -> Tokenizer:
         ids: list[int] = library.encode(whole, add_special_tokens=False).ids
         return ids
 
-    return Tokenizer(encode_ordinary, token_bytes, special)
+    return encode_ordinary, token_bytes, special
 
 
 def _decoder_types(decoder: Any) -> set[str]:

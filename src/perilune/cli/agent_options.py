@@ -19,7 +19,7 @@ from perilune.errors import UsageError
 if TYPE_CHECKING:
     from perilune.agent.agent import Agent
     from perilune.agent.budgets import Budget
-    from perilune.agent.permissions import Approver, Permissions
+    from perilune.agent.permissions.permissions import Approver, Permissions
     from perilune.agent.recipes.choose import Choice
     from perilune.agent.recipes.recipe import Recipe as Recipe_
     from perilune.agent.tool import Tool
@@ -184,9 +184,9 @@ def build_agent(
     Raises `UsageError` for what makes no sense.
     """
     from perilune.agent.agent import Agent
-    from perilune.agent.chat_model import Sampling
     from perilune.agent.effort import effort_named
-    from perilune.agent.permissions import Permissions
+    from perilune.agent.models.chat_model import Sampling
+    from perilune.agent.permissions.permissions import Permissions
 
     if resume is not None:
         options = options.over(kept_options(resume))
@@ -242,7 +242,7 @@ def _nano(
     approver: Approver | None,
 ) -> Agent:
     """The embedded model with the prompt and the tools that it was trained with, and no others."""
-    from perilune.agent.nano import nano_agent
+    from perilune.nano.agent import nano_agent
 
     for flag, value in (
         ("--tools", options.tools),
@@ -281,7 +281,7 @@ def build_model(options: AgentOptions) -> Any:
         )
     if is_nano(options):
         from perilune.agent.models.engine import EngineModel
-        from perilune.agent.nano import nano_folder
+        from perilune.nano.agent import nano_folder
 
         if not (nano_folder() / "config.json").is_file():
             raise UsageError(
@@ -366,9 +366,9 @@ def mcp_tools(options: AgentOptions) -> list[Tool]:
 
 def kept_options(resume: str) -> dict[str, Any]:
     """The options of an earlier run, from its journal."""
-    from perilune.agent.home import find_run
-    from perilune.agent.journal import read_journal
+    from perilune.agent.journal.journal import read_journal
     from perilune.events import RunStarted
+    from perilune.home import find_run
 
     for record in read_journal(find_run(resume)).records[:1]:
         if isinstance(record.event, RunStarted):
@@ -382,6 +382,6 @@ def _sandbox(kind: str | None) -> Any:
         return None
     if kind not in ("bubblewrap", "landlock"):
         raise UsageError(f"--sandbox is bubblewrap or landlock, not {kind!r}")
-    from perilune.agent.sandbox import open_sandbox
+    from perilune.sandbox import open_sandbox
 
     return open_sandbox(kind)  # type: ignore[arg-type]  # narrowed above

@@ -71,11 +71,11 @@ def agent_server(
     if protocol is Protocol.A2A:
         import uvicorn
 
-        from perilune.agent.a2a_server import build_app
+        from perilune.serve.agents.a2a_server import build_app
 
         uvicorn.run(build_app(agent, f"http://{host}:{port}"), host=host, port=port)
         return
-    from perilune.agent.mcp_server import build_server
+    from perilune.serve.agents.mcp_server import build_server
 
     server = build_server(agent)
     if protocol is Protocol.MCP:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perilune.agent.agent import Agent, RunResult, Session
-    from perilune.agent.permissions import PermissionAnswer, PermissionRequest
+    from perilune.agent.permissions.permissions import PermissionAnswer, PermissionRequest
     from perilune.cli.agent_view import AgentView
 
 app = typer.Typer(add_completion=False)

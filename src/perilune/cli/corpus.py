@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from perilune.agent.tools.search.library import Progress, Report
+    from perilune.search.library import Progress, Report
 
 app = typer.Typer(
     add_completion=False, no_args_is_help=True, help="Index folders of your own, and search them."
@@ -38,7 +38,7 @@ def add(
     cannot be read is named, and the rest is indexed. What is skipped (other kinds of files, hidden
     ones, links) is counted and named by its reason.
     """
-    from perilune.agent.tools.search.library import Library
+    from perilune.search.library import Library
 
     with _bar(folder) as progress:
         report = Library().add(folder, name, progress)
@@ -51,8 +51,8 @@ def add(
 @app.command("ls")
 def list_corpora(as_json: AsJson = False) -> None:
     """List the corpora, the built-in almanac first."""
-    from perilune.agent.tools.search.almanac.almanac import PATH, open_almanac
-    from perilune.agent.tools.search.library import Library, Summary
+    from perilune.search.almanac.almanac import PATH, open_almanac
+    from perilune.search.library import Library, Summary
 
     almanac = Summary("almanac", "(built in)", len(open_almanac()), PATH.stat().st_size)
     summaries = [almanac, *Library().summaries()]
@@ -70,7 +70,7 @@ def remove(
     name: Annotated[str, typer.Argument(metavar="NAME", help="As `perilune corpus ls` shows it.")],
 ) -> None:
     """Remove a corpus: its index only, not the folder."""
-    from perilune.agent.tools.search.library import Library
+    from perilune.search.library import Library
 
     Library().remove(name)
     print(f"removed the corpus {name}; its folder is as it was")
@@ -87,7 +87,7 @@ def search(
     as_json: AsJson = False,
 ) -> None:
     """Search the almanac and your corpora, as an agent does. Exits with 1 when nothing is found."""
-    from perilune.agent.tools.search.providers import LibrarySearch
+    from perilune.search.providers import LibrarySearch
 
     hits = LibrarySearch().search_now(" ".join(query), count, name)
     if as_json:

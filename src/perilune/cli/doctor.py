@@ -26,8 +26,8 @@ ROOM_CHECKS = (
     "perilune.runner.doctor",
     "perilune.chat.doctor",
     "perilune.engine.doctor",
-    "perilune.agent.sandbox.doctor",
-    "perilune.agent.tools.search.doctor",
+    "perilune.sandbox.doctor",
+    "perilune.search.doctor",
 )
 # What decides the speed of the CPU kernels, as /proc/cpuinfo spells it.
 CPU_FLAGS = (

@@ -94,7 +94,7 @@ def run(
     The folder keeps every answer and its transcript; the same command with the same --out goes on
     with an exam that was interrupted.
     """
-    from perilune.agent.chat_model import Sampling
+    from perilune.agent.models.chat_model import Sampling
     from perilune.exam.suites import runner
     from perilune.exam.suites.catalogue import suite_by_name
     from perilune.exam.suites.suite import Examinee
@@ -186,7 +186,7 @@ def _write_reports(exam: Exam, folder: Path) -> None:
 
 
 def _new_folder(name: str) -> Path:
-    from perilune.agent.home import data_home
+    from perilune.home import data_home
 
     return data_home() / "exams" / f"{name}-{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}"
 

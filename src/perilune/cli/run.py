@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perilune.agent.agent import Agent, RunResult
-    from perilune.agent.permissions import PermissionAnswer, PermissionRequest
+    from perilune.agent.permissions.permissions import PermissionAnswer, PermissionRequest
     from perilune.cli.agent_view import AgentView
     from perilune.events import Record
     from perilune.swarm.result import SwarmResult
@@ -305,7 +305,7 @@ class TerminalApprover:
 
 def ask_words(console: Console, view: AgentView, request: PermissionRequest) -> str:
     """Show the question; returns the rule that "always" stands for."""
-    from perilune.agent.permissions import suggested_rule
+    from perilune.agent.permissions.permissions import suggested_rule
     from perilune.cli.agent_view import plain
 
     view.wait()
@@ -318,7 +318,7 @@ def ask_words(console: Console, view: AgentView, request: PermissionRequest) -> 
 
 def answer_of(line: str | None, rule: str) -> PermissionAnswer:
     """The end of stdin is a no."""
-    from perilune.agent.permissions import PermissionAnswer
+    from perilune.agent.permissions.permissions import PermissionAnswer
 
     word = (line or "").strip().lower()
     if word in ("a", "always"):

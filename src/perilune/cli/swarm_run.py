@@ -69,9 +69,9 @@ def build_swarm(
     """
     from dataclasses import replace
 
-    from perilune.agent.nano import SYSTEM_PROMPT
+    from perilune.nano.agent import SYSTEM_PROMPT
+    from perilune.nano.swarm import LIMITS, swarm_of
     from perilune.swarm.backend import LocalBackend
-    from perilune.swarm.nano import LIMITS, swarm_of
     from perilune.swarm.swarm import MakeBackend, Swarm
 
     make_backend: MakeBackend = LocalBackend

@@ -18,8 +18,8 @@ from perilune.cli.trace_apply import apply
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
-    from perilune.agent.journal import History
-    from perilune.agent.state import RunState
+    from perilune.agent.journal.journal import History
+    from perilune.agent.journal.state import RunState
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at runs and undo them.")
 app.command()(apply)
@@ -43,11 +43,11 @@ def list_runs(
     from rich.console import Console
     from rich.table import Table
 
-    from perilune.agent.home import runs_folder
-    from perilune.agent.journal import FILE_NAME, read_journal
-    from perilune.agent.state import fold
+    from perilune.agent.journal.journal import FILE_NAME, read_journal
+    from perilune.agent.journal.state import fold
     from perilune.cli.agent_view import first_line, plain
     from perilune.errors import AgentError
+    from perilune.home import runs_folder
 
     table = Table("run", "state", "steps", "tokens", "model", "task", box=None, pad_edge=False)
     folders = sorted(runs_folder().glob(f"*/{FILE_NAME}"), reverse=True)[:count]
@@ -121,7 +121,7 @@ def export(
     ] = ExportFormat.JSONL,
 ) -> None:
     """Write a run to stdout for another program (otel: to OTEL_EXPORTER_OTLP_ENDPOINT, if set)."""
-    from perilune.agent.state import fold
+    from perilune.agent.journal.state import fold
     from perilune.events import encode_record
 
     history = _read(run)
@@ -136,7 +136,7 @@ def export(
     elif export_format is ExportFormat.MARKDOWN:
         print(as_markdown(state))
     else:
-        from perilune.agent.otel import export_run
+        from perilune.agent.journal.otel import export_run
 
         print(export_run(history.records), file=sys.stderr)
 
@@ -179,11 +179,11 @@ def rm(run: Run) -> None:
     """Remove a run: its journal, outputs and evidence, and snapshots that no other run needs."""
     import shutil
 
-    from perilune.agent.home import data_home, find_run
-    from perilune.agent.journal import Journal
-    from perilune.agent.snapshot import SnapshotStore
-    from perilune.agent.state import fold
-    from perilune.agent.working_copy import COPY_PREFIX
+    from perilune.agent.journal.journal import Journal
+    from perilune.agent.journal.state import fold
+    from perilune.agent.workspace.snapshot import SnapshotStore
+    from perilune.agent.workspace.working_copy import COPY_PREFIX
+    from perilune.home import data_home, find_run
 
     folder = find_run(run)
     Journal(folder).release()  # not while the run is at work
@@ -198,10 +198,10 @@ def rm(run: Run) -> None:
 
 def show_argument(run: str, svg: Path | None) -> None:
     """Print a run's argument and write its picture."""
-    from perilune.agent.argument_drawing import as_svg, as_text
-    from perilune.agent.home import find_run
-    from perilune.agent.state import fold
+    from perilune.agent.evidence.argument_drawing import as_svg, as_text
+    from perilune.agent.journal.state import fold
     from perilune.cli.agent_view import plain
+    from perilune.home import find_run
 
     argument = fold(_read(run).records).argument
     if not argument:
@@ -254,7 +254,7 @@ def _fenced(text: str) -> str:
 def _show_swarm(run: str, *, tree: bool, timeline: bool, to: Path | None) -> None:
     from rich.console import Console
 
-    from perilune.agent.home import find_run
+    from perilune.home import find_run
     from perilune.swarm.timeline import render_timeline, save_timeline
     from perilune.swarm.trace import read_trace
     from perilune.swarm.tree import render_tree
@@ -270,8 +270,8 @@ def _show_swarm(run: str, *, tree: bool, timeline: bool, to: Path | None) -> Non
 
 
 def _read(run: str, agent: str | None = None) -> History:
-    from perilune.agent.home import find_run
-    from perilune.agent.journal import read_journal
+    from perilune.agent.journal.journal import read_journal
+    from perilune.home import find_run
 
     folder = find_run(run)
     if agent is not None:

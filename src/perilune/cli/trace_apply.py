@@ -32,8 +32,8 @@ def apply(
     applied, and their patch is written beside the journal. Exit codes: 0 applied (or shown), 1
     conflicts, 2 wrong usage.
     """
-    from perilune.agent.home import data_home, find_run
-    from perilune.agent.taking_over import take_over
+    from perilune.agent.loop.taking_over import take_over
+    from perilune.home import data_home, find_run
 
     folder = find_run(run)
     if agent is not None:

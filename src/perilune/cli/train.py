@@ -134,7 +134,7 @@ def tokenizer(
     episodes: Annotated[int, typer.Option(min=1, help="Of nano's, where no file is given.")] = 4000,
 ) -> None:
     """Learn a byte-level BPE vocabulary and write it as the family's tiktoken.model."""
-    from perilune.train.nano.render import train_vocabulary
+    from perilune.nano.training.render import train_vocabulary
     from perilune.train.tokenizer import read_texts, train_bpe, write_tokenizer
 
     out.mkdir(parents=True, exist_ok=True)

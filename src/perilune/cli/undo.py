@@ -13,9 +13,9 @@ import typer
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
-    from perilune.agent.journal import History
-    from perilune.agent.snapshot import Undone
-    from perilune.agent.undo import Choice, Conflict
+    from perilune.agent.journal.journal import History
+    from perilune.agent.workspace.snapshot import Undone
+    from perilune.agent.workspace.undo import Choice, Conflict
 
 MOST_NAMED = 20  # of what went as it should; what did not is always named
 
@@ -31,11 +31,11 @@ def undo_verb(
 ) -> None:
     """Undo a run, or go to the snapshot `to`. `choices`: which answer to a conflict was given as a
     flag. Exits with 1 when something of the run's was left alone."""
-    from perilune.agent.home import data_home, find_run
-    from perilune.agent.journal import Journal
-    from perilune.agent.snapshot import SnapshotStore
-    from perilune.agent.state import fold
-    from perilune.agent.undo import go_back, undo_run
+    from perilune.agent.journal.journal import Journal
+    from perilune.agent.journal.state import fold
+    from perilune.agent.workspace.snapshot import SnapshotStore
+    from perilune.agent.workspace.undo import go_back, undo_run
+    from perilune.home import data_home, find_run
 
     choose = _chooser(choices, ask=sys.stdin.isatty() and sys.stderr.isatty() and not dry)
     state = fold(history.records)

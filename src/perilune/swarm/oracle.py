@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from perilune.agent.chat_model import Message
+from perilune.agent.models.chat_model import Message
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.tool import FunctionTool, tool
 from perilune.swarm.state import ASSIGN, CREATE

@@ -17,13 +17,13 @@ from pathlib import Path
 import msgspec
 
 from perilune.agent.agent import Agent, RunResult, Session
-from perilune.agent.clock import now
 from perilune.agent.context.view import content_text
 from perilune.agent.endings import DONE, UNVERIFIED
-from perilune.agent.evidence import CITATION
-from perilune.agent.journal import FILE_NAME, History, read_journal
-from perilune.agent.run import Run
-from perilune.agent.state import RunState, fold
+from perilune.agent.evidence.store import CITATION
+from perilune.agent.journal.clock import now
+from perilune.agent.journal.journal import FILE_NAME, History, read_journal
+from perilune.agent.journal.state import RunState, fold
+from perilune.agent.loop.run import Run
 from perilune.errors import PeriluneError
 from perilune.events import (
     AssignmentStatus,

@@ -21,13 +21,13 @@ from typing import Any, Self
 import msgspec
 
 from perilune.agent.agent import Agent, RunResult, Session
-from perilune.agent.chat_model import ChatModel
-from perilune.agent.home import find_run
-from perilune.agent.journal import read_journal
-from perilune.agent.limiter import limiter_for
+from perilune.agent.journal.journal import read_journal
+from perilune.agent.models.chat_model import ChatModel
+from perilune.agent.models.limiter import limiter_for
 from perilune.agent.tool import Tool, ToolRegistry
 from perilune.errors import UsageError
 from perilune.events import Content
+from perilune.home import find_run
 from perilune.swarm.backend import Backend, LocalBackend
 from perilune.swarm.compact import compact_swarm_tools
 from perilune.swarm.limits import SwarmLimits

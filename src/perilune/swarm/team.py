@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from perilune.agent.journal import FILE_NAME, read_journal
+from perilune.agent.journal.journal import FILE_NAME, read_journal
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.errors import ToolError, UsageError
 from perilune.events import (

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from perilune.agent.journal import FILE_NAME, read_journal
+from perilune.agent.journal.journal import FILE_NAME, read_journal
 from perilune.errors import UsageError
 from perilune.events import AssistantMessage, Record, RunFinished, ToolFinished, ToolStarted
 from perilune.swarm.assignment import folder_name

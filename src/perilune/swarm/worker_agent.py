@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 
 from perilune.agent.agent import Agent
-from perilune.agent.permissions import Approver, PermissionAnswer, PermissionRequest
+from perilune.agent.permissions.permissions import Approver, PermissionAnswer, PermissionRequest
 from perilune.swarm.limits import SwarmLimits
 from perilune.swarm.meter import Meter, shared
 

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-from perilune.agent.sandbox.git_folders import stands_for
 from perilune.errors import AgentError
 from perilune.processes import FIXED_FOLDER, clean_environment, find_program
+from perilune.sandbox.git_folders import stands_for
 
 WorkspaceKind = Literal["copy", "empty"]
 MOST_FILES, MOST_BYTES = 50_000, 1 << 30

@@ -26,9 +26,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from perilune.errors import CheckpointError, CorruptFileError, DiskFullError
+from perilune.errors import CheckpointError, CorruptFileError, DiskFullError, UsageError
 from perilune.model.model import KimiK2Model
 from perilune.train.balance import routers_of
+from perilune.train.config import RunConfig
 from perilune.train.optim.muon_clip import MuonClip
 from perilune.train.parallel import cut_like, whole
 
@@ -207,3 +208,13 @@ def _sync(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def last_checkpoint(config: RunConfig, name: str) -> Path:
+    """The newest checkpoint of a stage. Raises UsageError where there is none."""
+    found = checkpoints(Path(config.folder) / name)
+    if not found:
+        raise UsageError(
+            f"stage {name!r} has no checkpoint in {config.folder}", remedy="Run that stage first"
+        )
+    return found[-1]

@@ -13,9 +13,8 @@ from perilune.errors import UsageError
 from perilune.kernels.quantization import quantize_int4
 from perilune.model.model import KimiK2Model
 from perilune.model.slots import named_slots
-from perilune.train.checkpoint import load_weights
+from perilune.train.checkpoint import last_checkpoint, load_weights
 from perilune.train.config import RunConfig
-from perilune.train.stages.stage import last_checkpoint
 from perilune.weights.published_config import config_json, generation_config_json
 from perilune.weights.reader import TORCH_DTYPES, tensor_memory
 from perilune.weights.tensor_table import TensorSpec, expected_tensors, is_vision

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from perilune.agent.evidence import RunEvidence
-from perilune.agent.state import RunState
+from perilune.agent.checks.check import Proposal
+from perilune.agent.evidence.store import RunEvidence
+from perilune.agent.journal.state import RunState
 from perilune.agent.tool import ToolContext
-from perilune.agent.verify import Proposal
 from perilune.events import (
     AssistantMessage,
     Event,

@@ -6,12 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from perilune.agent.checks.check import Proposal
 from perilune.agent.checks.citations import Citations
 from perilune.agent.checks.facts import Facts
 from perilune.agent.checks.numbers import Numbers
-from perilune.agent.state import RunState
+from perilune.agent.journal.state import RunState
 from perilune.agent.tool import ToolContext
-from perilune.agent.verify import Proposal
 from perilune.events import (
     AssistantMessage,
     Event,

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perilune.agent.checks.citations import Citations
-from perilune.agent.checks.quotes import even, stands_in
+from perilune.agent.evidence.quotes import even, stands_in
 from tests.agent.checks.desk import Desk
 from tests.agent.checks.planted import false_answers, library, true_answers
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from perilune.agent.checks.facts import Facts
-from perilune.agent.sandbox import Sandbox
+from perilune.sandbox import Sandbox
 from perilune.train.episodes import Rejected, record_episodes
 from perilune.world import FAMILIES, Seed, Split
 from tests.agent.tools.conftest import opened_sandbox  # noqa: F401  (a fixture)

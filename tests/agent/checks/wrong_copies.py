@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
-from perilune.agent.tools.search.almanac import open_almanac
-from perilune.agent.tools.search.almanac.text import key
-from perilune.train.nano.calculator import shown_value
+from perilune.nano.training.calculator import shown_value
+from perilune.search.almanac import open_almanac
+from perilune.search.almanac.text import key
 from tests.agent.checks.replay import RunLine
 
 LINE = re.compile(r"^(.+?)\.([^.=]+?) = (.*?)(?: \((\d+)\))? \[(ev:[0-9a-f]+)\]$", re.M)

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from perilune.agent.chat_model import (
+from perilune.agent.models.chat_model import (
     ContentDelta,
     ContentWasReasoning,
     Delta,

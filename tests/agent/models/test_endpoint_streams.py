@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from perilune.agent.chat_model import Finished, ModelError, Sampling
+from perilune.agent.models.chat_model import Finished, ModelError, Sampling
 from perilune.agent.models.endpoint import EndpointModel
 from tests.agent.models.replay import Replay, called, deltas_of, read, said, sse
 

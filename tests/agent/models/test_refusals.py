@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from perilune.agent.chat_model import ModelError
+from perilune.agent.models.chat_model import ModelError
 from perilune.agent.models.refusals import status_error, stream_error
 
 # (server, status, error object or text, window that is learnt)

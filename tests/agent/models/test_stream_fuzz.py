@@ -15,9 +15,9 @@ import time
 import pytest
 
 from perilune.agent.agent import Agent
-from perilune.agent.chat_model import Finished, ModelError, Sampling, ToolCallDelta
+from perilune.agent.models.chat_model import Finished, ModelError, Sampling, ToolCallDelta
 from perilune.agent.models.endpoint import EndpointModel
-from perilune.agent.retry import RetryPolicy
+from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.tool import tool
 from perilune.events import encode_event
 from tests.agent.models.mutation import RECORDED, mutated, pieces_of

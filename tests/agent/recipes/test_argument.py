@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perilune.agent.agent import Agent
-from perilune.agent.argument import find_circle, problems
-from perilune.agent.argument_drawing import as_svg, as_text
+from perilune.agent.evidence.argument import find_circle, problems
+from perilune.agent.evidence.argument_drawing import as_svg, as_text
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.recipes.recipe import load_recipe
 from perilune.events import ArgumentNode

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from perilune.agent.checks.renaming import asks_for_tests, renamed, with_names
 from perilune.agent.models.scripted import Call, Reply
-from perilune.agent.permissions import PermissionAnswer
+from perilune.agent.permissions.permissions import PermissionAnswer
 from perilune.agent.recipes.recipe import load_recipe
 from perilune.cli.trace import app
 from tests.agent.recipes.test_code_recipe import (  # noqa: F401  (fixtures)

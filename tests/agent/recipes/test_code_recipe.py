@@ -13,11 +13,11 @@ import pytest
 from perilune.agent.agent import Agent, RunResult
 from perilune.agent.models.scripted import Call, Crash, Reply, ScriptedModel, Tape
 from perilune.agent.recipes.recipe import load_recipe
-from perilune.agent.sandbox import Sandbox
-from perilune.agent.snapshot import SnapshotStore
+from perilune.agent.workspace.snapshot import SnapshotStore
+from perilune.sandbox import Sandbox
 from perilune.world import EditFile, ReadFile, RunTests, Seed, Split, generate_task
-from tests.agent.sandbox.conftest import open_folder
 from tests.agent.tools.conftest import opened_sandbox  # noqa: F401  (a fixture)
+from tests.sandbox.conftest import open_folder
 
 WRONG = "def double(x):\n    return x + 1\n"
 RIGHT = "def double(x):\n    return 2 * x\n"
@@ -277,8 +277,8 @@ def test_the_oracle_repairs_fifty_repositories_and_no_wrong_patch_is_applied(ope
 
 
 def _state(agent: Agent, result: RunResult):
-    from perilune.agent.home import runs_folder
-    from perilune.agent.journal import read_journal
-    from perilune.agent.state import fold
+    from perilune.agent.journal.journal import read_journal
+    from perilune.agent.journal.state import fold
+    from perilune.home import runs_folder
 
     return fold(read_journal(runs_folder(agent.home) / result.run).records)

@@ -12,9 +12,9 @@ from perilune.agent.models.scripted import Call, Reply, ScriptedModel, Tape
 from perilune.agent.recipes.recipe import load_recipe
 from perilune.agent.tools import load_tools
 from perilune.agent.tools.fetch.tool import Fetch
-from perilune.agent.tools.search.corpus import Corpus, Document
-from perilune.agent.tools.search.providers import CorpusSearch
 from perilune.agent.tools.search.tool import Search
+from perilune.search.corpus import Corpus, Document
+from perilune.search.providers import CorpusSearch
 
 PAGES = {
     "tavor": ("Tavor", "Tavor is a city on the Biken. It has 4,120 people. Its walls are old."),

@@ -8,14 +8,15 @@ import pytest
 
 from perilune.agent.agent import RunResult
 from perilune.agent.budgets import Budget
+from perilune.agent.checks.check import made
 from perilune.agent.heavy import Trajectory, normal_answer, run_heavy, verified_majority
-from perilune.agent.home import runs_folder
-from perilune.agent.journal import read_journal
+from perilune.agent.journal.journal import read_journal
+from perilune.agent.journal.state import RunState, fold
+from perilune.agent.loop.verify import verdict_of
 from perilune.agent.models.scripted import Call, Refused, Reply
-from perilune.agent.snapshot import SnapshotStore
-from perilune.agent.state import RunState, fold
-from perilune.agent.verify import made, verdict_of
+from perilune.agent.workspace.snapshot import SnapshotStore
 from perilune.events import RunStarted, TrajectoryFinished, Usage
+from perilune.home import runs_folder
 from tests.agent import simple_tools as tools
 from tests.agent.conftest import MakeAgent
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from perilune.agent.sandbox import Limits, Sandbox, open_sandbox
-from perilune.agent.sandbox.limits import MIB
 from perilune.agent.tool import Evidence, Tool, ToolContext, ToolRegistry, ToolResult
 from perilune.errors import SandboxError
 from perilune.events import Event
-from tests.agent.sandbox.conftest import open_folder
+from perilune.sandbox import Limits, Sandbox, open_sandbox
+from perilune.sandbox.limits import MIB
+from tests.sandbox.conftest import open_folder
 
 Call = Callable[..., Awaitable[ToolResult]]
 

@@ -12,9 +12,9 @@ import pytest
 from perilune.agent.tool import ToolContext
 from perilune.agent.tools.browse.browser import EXECUTABLE, find_chromium
 from perilune.agent.tools.browse.tool import Browse
-from perilune.agent.tools.http import GuardedClient
-from perilune.agent.tools.net_guard import NetGuard
 from perilune.errors import ToolError
+from perilune.search.web.http import GuardedClient
+from perilune.search.web.net_guard import NetGuard
 from tests.agent.tools.conftest import Call, serving
 
 needs_chromium = pytest.mark.skipif(

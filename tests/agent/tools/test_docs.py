@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from perilune.agent.sandbox import Sandbox
+from perilune.sandbox import Sandbox
 
 DOCS = Path(__file__).resolve().parents[3] / "docs"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from perilune.agent.agent import Agent
-from perilune.agent.home import runs_folder
-from perilune.agent.journal import read_journal
+from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
-from perilune.agent.sandbox import Sandbox
 from perilune.events import NoteTaken, PlanUpdated, ToolFinished
+from perilune.home import runs_folder
+from perilune.sandbox import Sandbox
 
 CODE = """
 def double(x):

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perilune.agent.tool import ToolContext
-from perilune.agent.tools.lookup.facts import Fact, Facts, normalised
 from perilune.agent.tools.lookup.tool import Lookup, shown
+from perilune.search.facts import Fact, Facts, normalised
 
 CHAD_AREA = Fact("Chad", "area", "1284000 km2", "country", ("surface area", "size"), "2020", "CIA")
 CHAD_PEOPLE = Fact("Chad", "population", "17963211 people", "country", ("inhabitants", "live"))
@@ -82,7 +82,7 @@ async def test_the_tool_keeps_its_lines_as_evidence(context: ToolContext):
 
 
 def test_the_almanac_is_the_default_and_says_when_it_did_not_understand():
-    from perilune.agent.tools.lookup.almanac import almanac_facts
+    from perilune.search.almanac_facts import almanac_facts
 
     almanac = almanac_facts()
     (area,) = almanac.find("Chad area").facts

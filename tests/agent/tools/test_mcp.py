@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perilune.agent.agent import Agent
-from perilune.agent.home import find_run
-from perilune.agent.journal import read_journal
+from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
-from perilune.agent.permissions import Permissions
+from perilune.agent.permissions.permissions import Permissions
 from perilune.agent.tool import ToolContext, ToolRegistry
 from perilune.agent.tools.mcp import McpServer, McpTools, connect_mcp
 from perilune.agent.tools.mcp.provider import LeftOutTool, McpTool, declared_tokens, tool_names
 from perilune.agent.tools.mcp.search_tools import SearchTools
 from perilune.errors import ToolError, UsageError
 from perilune.events import ToolFinished, ToolLeftOut
+from perilune.home import find_run
 from tests.agent.tools.mcp_example import server as example
 
 STRANGE = str(Path(__file__).with_name("mcp_strange.py"))

@@ -15,10 +15,10 @@ from perilune.agent.tools.grep.tool import Grep
 from perilune.agent.tools.outline.tool import Outline
 from perilune.agent.tools.read_file.tool import ReadFile
 from perilune.agent.tools.rename.tool import Rename
-from perilune.agent.tools.text_file import decode, line_of, lines_of, places_of, replaced
-from perilune.agent.tools.workspace import Workspace
 from perilune.agent.tools.write_file.tool import WriteFile
+from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
+from perilune.text_file import decode, line_of, lines_of, places_of, replaced
 from tests.agent.tools.conftest import Call
 
 CHINESE = "中文的文件，请仔细阅读。\n第二行：价格是一百元。\n"

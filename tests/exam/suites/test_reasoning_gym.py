@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from perilune.agent.models.scripted import Reply
-from perilune.agent.sandbox import Sandbox
 from perilune.errors import UsageError
 from perilune.exam.suites.reasoning_gym import (
     FORM,
@@ -22,6 +21,7 @@ from perilune.exam.suites.reasoning_gym import (
 )
 from perilune.exam.suites.runner import choose, plan, run_exam
 from perilune.exam.suites.suite import Examinee
+from perilune.sandbox import Sandbox
 from tests.exam.suites.conftest import model, sandbox_has
 
 gym = pytest.importorskip("reasoning_gym", reason="reasoning-gym is not installed")

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from perilune.agent.chat_model import Sampling
 from perilune.agent.endings import ModelFailed
+from perilune.agent.models.chat_model import Sampling
+from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.models.scripted import (
     Call,
     HalfStream,
@@ -19,7 +20,6 @@ from perilune.agent.models.scripted import (
     Reply,
     ScriptedModel,
 )
-from perilune.agent.retry import RetryPolicy
 from perilune.errors import UsageError
 from perilune.exam.suites import ask as asking
 from perilune.exam.suites import report

@@ -9,10 +9,10 @@ import pytest
 
 from perilune.agent.endings import ModelFailed
 from perilune.agent.models.scripted import Refused, Reply, ScriptedModel
-from perilune.agent.sandbox import Sandbox
 from perilune.exam.suites.runner import plan, run_exam
 from perilune.exam.suites.suite import Examinee
 from perilune.exam.suites.world import SEEDS, WorldSuite
+from perilune.sandbox import Sandbox
 from perilune.train.episodes.record import Plan, oracle
 from perilune.train.episodes.turn import PolicyTape
 from perilune.world import FAMILIES, Seed, Split, Style, generate_task

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from perilune.agent.sandbox import Sandbox, open_sandbox
 from perilune.chat import ChatFormat, Tokenizer
 from perilune.cli.new_tokenizer import tokenizer_files
 from perilune.config import Family
 from perilune.errors import SandboxError
+from perilune.sandbox import Sandbox, open_sandbox
 
 
 @pytest.fixture(scope="session")

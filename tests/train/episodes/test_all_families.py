@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perilune.agent.sandbox import Sandbox
+from perilune.sandbox import Sandbox
 from perilune.train.episodes import Rejected, record_all
 from perilune.world import FAMILIES, Seed, Split
 

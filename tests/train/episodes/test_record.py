@@ -9,8 +9,8 @@ import pytest
 
 from perilune.agent.agent import Agent
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
-from perilune.agent.sandbox import Sandbox
 from perilune.agent.world_tasks import article_address, judge, set_scene
+from perilune.sandbox import Sandbox
 from perilune.train.episodes import (
     Episode,
     Plan,

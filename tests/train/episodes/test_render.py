@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from perilune.agent.models.wire import to_wire
-from perilune.agent.sandbox import Sandbox
 from perilune.chat import ChatFormat
 from perilune.chat.deltas import (
     ContentDelta,
@@ -18,6 +17,7 @@ from perilune.chat.deltas import (
     ToolCallStart,
 )
 from perilune.errors import UsageError
+from perilune.sandbox import Sandbox
 from perilune.train.episodes import (
     Episode,
     Plan,

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent.agent import Agent
-from perilune.agent.chat_model import ChatModel, Delta, Message, Sampling
-from perilune.agent.memory_journal import MemoryJournal
+from perilune.agent.journal.memory_journal import MemoryJournal
+from perilune.agent.models.chat_model import ChatModel, Delta, Message, Sampling
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.tool import tool
 from perilune.events import Record

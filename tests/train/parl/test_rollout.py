@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from perilune.agent.chat_model import ContentDelta, Finished
+from perilune.agent.models.chat_model import ContentDelta, Finished
 from perilune.agent.models.scripted import Refused, ScriptedModel
 from perilune.errors import PeriluneError, UsageError
 from perilune.train.config import ParlConfig
@@ -186,7 +186,7 @@ class Counting(ScriptedModel):
 async def test_a_frozen_model_is_asked_each_prompt_once():
     import asyncio
 
-    from perilune.agent.chat_model import Sampling
+    from perilune.agent.models.chat_model import Sampling
 
     inner = Counting()
     model = RememberedModel(inner)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from perilune.agent.argument import problems
-from perilune.agent.verify import Proposal, made
+from perilune.agent.checks.check import Proposal, made
+from perilune.agent.evidence.argument import problems
 from perilune.events import CheckMade
 
 

@@ -12,7 +12,7 @@ from decimal import Decimal
 
 from perilune.agent.checks.question import Asked, attributes_in, content_words, of_years, related
 from perilune.agent.checks.records import Record
-from perilune.agent.tools.search.almanac.text import key
+from perilune.search.almanac.text import key
 
 
 def values_of(asked: Asked, records: Sequence[Record]) -> dict[str, Record] | None:

@@ -12,10 +12,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from perilune.agent.checks.passages import GROUP, ID, Quotation, ids_in, passages, prose
-from perilune.agent.checks.quotes import even, stands_in
-from perilune.agent.evidence import source_digest
-from perilune.agent.verify import Proposal, made
+from perilune.agent.checks.check import Proposal, made
+from perilune.agent.evidence.passages import GROUP, ID, Quotation, ids_in, passages, prose
+from perilune.agent.evidence.quotes import even, stands_in
+from perilune.agent.evidence.store import source_digest
 from perilune.events import CheckMade, EvidenceKept
 
 _ALMOST = re.compile(r"\bev\s*[:：]\s*\w*", re.I)

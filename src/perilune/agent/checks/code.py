@@ -13,10 +13,10 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from perilune.agent.checks.check import Proposal, made
 from perilune.agent.checks.fragments import is_fragment, shows_a_fault
-from perilune.agent.checks.passages import FENCE
+from perilune.agent.evidence.passages import FENCE
 from perilune.agent.tools.syntax import syntax_problem
-from perilune.agent.verify import Proposal, made
 from perilune.errors import SandboxError, ToolError
 from perilune.events import CheckMade
 

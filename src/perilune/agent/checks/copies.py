@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from decimal import Decimal
 
-from perilune.agent.tools.search.almanac.text import edit_distance
+from perilune.search.almanac.text import edit_distance
 
 LEAST_DIGITS = 5
 _MOST_LOST = 3

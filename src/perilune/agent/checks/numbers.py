@@ -20,11 +20,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 
+from perilune.agent.checks.check import ECHOES, Proposal, made, plain_text
 from perilune.agent.checks.copies import miscopied
 from perilune.agent.checks.equations import Equation, equations, excuse
 from perilune.agent.checks.figures import Figure, figures_in, values_in
-from perilune.agent.checks.passages import GROUP, cited_for, passages, prose
-from perilune.agent.verify import ECHOES, Proposal, made, plain_text
+from perilune.agent.evidence.passages import GROUP, cited_for, passages, prose
 from perilune.events import CheckMade
 
 _ADDRESS = re.compile(r"(?:https?://|corpus:|almanac:|www\.)\S+|\]\([^)\s]*\)|\b10\.\d{4,9}/\S+")

@@ -13,7 +13,7 @@ from decimal import Decimal
 
 from perilune.agent.checks.copies import miscopied
 from perilune.agent.checks.records import Record
-from perilune.agent.tools.search.almanac.text import key
+from perilune.search.almanac.text import key
 
 LEAST_DIGITS = 4
 _ALWAYS_KNOWN = 100

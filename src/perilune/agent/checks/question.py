@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from perilune.agent.checks.records import Record
-from perilune.agent.tools.lookup.facts import STOP_WORDS
-from perilune.agent.tools.search.almanac.attributes import read_attributes
-from perilune.agent.tools.search.almanac.text import edit_distance, key, may_be_near, tolerance
-from perilune.agent.tools.search.common_words import COMMON
+from perilune.search.almanac.attributes import read_attributes
+from perilune.search.almanac.text import edit_distance, key, may_be_near, tolerance
+from perilune.search.common_words import COMMON
+from perilune.search.facts import STOP_WORDS
 
 _UP = [
     "largest",

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
-from perilune.agent.tools.search.almanac.text import key
-from perilune.agent.verify import ECHOES, Proposal, plain_text
+from perilune.agent.checks.check import ECHOES, Proposal, plain_text
+from perilune.search.almanac.text import key
 
 _LINE = re.compile(
     r"^(?P<entity>[^=\n]{1,120}?)\.(?P<attribute>[^\W\d_][^=.\n]{0,60}?) = (?P<rest>.+)$", re.M

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 
+from perilune.agent.checks.check import Proposal, made
 from perilune.agent.checks.citations import Citations
 from perilune.agent.checks.numbers import Numbers, figures
-from perilune.agent.checks.passages import FENCE, passages
+from perilune.agent.evidence.passages import FENCE, passages
 from perilune.agent.tools.base import in_thread
-from perilune.agent.tools.workspace import Workspace
-from perilune.agent.verify import Proposal, made
+from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
 from perilune.events import CheckMade
 

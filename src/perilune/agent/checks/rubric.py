@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 
+from perilune.agent.checks.check import Proposal, made
 from perilune.agent.checks.report import report_text
-from perilune.agent.verify import Proposal, made
 from perilune.events import CheckMade
 
 QUESTION = """\

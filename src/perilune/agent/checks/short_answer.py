@@ -8,18 +8,15 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Sequence
 from decimal import Decimal
-from typing import TYPE_CHECKING
 
 from perilune.agent.checks.arithmetic import expected_names, expected_number
+from perilune.agent.checks.case import Case
 from perilune.agent.checks.copies import miscopied
 from perilune.agent.checks.figures import Figure, figures_in
 from perilune.agent.checks.question import attributes_in, content_words, named_in, related
 from perilune.agent.checks.records import Record, words_of
 from perilune.agent.checks.units import agree, unit_at
-from perilune.agent.tools.search.almanac.text import key
-
-if TYPE_CHECKING:
-    from perilune.agent.checks.facts import Case
+from perilune.search.almanac.text import key
 
 MOST_WORDS = 14
 _LEAD = re.compile(
@@ -573,7 +570,7 @@ def _within(words: str, known: Iterable[str]) -> bool:
 
 def _is_cut(words: str, value: str) -> bool:
     """Whether words are a piece of a value that begins or ends within a word, or a slip of it."""
-    from perilune.agent.tools.search.almanac.text import edit_distance
+    from perilune.search.almanac.text import edit_distance
 
     whole = key(value)
     if len(words) < 2 or words == whole:

@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+from perilune.agent.checks.check import Proposal, made
 from perilune.agent.checks.renaming import (
     asks_for_removal,
     asks_for_renaming,
@@ -27,8 +28,7 @@ from perilune.agent.checks.renaming import (
     with_names,
 )
 from perilune.agent.tools.run_tests.tool import RunTests
-from perilune.agent.verify import Proposal, made
-from perilune.agent.working_copy import Changes, WorkingCopy, open_place
+from perilune.agent.workspace.working_copy import Changes, WorkingCopy, open_place
 from perilune.errors import ToolError
 from perilune.events import CheckMade
 

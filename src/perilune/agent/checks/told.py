@@ -14,11 +14,11 @@ from decimal import Decimal
 
 from perilune.agent.checks.copies import miscopied
 from perilune.agent.checks.figures import Figure, figures_in
-from perilune.agent.checks.passages import GROUP, prose
 from perilune.agent.checks.question import attributes_in, content_words, named_in, related
 from perilune.agent.checks.records import Record
 from perilune.agent.checks.units import agree
-from perilune.agent.tools.search.almanac.text import key
+from perilune.agent.evidence.passages import GROUP, prose
+from perilune.search.almanac.text import key
 
 _SENTENCE = re.compile(r"(?<=[.!?;])\s+|\n+")
 _SMALL = Decimal(20)

@@ -13,12 +13,12 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.chat_model import Message, ModelError
 from perilune.agent.context.strategies import Situation, Strategy
-from perilune.agent.context.tokens import TokenCounter
 from perilune.agent.context.view import Renderer
 from perilune.agent.endings import ContextOverflow
-from perilune.agent.state import RunState, View
+from perilune.agent.journal.state import RunState, View
+from perilune.agent.models.chat_model import Message, ModelError
+from perilune.agent.models.tokens import TokenCounter
 from perilune.events import Compacted, Usage
 
 TRIGGER = 0.85

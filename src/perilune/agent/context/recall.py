@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent.context.view import content_text
-from perilune.agent.state import RunState
+from perilune.agent.journal.state import RunState
 from perilune.agent.tool import ToolContext, ToolResult
 
 NAME = "recall"

@@ -15,9 +15,9 @@ from typing import Protocol
 
 import msgspec
 
-from perilune.agent.chat_model import Message
 from perilune.agent.context.view import carry_text, content_text, rounds
-from perilune.agent.state import RunState, View
+from perilune.agent.journal.state import RunState, View
+from perilune.agent.models.chat_model import Message
 from perilune.errors import UsageError
 
 Ask = Callable[[list[Message]], Awaitable[str]]

@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from perilune.agent.chat_model import Message
-from perilune.agent.context.tokens import estimate_text
-from perilune.agent.state import Executed, RunState, View
+from perilune.agent.journal.state import Executed, RunState, View
+from perilune.agent.models.chat_model import Message
+from perilune.agent.models.tokens import estimate_text
 from perilune.events import Content
 
 PERSONS = frozenset({"task", "steer", "queue"})

@@ -5,7 +5,7 @@ Ours: "stop", "tool_calls", "length", "content_filter".
 
 from __future__ import annotations
 
-from perilune.agent.chat_model import ModelError
+from perilune.agent.models.chat_model import ModelError
 from perilune.agent.models.tool_call_index import OpenCall
 
 _LENGTH = frozenset({"length", "max_tokens", "max_output_tokens", "model_length", "max_length"})

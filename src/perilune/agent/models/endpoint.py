@@ -17,7 +17,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from perilune.agent.chat_model import (
+from perilune.agent.models.chat_model import (
     Delta,
     Finished,
     Message,

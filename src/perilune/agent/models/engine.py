@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from perilune.agent.chat_model import (
+from perilune.agent.models.chat_model import (
     ContentDelta,
     Delta,
     Finished,

@@ -12,9 +12,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from perilune.agent.chat_model import ModelError
+from perilune.agent.models.chat_model import ModelError
+from perilune.agent.models.retry import retry_after
 from perilune.agent.models.server_events import read_json
-from perilune.agent.retry import retry_after
 from perilune.text import valid_text
 
 MAX_MESSAGE = 500

@@ -19,7 +19,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perilune.agent.chat_model import (
+from perilune.agent.models.chat_model import (
     ContentDelta,
     Delta,
     Finished,
@@ -29,7 +29,7 @@ from perilune.agent.chat_model import (
     Sampling,
     ToolCallDelta,
 )
-from perilune.agent.context.tokens import estimate, estimate_text
+from perilune.agent.models.tokens import estimate, estimate_text
 from perilune.events import Usage
 
 

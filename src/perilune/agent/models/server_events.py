@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from perilune.agent.chat_model import ModelError
+from perilune.agent.models.chat_model import ModelError
 
 MAX_EVENT_SIZE = 32 * 2**20
 MAX_REPLY_BYTES = 256 * 2**20

@@ -20,7 +20,12 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from perilune.agent.chat_model import ContentDelta, ContentWasReasoning, Delta, ReasoningDelta
+from perilune.agent.models.chat_model import (
+    ContentDelta,
+    ContentWasReasoning,
+    Delta,
+    ReasoningDelta,
+)
 from perilune.agent.models.tool_call_index import OpenCall
 from perilune.text import TextJoiner
 

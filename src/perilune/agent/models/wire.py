@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from perilune.agent.chat_model import Message
+from perilune.agent.models.chat_model import Message
 from perilune.text import valid_json
 
 _SURROGATE_ESCAPE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)

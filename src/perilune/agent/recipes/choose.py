@@ -86,7 +86,7 @@ def _met(needs: str, workspace: Path, searchable: bool | None) -> bool:
 
 
 def _python_files(workspace: Path) -> Iterable[Path]:
-    from perilune.agent.tools.workspace import SKIPPED
+    from perilune.agent.workspace.workspace import SKIPPED
 
     seen = 0
     for folder, names, files in os.walk(workspace):
@@ -101,8 +101,8 @@ def _python_files(workspace: Path) -> Iterable[Path]:
 
 def _can_search() -> bool:
     """Whether the `search` tool would find anything to search in."""
-    from perilune.agent.tools.search.providers import default_provider
     from perilune.errors import UsageError
+    from perilune.search.providers import default_provider
 
     try:
         return default_provider() is not None

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent.budgets import Budget
-from perilune.agent.verify import Check, NonEmptyAnswer, PlanClosed, Verifier
+from perilune.agent.checks.check import Check, Verifier
+from perilune.agent.checks.usual import NonEmptyAnswer, PlanClosed
 from perilune.errors import UsageError
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,40}")

@@ -10,11 +10,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
-from perilune.agent.sandbox import Sandbox, open_sandbox
-from perilune.agent.sandbox.limits import SandboxResult
 from perilune.agent.tool import ToolContext, ToolResult, description_beside
-from perilune.agent.tools.workspace import Workspace
+from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import SandboxError, ToolError
+from perilune.sandbox import Sandbox, open_sandbox
+from perilune.sandbox.limits import SandboxResult
 
 P = ParamSpec("P")
 T = TypeVar("T")

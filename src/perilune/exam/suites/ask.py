@@ -9,7 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from perilune.agent.chat_model import (
+from perilune.agent.models.chat_model import (
     ContentDelta,
     ContentWasReasoning,
     Finished,
@@ -18,8 +18,8 @@ from perilune.agent.chat_model import (
     ReasoningDelta,
     ToolCallDelta,
 )
-from perilune.agent.limiter import limiter_for
-from perilune.agent.retry import RetryPolicy
+from perilune.agent.models.limiter import limiter_for
+from perilune.agent.models.retry import RetryPolicy
 from perilune.events import Usage
 from perilune.exam.suites.suite import Examinee
 from perilune.text import valid_json, valid_text

@@ -13,10 +13,10 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from perilune.agent.chat_model import Message, ModelError
-from perilune.agent.sandbox import Sandbox
+from perilune.agent.models.chat_model import Message, ModelError
 from perilune.exam.suites.ask import ask
 from perilune.exam.suites.suite import Examinee, Outcome, Question, require
+from perilune.sandbox import Sandbox
 
 TIMEOUT_S = 10.0
 PROMPT = (

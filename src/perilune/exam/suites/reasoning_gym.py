@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from perilune.agent.chat_model import Message, ModelError
-from perilune.agent.sandbox import Sandbox
+from perilune.agent.models.chat_model import Message, ModelError
 from perilune.agent.tools.python.session import PythonSession
 from perilune.errors import UsageError
 from perilune.exam.suites.ask import ask
 from perilune.exam.suites.suite import Examinee, Outcome, Question, require
+from perilune.sandbox import Sandbox
 
 INSTALL = "'perilune[exam]'"
 FORM = "Think step by step, then give the answer alone between <answer> and </answer>."

@@ -18,10 +18,10 @@ from pathlib import Path
 import msgspec
 
 from perilune.agent.endings import ModelFailed
-from perilune.agent.sandbox import SandboxKind, open_sandbox
 from perilune.errors import UsageError
 from perilune.events import Usage
 from perilune.exam.suites.suite import Examinee, Outcome, Question, Suite
+from perilune.sandbox import SandboxKind, open_sandbox
 from perilune.world.seed import Seed, Split
 
 MANIFEST, RESULTS, TRANSCRIPTS = "exam.json", "results.jsonl", "transcripts"

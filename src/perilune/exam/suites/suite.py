@@ -8,10 +8,10 @@ from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as package_version
 from typing import Any, Protocol
 
-from perilune.agent.chat_model import ChatModel, Message, Sampling
-from perilune.agent.sandbox import Sandbox
+from perilune.agent.models.chat_model import ChatModel, Message, Sampling
 from perilune.errors import UsageError
 from perilune.events import Usage
+from perilune.sandbox import Sandbox
 
 
 @dataclass(frozen=True, slots=True)

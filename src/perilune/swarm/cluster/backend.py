@@ -12,7 +12,7 @@ import msgspec
 
 from perilune.agent.agent import Agent
 from perilune.agent.endings import BudgetExceeded
-from perilune.agent.journal import FILE_NAME, Journal
+from perilune.agent.journal.journal import FILE_NAME, Journal
 from perilune.events import Record
 from perilune.swarm.assignment import Assignment, Outcome
 from perilune.swarm.cluster.database import Database

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent.endings import JournalFailed, LeaseLost
-from perilune.agent.journal import Journal
+from perilune.agent.journal.journal import Journal
 from perilune.swarm.cluster.database import Database, LeaseTaken
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from perilune.agent.agent import Agent
-from perilune.agent.journal import FILE_NAME, Journal
+from perilune.agent.journal.journal import FILE_NAME, Journal
 from perilune.events import Record
 from perilune.swarm.assignment import Outcome
 from perilune.swarm.cluster.database import Database, LeaseTaken

@@ -29,8 +29,8 @@ class SourceMaker(Protocol):
 # name -> where its maker is. Imported when a run uses it.
 SOURCES: dict[str, tuple[str, str]] = {
     "copy": ("perilune.train.data.synthetic", "copy_source"),
-    "nano-episodes": ("perilune.train.nano.source", "nano_source"),
-    "nano-swarm": ("perilune.train.nano.swarm_source", "nano_swarm_source"),
+    "nano-episodes": ("perilune.nano.training.source", "nano_source"),
+    "nano-swarm": ("perilune.nano.training.swarm_source", "nano_swarm_source"),
     "shards": ("perilune.train.data.shards", "shards_source"),
     "world-text": ("perilune.train.data.world_text", "world_text_source"),
 }

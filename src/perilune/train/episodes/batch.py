@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
-from perilune.agent.sandbox import Sandbox, SandboxKind, open_sandbox
 from perilune.processes import safe_spawning
+from perilune.sandbox import Sandbox, SandboxKind, open_sandbox
 from perilune.train.episodes.episode import Episode
 from perilune.train.episodes.record import Plan, Rejected, record_episode
 from perilune.world.seed import Seed

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.chat_model import Message
+from perilune.agent.models.chat_model import Message
 from perilune.agent.models.scripted import Call, Reply
 from perilune.errors import UsageError
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from perilune.agent.agent import Agent
 from perilune.agent.models.scripted import ScriptedModel
-from perilune.agent.sandbox import Sandbox
 from perilune.agent.tool import declaration
 from perilune.agent.world_tasks import judge, set_scene
+from perilune.sandbox import Sandbox
 from perilune.train.episodes import repair, research
 from perilune.train.episodes.episode import Episode
 from perilune.train.episodes.turn import Policy, PolicyTape, in_call_order

@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perilune.agent.chat_model import Message
+from perilune.agent.models.chat_model import Message
 from perilune.agent.models.scripted import Call, Reply
 
 

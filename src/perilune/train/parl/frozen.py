@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.chat_model import ChatModel, Delta, Message, Sampling
+from perilune.agent.models.chat_model import ChatModel, Delta, Message, Sampling
 from perilune.config import StorageFormat
 from perilune.errors import UsageError
 from perilune.kernels.native import GROUP

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perilune.agent.chat_model import ChatModel
+from perilune.agent.models.chat_model import ChatModel
 from perilune.errors import TrainingError
 from perilune.events import Record
 from perilune.swarm.limits import SwarmLimits

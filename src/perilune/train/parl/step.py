@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from perilune.agent.chat_model import ChatModel
+from perilune.agent.models.chat_model import ChatModel
 from perilune.errors import UsageError
 from perilune.swarm.reward import fade
 from perilune.train.checkpoint import Progress

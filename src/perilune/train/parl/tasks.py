@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast, runtime_checkable
 
-from perilune.agent.chat_model import ChatModel
+from perilune.agent.models.chat_model import ChatModel
 from perilune.chat.format import ChatFormat
 from perilune.errors import UsageError
 from perilune.events import Record
@@ -97,7 +97,9 @@ class SwarmTasks(Protocol):
 
 # name -> where its maker is: (configuration, tokenizer, longest) -> SwarmTasks; `longest` is the
 # most tokens that a conversation of the trained model may have.
-SWARM_TASKS: dict[str, tuple[str, str]] = {"nano": ("perilune.train.nano.swarm_tasks", "NanoSwarm")}
+SWARM_TASKS: dict[str, tuple[str, str]] = {
+    "nano": ("perilune.nano.training.swarm_tasks", "NanoSwarm")
+}
 
 
 def make_tasks(config: ParlConfig, tokenizer: Path | None, longest: int) -> SwarmTasks:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any, Protocol
 
-from perilune.agent.chat_model import Delta, Finished, Message, Sampling
+from perilune.agent.models.chat_model import Delta, Finished, Message, Sampling
 from perilune.agent.models.engine import translate_delta
 from perilune.agent.models.wire import to_wire
 from perilune.chat.deltas import Truncated

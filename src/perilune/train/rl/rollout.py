@@ -101,7 +101,7 @@ class Environment(Protocol):
 # name -> where its maker is: (seed, tokenizer, **options) -> Environment.
 ENVIRONMENTS: dict[str, tuple[str, str]] = {
     "copy": ("perilune.train.rl.copy_task", "copy_environment"),
-    "nano": ("perilune.train.nano.environment", "nano_environment"),
+    "nano": ("perilune.nano.training.environment", "nano_environment"),
 }
 
 

@@ -15,7 +15,7 @@ import torch
 
 from perilune.errors import UsageError
 from perilune.model.model import KimiK2Model
-from perilune.train.checkpoint import checkpoints, load_weights, read_state
+from perilune.train.checkpoint import checkpoints, last_checkpoint, load_weights, read_state
 from perilune.train.config import RunConfig, StageConfig
 from perilune.train.initialise import initialise
 from perilune.train.loop import Observer, Outcome, Step, run_stage
@@ -110,16 +110,6 @@ def starting_model(config: RunConfig, stage: StageConfig, *, resumes: bool) -> K
         return model
     load_weights(last_checkpoint(config, stage.start_from), model)
     return model
-
-
-def last_checkpoint(config: RunConfig, name: str) -> Path:
-    """The newest checkpoint of a stage. Raises UsageError where there is none."""
-    found = checkpoints(Path(config.folder) / name)
-    if not found:
-        raise UsageError(
-            f"stage {name!r} has no checkpoint in {config.folder}", remedy="Run that stage first"
-        )
-    return found[-1]
 
 
 def is_finished(config: RunConfig, name: str) -> bool:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from perilune.agent.sandbox.limits import notices_text
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, sandbox_of, whole_output
 from perilune.errors import SandboxError, ToolError
+from perilune.sandbox.limits import notices_text
 
 LONGEST_COMMAND = 100_000  # bytes; the kernel takes 128 KiB an argument
 SHOWN = 14_000

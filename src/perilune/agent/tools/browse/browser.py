@@ -12,9 +12,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from perilune.agent.tools.http import GuardedClient
 from perilune.errors import ToolError
 from perilune.processes import SYSTEM_PATH, find_program
+from perilune.search.web.http import GuardedClient
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, Page, Playwright, Request, Route

@@ -8,9 +8,9 @@ from typing import Any
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
 from perilune.agent.tools.browse.browser import BrowserSession
-from perilune.agent.tools.http import GuardedClient
-from perilune.agent.tools.pages import html_text
 from perilune.errors import ToolError
+from perilune.search.web.http import GuardedClient
+from perilune.search.web.pages import html_text
 
 SHOWN = 10_000
 _STATE = "browse"

@@ -8,15 +8,15 @@ from typing import Any
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
 from perilune.agent.tools.syntax import syntax_problem
-from perilune.agent.tools.text_file import (
+from perilune.agent.workspace.workspace import Workspace
+from perilune.errors import ToolError
+from perilune.text_file import (
     line_of,
     lines_of,
     places_of,
     replaced,
     without_surrogates,
 )
-from perilune.agent.tools.workspace import Workspace
-from perilune.errors import ToolError
 
 _MOST_COMPARED = 2000  # lines, for the nearest place
 

@@ -6,14 +6,14 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread
-from perilune.agent.tools.http import GuardedClient
-from perilune.agent.tools.pages import Text, page_text
-from perilune.agent.tools.search.almanac import open_almanac
-from perilune.agent.tools.search.almanac.almanac import SCHEME as ALMANAC
-from perilune.agent.tools.search.corpus import SCHEME, Corpus
-from perilune.agent.tools.search.library import Library
-from perilune.agent.tools.search.providers import default_corpus
 from perilune.errors import ToolError
+from perilune.search.almanac import open_almanac
+from perilune.search.almanac.almanac import SCHEME as ALMANAC
+from perilune.search.corpus import SCHEME, Corpus
+from perilune.search.library import Library
+from perilune.search.providers import default_corpus
+from perilune.search.web.http import GuardedClient
+from perilune.search.web.pages import Text, page_text
 
 SHOWN = 14_000
 _KEPT_PAGES = 32

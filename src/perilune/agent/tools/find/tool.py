@@ -7,7 +7,7 @@ from typing import Any
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
 from perilune.agent.tools.globs import glob_pattern
-from perilune.agent.tools.workspace import Found, Workspace
+from perilune.agent.workspace.workspace import Found, Workspace
 
 _ORDERS = {"newest": lambda f: -f.modified, "largest": lambda f: -f.size, "name": lambda f: 0}
 

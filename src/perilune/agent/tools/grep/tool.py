@@ -11,9 +11,9 @@ import regex
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
 from perilune.agent.tools.globs import glob_pattern
-from perilune.agent.tools.text_file import lines_of
-from perilune.agent.tools.workspace import Workspace
+from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
+from perilune.text_file import lines_of
 
 LARGEST_FILE = 4 << 20
 SECONDS = 20.0

@@ -9,7 +9,7 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread
-from perilune.agent.tools.lookup.facts import Fact, FactStore, Found
+from perilune.search.facts import Fact, FactStore, Found
 
 MOST_NAMED = 6
 """Attributes named where another one was asked for."""
@@ -30,7 +30,7 @@ class Lookup(ReadingTool):
         query = str(arguments["query"])
         store = self._store
         if store is None:
-            from perilune.agent.tools.lookup.almanac import almanac_facts
+            from perilune.search.almanac_facts import almanac_facts
 
             store = await in_thread(almanac_facts)
         found = await in_thread(store.find, query)

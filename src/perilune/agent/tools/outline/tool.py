@@ -9,7 +9,7 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
-from perilune.agent.tools.workspace import Workspace
+from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
 
 _MOST_FILES = 300

@@ -14,7 +14,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from perilune.agent.checks.passages import GROUP, ID
+from perilune.agent.evidence.passages import GROUP, ID
 from perilune.errors import ToolError
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from perilune.agent.sandbox import Sandbox, SandboxProcess
-from perilune.agent.sandbox.capture import OutputCapture
+from perilune.sandbox import Sandbox, SandboxProcess
+from perilune.sandbox.capture import OutputCapture
 
 GRACE = 2.0
 """Seconds that interrupted code gets to stop before it is killed."""

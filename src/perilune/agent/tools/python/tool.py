@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from perilune.agent.sandbox.capture import OutputCapture
-from perilune.agent.sandbox.limits import notices_text
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import WHOLE_OUTPUT, FolderTool, sandbox_of
 from perilune.agent.tools.python.session import CellResult, PythonSession
 from perilune.errors import SandboxError, ToolError
+from perilune.sandbox.capture import OutputCapture
+from perilune.sandbox.limits import notices_text
 
 SHOWN = 14_000
 _STATE = "python"

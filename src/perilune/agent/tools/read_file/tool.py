@@ -7,9 +7,9 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
-from perilune.agent.tools.text_file import lines_of
-from perilune.agent.tools.workspace import Workspace
+from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
+from perilune.text_file import lines_of
 
 LONGEST_LINE = 2000
 MOST_CHARACTERS = 15_000

@@ -7,7 +7,7 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
-from perilune.agent.tools.workspace import Workspace
+from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
 
 _LARGEST = 2 << 20

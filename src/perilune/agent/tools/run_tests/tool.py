@@ -6,12 +6,12 @@ import secrets
 from dataclasses import replace
 from typing import Any
 
-from perilune.agent.sandbox.limits import SandboxResult, notices_text
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, sandbox_of, workspace_of
 from perilune.agent.tools.run_tests.report import TestReport, read_report
-from perilune.agent.tools.workspace import Workspace
+from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import SandboxError, ToolError
+from perilune.sandbox.limits import SandboxResult, notices_text
 
 LARGEST_REPORT = 32 << 20
 _SHOWN_FAILURES = 12

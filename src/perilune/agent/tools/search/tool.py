@@ -6,9 +6,9 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread
-from perilune.agent.tools.search.fused import fused_search
-from perilune.agent.tools.search.meaning import sentence_encoder
-from perilune.agent.tools.search.providers import SearchProvider, default_provider
+from perilune.search.fused import fused_search
+from perilune.search.meaning import sentence_encoder
+from perilune.search.providers import SearchProvider, default_provider
 
 
 class Search(ReadingTool):

@@ -7,7 +7,9 @@ from typing import Any
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
 from perilune.agent.tools.syntax import syntax_problem
-from perilune.agent.tools.text_file import (
+from perilune.agent.workspace.workspace import Workspace
+from perilune.errors import ToolError
+from perilune.text_file import (
     DECLARED_HEAD,
     TextFile,
     declared_encoding,
@@ -15,8 +17,6 @@ from perilune.agent.tools.text_file import (
     replaced,
     without_surrogates,
 )
-from perilune.agent.tools.workspace import Workspace
-from perilune.errors import ToolError
 
 
 class WriteFile(FolderTool):

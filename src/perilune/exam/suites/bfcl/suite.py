@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from perilune.agent.chat_model import Message, ModelError
+from perilune.agent.models.chat_model import Message, ModelError
 from perilune.events import Usage
 from perilune.exam.suites.ask import Called, ask
 from perilune.exam.suites.bfcl.ast_check import check_calls

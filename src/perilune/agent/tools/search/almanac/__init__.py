@@ -1,6 +1,0 @@
-"""The almanac: facts about countries, cities, elements, airports and words, without a network."""
-
-from perilune.agent.tools.search.almanac.almanac import Almanac, Fact, open_almanac
-from perilune.agent.tools.search.almanac.questions import Question, questions
-
-__all__ = ["Almanac", "Fact", "Question", "open_almanac", "questions"]

@@ -1,0 +1,1 @@
+"""nano, the embedded model: how it is run, alone and as a swarm, and what it was trained on."""

@@ -1,0 +1,1 @@
+"""Pages of the web: fetched through a guard, turned into text."""
