@@ -137,16 +137,11 @@ def _misread(tree: Tree) -> list[tuple[int, int, bytes]]:
         node = work.pop()
         work += node.children
         if node.type == "negated_command":
-            words = _first_words(node.children[-1])
+            words = _words(node.children[-1])
             if words and _begins_a_compound(words[0]):
                 found.append((node.children[0].start_byte, node.children[0].end_byte, b" "))
         elif node.type == "command":
-            words = _first_words(node)
-            names = [_text(each) for each in words]
-            for place in (1, 2):
-                timed = names[:place] in (["time"], ["time", "-p"]) and len(words) > place
-                if timed and _begins_a_compound(words[place]):
-                    found += [(each.start_byte, each.end_byte, b" ") for each in words[:place]]
+            found += [(each.start_byte, each.end_byte, b" ") for each in _times(node)]
         if node.type in _ON_ONE_LINE and not any(c.type == "comment" for c in node.children):
             for place, gap in _gaps(node, data, start):
                 end = gap.find(b"\n")
@@ -159,13 +154,29 @@ def _begins_a_compound(word: Node) -> bool:
     return not _COMPOUNDS.isdisjoint(_text(word).split(None, 1)[:1])
 
 
-def _first_words(node: Node) -> list[Node]:
-    """The first three words of a command, where nothing stands before them."""
+def _times(command: Node) -> list[Node]:
+    """`time time -p --`, however often, where a compound comes next."""
+    words = _words(command)
+    names = [_text(word) for word in words]
+    end = 0
+    while end < len(names) and names[end] == "time":
+        end += 1
+        end += names[end : end + 1] == ["-p"]
+        end += names[end : end + 1] == ["--"]
+    compound = end < len(words) and (
+        words[end].type == "subshell" or _begins_a_compound(words[end])
+    )
+    return words[:end] if compound else []
+
+
+def _words(command: Node) -> list[Node]:
+    """The words that a command begins with, and the subshell behind them."""
     words: list[Node] = []
-    for child in node.children[:3] if node.type == "command" else []:
-        if child.type not in ("command_name", "word", "concatenation"):
-            break
-        words.append(child)
+    for child in command.children if command.type == "command" else []:
+        for node in child.children if child.type == "ERROR" else [child]:
+            if node.type not in ("command_name", "word", "concatenation", "subshell"):
+                return words
+            words.append(node)
     return words
 
 
