@@ -8,11 +8,11 @@ from typing import Any
 from perilune.agent.agent import Agent
 from perilune.agent.models.scripted import Call, Refused, Reply, ScriptedModel
 from perilune.agent.tool import ToolRegistry
-from perilune.cli.swarm_run import build_swarm
 from perilune.nano.agent import SYSTEM_PROMPT, nano_agent
 from perilune.nano.swarm import ORCHESTRATOR_PROMPT, nano_swarm
 from perilune.nano.tools import compact_tools
 from perilune.search.facts import Fact, Facts
+from perilune.swarm.build import build_swarm
 from tests.swarm.conftest import last_results, prompt_of, turn_of
 
 STORE = Facts([Fact("Tavor", "area", "12 km2"), Fact("Kilu", "area", "7 km2")])

@@ -10,10 +10,10 @@ import pytest
 from rich.console import Console
 
 from perilune.agent.models.scripted import Reply
-from perilune.cli.swarm_run import parse_limits
 from perilune.errors import UsageError
 from perilune.events import AssignmentFinished, SubAgentCreated, decode_record
 from perilune.home import find_run
+from perilune.swarm.build import parse_limits
 from perilune.swarm.timeline import render_timeline, save_timeline
 from perilune.swarm.trace import read_trace
 from perilune.swarm.tree import render_tree

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from perilune.cli import agent_options as flags
+from perilune.cli.agent_flags import NO_FLAGS, NO_RULES, AgentFlags, RuleFlags, settings_of
+from perilune.cli.option_groups import Without, with_option_groups
 
 app = typer.Typer(add_completion=False)
 
@@ -20,6 +21,7 @@ class Protocol(StrEnum):
 
 
 @app.command()
+@with_option_groups
 def agent_server(
     protocol: Annotated[
         Protocol,
@@ -27,47 +29,19 @@ def agent_server(
     ] = Protocol.MCP,
     host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8422,
-    model: flags.Model = None,
-    endpoint: flags.Endpoint = None,
-    api_key_env: flags.ApiKeyEnv = None,
-    tools: flags.Tools = None,
-    mcp: flags.Mcp = None,
-    workspace: flags.Workspace = None,
-    max_steps: flags.MaxSteps = None,
-    max_tokens: flags.MaxTokens = None,
-    max_seconds: flags.MaxSeconds = None,
-    allow: flags.Allow = None,
-    ask: flags.Ask = None,
-    deny: flags.Deny = None,
-    context_strategy: flags.ContextStrategy = None,
-    context_window: flags.ContextWindow = None,
-    system_prompt: flags.SystemPrompt = None,
-    sandbox: flags.SandboxKind = None,
-    no_snapshot: flags.NoSnapshot = False,
+    who: Annotated[AgentFlags, Without("resume")] = NO_FLAGS,
+    rules: Annotated[RuleFlags, Without("effort", "recipe", "thinking_tokens")] = NO_RULES,
 ) -> None:
     """Serve the agent: MCP clients get one tool, `run_task`; A2A clients one skill.
 
     Nobody can be asked here, so calls that match --ask are refused. Over HTTP there is no login:
     listen on an address that only you can reach.
     """
-    options = flags.AgentOptions(
-        model=model,
-        endpoint=endpoint,
-        api_key_env=api_key_env,
-        tools=tools,
-        mcp=mcp or [],
-        max_steps=max_steps,
-        max_tokens=max_tokens,
-        max_seconds=max_seconds,
-        allow=allow or [],
-        ask=ask or [],
-        deny=deny or [],
-        context_strategy=context_strategy,
-        context_window=context_window,
-        sandbox=sandbox,
-        snapshot=not no_snapshot,
+    from perilune.agent.build import build_agent
+
+    agent = build_agent(
+        settings_of(who, rules), workspace=who.workspace, system_prompt=rules.system_prompt
     )
-    agent = flags.build_agent(options, workspace=workspace, system_prompt=system_prompt)
     if protocol is Protocol.A2A:
         import uvicorn
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perilune.cli import agent_options as flags
+from perilune.cli.agent_flags import NO_FLAGS, NO_RULES, AgentFlags, RuleFlags, settings_of
 from perilune.cli.lines import Lines
+from perilune.cli.option_groups import Without, with_option_groups
 from perilune.cli.run import answer_of, ask_words
 from perilune.cli.signals import REASONS, Ended, ended_in_order
 from perilune.cli.terminal_state import TERMINAL
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from perilune.agent.agent import Agent, RunResult, Session
     from perilune.agent.permissions.permissions import PermissionAnswer, PermissionRequest
+    from perilune.agent.settings import AgentSettings
     from perilune.cli.agent_view import AgentView
 
 app = typer.Typer(add_completion=False)
@@ -42,26 +44,10 @@ HELP = """\
 
 
 @app.command()
+@with_option_groups
 def chat(
-    model: flags.Model = None,
-    endpoint: flags.Endpoint = None,
-    api_key_env: flags.ApiKeyEnv = None,
-    tools: flags.Tools = None,
-    mcp: flags.Mcp = None,
-    workspace: flags.Workspace = None,
-    resume: flags.Resume = None,
-    effort: flags.Effort = None,
-    max_steps: flags.MaxSteps = None,
-    max_tokens: flags.MaxTokens = None,
-    thinking_tokens: flags.ThinkingTokens = None,
-    allow: flags.Allow = None,
-    ask: flags.Ask = None,
-    deny: flags.Deny = None,
-    context_strategy: flags.ContextStrategy = None,
-    context_window: flags.ContextWindow = None,
-    system_prompt: flags.SystemPrompt = None,
-    sandbox: flags.SandboxKind = None,
-    no_snapshot: flags.NoSnapshot = False,
+    who: AgentFlags = NO_FLAGS,
+    rules: Annotated[RuleFlags, Without("recipe", "max_seconds")] = NO_RULES,
     show_thinking: Annotated[
         bool, typer.Option("--show-thinking", help="Show the thinking unfolded.")
     ] = False,
@@ -70,36 +56,19 @@ def chat(
 
     Piped in, each line is a message, or a command such as /plan.
     """
-    options = flags.AgentOptions(
-        model=model,
-        endpoint=endpoint,
-        api_key_env=api_key_env,
-        tools=tools,
-        mcp=mcp or [],
-        effort=effort,
-        max_steps=max_steps,
-        max_tokens=max_tokens,
-        thinking_tokens=thinking_tokens,
-        allow=allow or [],
-        ask=ask or [],
-        deny=deny or [],
-        context_strategy=context_strategy,
-        context_window=context_window,
-        sandbox=sandbox,
-        snapshot=not no_snapshot,
-    )
-    agent = flags.build_agent(
-        options, workspace=workspace, system_prompt=system_prompt, resume=resume
-    )
-
+    from perilune.agent.build import build_agent
     from perilune.cli.agent_view import AgentView
     from perilune.cli.console import SafeConsole
 
+    settings = settings_of(who, rules)
+    agent = build_agent(
+        settings, workspace=who.workspace, system_prompt=rules.system_prompt, resume=who.resume
+    )
     console = SafeConsole()
     view = AgentView(console, answers=True, thoughts=show_thinking)
-    talking = Chat(agent, options, console, view)
+    talking = Chat(agent, settings, console, view)
     try:
-        asyncio.run(talking.talk(resume))
+        asyncio.run(talking.talk(who.resume))
     finally:
         view.wait()
         talking.say_how_to_go_on()
@@ -111,10 +80,10 @@ class Chat:
     """The conversation: lines in, an agent's session behind, a view in front."""
 
     def __init__(
-        self, agent: Agent, options: flags.AgentOptions, console: Console, view: AgentView
+        self, agent: Agent, settings: AgentSettings, console: Console, view: AgentView
     ) -> None:
         self._agent = agent
-        self._options = options
+        self._settings = settings
         self._console = console
         self._view = view
         self._work: asyncio.Task[RunResult] | None = None
@@ -285,8 +254,10 @@ class Chat:
 
     async def _model(self, name: str) -> None:
         if name:
-            self._options.model = name
-            model = flags.build_model(self._options)
+            from perilune.agent.build import build_model
+
+            self._settings = self._settings.but(model=name)
+            model = build_model(self._settings)
             await model.prepare()
             old, self._agent.model = self._agent.model, model
             self._session.use_model(model)

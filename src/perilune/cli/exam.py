@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perilune.cli import agent_options as flags
+from perilune.cli import agent_flags as flags
+from perilune.cli.option_groups import Only, with_option_groups
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,11 +52,10 @@ def list_suites(as_json: AsJson = False) -> None:
 
 
 @app.command()
+@with_option_groups
 def run(
     name: Annotated[str, typer.Argument(metavar="SUITE", help="See `perilune exam ls`.")],
-    model: flags.Model = None,
-    endpoint: flags.Endpoint = None,
-    api_key_env: flags.ApiKeyEnv = None,
+    who: Annotated[flags.AgentFlags, Only("model", "endpoint", "api_key_env")] = flags.NO_FLAGS,
     category: Annotated[
         list[str] | None, typer.Option("--category", help="Only this category; repeatable.")
     ] = None,
@@ -94,7 +94,9 @@ def run(
     The folder keeps every answer and its transcript; the same command with the same --out goes on
     with an exam that was interrupted.
     """
+    from perilune.agent.build import build_model
     from perilune.agent.models.chat_model import Sampling
+    from perilune.agent.presets import preset_name
     from perilune.exam.suites import runner
     from perilune.exam.suites.catalogue import suite_by_name
     from perilune.exam.suites.suite import Examinee
@@ -104,16 +106,14 @@ def run(
     if effort not in (None, "low", "medium", "high"):
         raise UsageError(f"--effort is low, medium or high, not {effort!r}")
     suite = suite_by_name(name)
-    options = flags.AgentOptions(
-        model=model, endpoint=endpoint, api_key_env=api_key_env, context_window=context_window
-    )
-    if flags.is_nano(options):
+    settings = flags.settings_of(who).but(context_window=context_window)
+    if preset := preset_name(settings):
         raise UsageError(
-            "nano knows its own two tools only, and no suite is made for them",
+            f"{preset} knows its own two tools only, and no suite is made for them",
             remedy="Name a model: --endpoint URL, or --model DIR. nano has an examination of its "
             "own, benchmarks/nano_accuracy.py.",
         )
-    examined = flags.build_model(options)
+    examined = build_model(settings)
     sampling = Sampling(
         temperature=temperature,
         max_tokens=max_tokens,

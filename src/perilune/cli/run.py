@@ -10,25 +10,35 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 import typer
 
-from perilune.cli import agent_options as flags
 from perilune.cli import standard_input, swarm_run
-from perilune.cli.cluster_options import DatabaseUrl, database_url
+from perilune.cli.agent_flags import (
+    NO_FLAGS,
+    NO_RULES,
+    NO_SWARM,
+    AgentFlags,
+    RuleFlags,
+    SwarmFlags,
+    settings_of,
+)
+from perilune.cli.cluster_options import database_url
 from perilune.cli.lines import Lines
+from perilune.cli.opened import Opened
+from perilune.cli.option_groups import with_option_groups
 from perilune.cli.signals import Ended, ended_in_order
 from perilune.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-    from types import TracebackType
 
     from rich.console import Console
 
     from perilune.agent.agent import Agent, RunResult
     from perilune.agent.permissions.permissions import PermissionAnswer, PermissionRequest
+    from perilune.agent.settings import AgentSettings
     from perilune.cli.agent_view import AgentView
     from perilune.events import Record
     from perilune.swarm.result import SwarmResult
+    from perilune.swarm.swarm import Swarm
 
 app = typer.Typer(add_completion=False)
 
@@ -43,45 +53,16 @@ class OutputFormat(StrEnum):
 
 
 @app.command()
+@with_option_groups
 def run(
     task: Annotated[str | None, typer.Argument(help="The task; '-' reads it from stdin.")] = None,
-    model: flags.Model = None,
-    endpoint: flags.Endpoint = None,
-    api_key_env: flags.ApiKeyEnv = None,
-    tools: flags.Tools = None,
-    mcp: flags.Mcp = None,
-    workspace: flags.Workspace = None,
-    resume: flags.Resume = None,
+    who: AgentFlags = NO_FLAGS,
     output_format: Annotated[
         OutputFormat,
         typer.Option("--output-format", help="stdout: the answer, one JSON object, or all events."),
     ] = OutputFormat.TEXT,
-    effort: flags.Effort = None,
-    recipe: flags.Recipe = None,
-    max_steps: flags.MaxSteps = None,
-    max_tokens: flags.MaxTokens = None,
-    thinking_tokens: flags.ThinkingTokens = None,
-    max_seconds: flags.MaxSeconds = None,
-    allow: flags.Allow = None,
-    ask: flags.Ask = None,
-    deny: flags.Deny = None,
-    context_strategy: flags.ContextStrategy = None,
-    context_window: flags.ContextWindow = None,
-    system_prompt: flags.SystemPrompt = None,
-    sandbox: flags.SandboxKind = None,
-    no_snapshot: flags.NoSnapshot = False,
-    swarm: Annotated[
-        bool, typer.Option("--swarm", help="Let the agent split the task among sub-agents.")
-    ] = False,
-    swarm_limits: Annotated[
-        str | None,
-        typer.Option(
-            "--swarm-limits",
-            metavar="NAME=VALUE,...",
-            help="Limits of the swarm, e.g. main_steps=100,sub_agents=30,parallel=8.",
-        ),
-    ] = None,
-    database: DatabaseUrl = None,
+    rules: RuleFlags = NO_RULES,
+    team: SwarmFlags = NO_SWARM,
     no_stdin: Annotated[
         bool, typer.Option("--no-stdin", help="Do not add what is piped in to the task.")
     ] = False,
@@ -92,6 +73,63 @@ def run(
     Exit codes: 0 answered, 1 ended without a (verified) answer, 2 wrong usage, 130 interrupted,
     143 terminated, 129 when its terminal was closed.
     """
+    resume = who.resume
+    task, piped = task_and_piped(task, resume, no_stdin=no_stdin)
+
+    from perilune.agent.build import build_agent
+    from perilune.cli.agent_view import AgentView
+    from perilune.cli.console import SafeConsole
+
+    settings = settings_of(who, rules)
+    agent = build_agent(
+        settings,
+        workspace=who.workspace,
+        system_prompt=rules.system_prompt,
+        resume=resume,
+        task=None if resume else task,
+    )
+    console = SafeConsole(stderr=True)
+    view = AgentView(console, quiet=quiet)
+    show: Callable[[Record], None] = view
+    if not quiet and (line := preset_line(settings, resume)):
+        console.print(f"· {line}", style="dim")
+    if sys.stdin.isatty():
+        agent.approver = TerminalApprover(console, view)
+
+    def listen(record: Record) -> None:
+        if output_format is OutputFormat.STREAM_JSON:
+            print_record(record)
+        show(record)
+
+    result: RunResult | SwarmResult
+    ended = Ended()
+    opened = Opened(console, view, piped)
+    if whole := swarm_of(agent, team, resume, max_steps=rules.max_steps):
+        together = swarm_run.SwarmView(console, view, quiet=quiet)
+        show = together
+        with opened:
+            result, ended = asyncio.run(swarm_run.work(whole, task, resume, listen, opened))
+        together.end(result)
+    else:
+        agent.on_record = listen
+        with opened:
+            result, ended = asyncio.run(work(agent, task, resume, rules.effort, opened))
+    if output_format is OutputFormat.TEXT:
+        if result.answer:
+            print(result.answer)
+    elif output_format is OutputFormat.JSON:
+        print(result_json(result))
+    if result.ok:
+        return
+    if result.reason not in NOTHING_TO_GO_ON_WITH:
+        opened.say_how_to_go_on()
+    raise typer.Exit(ended.exit_code if result.reason == "interrupted" else EXIT_FAILED)
+
+
+def task_and_piped(
+    task: str | None, resume: str | None, *, no_stdin: bool
+) -> tuple[str | None, standard_input.Piped | None]:
+    """The task, and what is piped in beside it. Raises `UsageError` where there is no task."""
     piped: standard_input.Piped | None = None
     if task == "-":
         task = standard_input.read_all()
@@ -109,136 +147,42 @@ def run(
             remedy='Write perilune run "TASK", perilune run - to read it from stdin, or --resume '
             "RUN.",
         )
-    options = flags.AgentOptions(
-        model=model,
-        endpoint=endpoint,
-        api_key_env=api_key_env,
-        tools=tools,
-        mcp=mcp or [],
-        effort=effort,
-        recipe=recipe,
-        max_steps=max_steps,
-        max_tokens=max_tokens,
-        thinking_tokens=thinking_tokens,
-        max_seconds=max_seconds,
-        allow=allow or [],
-        ask=ask or [],
-        deny=deny or [],
-        context_strategy=context_strategy,
-        context_window=context_window,
-        sandbox=sandbox,
-        snapshot=not no_snapshot,
+    return task, piped
+
+
+def preset_line(settings: AgentSettings, resume: str | None) -> str:
+    """What a person is told who did not choose a model; once, so not of a resumed run."""
+    from perilune.agent.presets import load_preset, preset_name
+
+    name = preset_name(settings)
+    if name is None or (resume is not None and settings.model is None):
+        return ""
+    return load_preset(name).line
+
+
+def swarm_of(
+    agent: Agent, team: SwarmFlags, resume: str | None, *, max_steps: int | None
+) -> Swarm | None:
+    """The swarm that the flags ask for, or that the resumed run was; None: one agent."""
+    if not (team.swarm or team.swarm_limits or resume):
+        return None
+    from perilune.swarm.build import build_swarm, kept_swarm
+
+    kept = kept_swarm(resume)
+    if not (team.swarm or team.swarm_limits or kept):
+        return None
+    make_backend = None
+    if team.database:
+        from perilune.swarm.cluster.backend import cluster_backend
+
+        make_backend = cluster_backend(database_url(team.database))
+    return build_swarm(
+        agent, team.swarm_limits, kept, max_steps=max_steps, make_backend=make_backend
     )
-    agent = flags.build_agent(
-        options,
-        workspace=workspace,
-        system_prompt=system_prompt,
-        resume=resume,
-        task=None if resume else task,
-    )
-
-    from perilune.cli.agent_view import AgentView
-    from perilune.cli.console import SafeConsole
-
-    console = SafeConsole(stderr=True)
-    view = AgentView(console, quiet=quiet)
-    show: Callable[[Record], None] = view
-    if options.model == flags.NANO and not quiet:
-        console.print(f"· {flags.NANO_LINE}", style="dim")
-    if sys.stdin.isatty():
-        agent.approver = TerminalApprover(console, view)
-
-    def listen(record: Record) -> None:
-        if output_format is OutputFormat.STREAM_JSON:
-            print_record(record)
-        show(record)
-
-    result: RunResult | SwarmResult
-    ended = Ended()
-    opened = Opened(console, view, piped)
-    if swarm or swarm_limits or swarm_run.kept_swarm(resume):
-        whole = swarm_run.build_swarm(
-            agent,
-            swarm_limits,
-            swarm_run.kept_swarm(resume),
-            max_steps=max_steps,
-            database=database_url(database) if database else None,
-        )
-        together = swarm_run.SwarmView(console, view, quiet=quiet)
-        show = together
-        with opened:
-            result, ended = asyncio.run(swarm_run.work(whole, task, resume, listen, opened))
-        together.end(result)
-    else:
-        agent.on_record = listen
-        with opened:
-            result, ended = asyncio.run(work(agent, task, resume, effort, opened))
-    if output_format is OutputFormat.TEXT:
-        if result.answer:
-            print(result.answer)
-    elif output_format is OutputFormat.JSON:
-        print(result_json(result))
-    if result.ok:
-        return
-    if result.reason not in NOTHING_TO_GO_ON_WITH:
-        opened.say_how_to_go_on()
-    raise typer.Exit(ended.exit_code if result.reason == "interrupted" else EXIT_FAILED)
 
 
 def say(line: str) -> None:
     print(f"perilune: {line}", file=sys.stderr, flush=True)
-
-
-class Opened:
-    """A run while it is at work: what was piped in joins its task, and whatever ends it, the
-    spinner goes and the way to go on is said."""
-
-    def __init__(
-        self, console: Console, view: AgentView, piped: standard_input.Piped | None
-    ) -> None:
-        self._console = console
-        self._view = view
-        self._piped = piped
-        self._run = ""
-
-    def task(
-        self, task: str | None, run: str, folder: Path, window: int | None = None
-    ) -> str | None:
-        """The task as the model gets it, now that the run has a folder.
-
-        `window`: tokens of the model's context. A character is a token at worst, and a quarter of
-        the window is what a task may bring.
-        """
-        self._run = run
-        if task is None or self._piped is None:
-            return task
-        shown = standard_input.SHOWN_CHARACTERS
-        most = shown if window is None else min(shown, window // 4)
-        if most < shown and len(self._piped.text) > most:
-            self._console.print(
-                f"· of standard input, {most:,} characters (head and tail) go into the task: the "
-                f"model's window is {window:,} tokens",
-                style="dim",
-            )
-        return self._piped.added_to(task, folder / "outputs", most=most)
-
-    def say_how_to_go_on(self) -> None:
-        self._console.print(
-            f"· go on with: perilune run --resume {self._run}", style="dim", soft_wrap=True
-        )
-
-    def __enter__(self) -> Opened:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._view.wait()
-        if error is not None and self._run:
-            self.say_how_to_go_on()
 
 
 async def work(

@@ -9,13 +9,15 @@ from typing import Annotated
 
 import typer
 
-from perilune.cli import agent_options as flags
+from perilune.cli.agent_flags import NO_FLAGS, NO_RULES, AgentFlags, RuleFlags, settings_of
 from perilune.cli.cluster_options import DatabaseUrl, database_url
+from perilune.cli.option_groups import Only, Without, with_option_groups
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
+@with_option_groups
 def worker(
     database: DatabaseUrl = None,
     name: Annotated[
@@ -33,45 +35,22 @@ def worker(
             help="After so long without a word a worker counts as dead.",
         ),
     ] = 30.0,
-    model: flags.Model = None,
-    endpoint: flags.Endpoint = None,
-    api_key_env: flags.ApiKeyEnv = None,
-    tools: flags.Tools = None,
-    mcp: flags.Mcp = None,
-    effort: flags.Effort = None,
-    allow: flags.Allow = None,
-    ask: flags.Ask = None,
-    deny: flags.Deny = None,
-    context_strategy: flags.ContextStrategy = None,
-    context_window: flags.ContextWindow = None,
-    sandbox: flags.SandboxKind = None,
+    who: Annotated[AgentFlags, Without("workspace", "resume")] = NO_FLAGS,
+    rules: Annotated[
+        RuleFlags,
+        Only("effort", "allow", "ask", "deny", "context_strategy", "context_window", "sandbox"),
+    ] = NO_RULES,
 ) -> None:
     """Work for `perilune run --swarm --database URL` of any machine, until it is stopped.
 
     Model, tools and rules are those given here: nothing that comes over the queue widens them.
     """
     url = database_url(database)
-    agent = flags.build_agent(
-        flags.AgentOptions(
-            model=model,
-            endpoint=endpoint,
-            api_key_env=api_key_env,
-            tools=tools,
-            mcp=mcp or [],
-            effort=effort,
-            allow=allow or [],
-            ask=ask or [],
-            deny=deny or [],
-            context_strategy=context_strategy,
-            context_window=context_window,
-            sandbox=sandbox,
-            snapshot=False,
-        )
-    )
-
+    from perilune.agent.build import build_agent
     from perilune.swarm.cluster.worker import Worker
     from perilune.swarm.sub_agent import sub_agent_prompt
 
+    agent = build_agent(settings_of(who, rules).but(snapshot=False))
     own = Worker(
         agent.copy_with(system_prompt=sub_agent_prompt(), recipe=None),
         url,
