@@ -11,25 +11,26 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from perilune.config import CheckpointConfig, Family, StorageFormat
+from perilune import formats
+from perilune.config import CheckpointConfig, Family
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
 from perilune.weights.published_config import config_json
 from perilune.weights.random_weights import RandomWeights, random_config
 from perilune.weights.tensor_table import expected_tensors
 from perilune.weights.write import write_checkpoint
 
 INDEX = "model.safetensors.index.json"
-FORMATS = tuple(StorageFormat)
+FORMATS = tuple(formats.FORMATS.values())
 
 
-def tiny_config(
-    storage: StorageFormat = StorageFormat.BF16, family: Family = Family.K2
-) -> CheckpointConfig:
+def tiny_config(storage: StorageFormat = BF16, family: Family = Family.K2) -> CheckpointConfig:
     return random_config(family, storage, "tiny", layers=2, experts=4)
 
 
 def tiny_checkpoint(
     folder: Path,
-    storage: StorageFormat = StorageFormat.BF16,
+    storage: StorageFormat = BF16,
     family: Family = Family.K2,
     *,
     seed: int = 0,
