@@ -24,6 +24,14 @@ INDEX = "model.safetensors.index.json"
 FORMATS = tuple(formats.FORMATS.values())
 
 
+def divisible(storage: StorageFormat) -> dict[str, int]:
+    """Sizes of a random text network that divide into the groups of a format."""
+    sizes = {"hidden_size": 64, "moe_intermediate_size": 32}
+    if storage.covers("gate_proj", formats.Part.DENSE_MLP) and storage.name != "fp8":
+        sizes |= {"intermediate_size": 96, "q_lora_rank": 32, "kv_lora_rank": 32, "v_head_dim": 32}
+    return sizes
+
+
 def tiny_config(storage: StorageFormat = BF16, family: Family = Family.K2) -> CheckpointConfig:
     return random_config(family, storage, "tiny", layers=2, experts=4)
 

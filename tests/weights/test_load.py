@@ -19,6 +19,7 @@ from tests.model.random_models import random_config, random_ids, random_model, t
 from tests.weights.small import (
     FORMATS,
     INDEX,
+    divisible,
     edit_header,
     edit_json,
     header_of,
@@ -131,7 +132,7 @@ def test_state_dict_has_the_names_of_the_files(tmp_path: Path, storage: StorageF
 def test_logits_through_the_disk_match_transformers(
     tmp_path: Path, storage: StorageFormat, seed: int
 ) -> None:
-    text = random_config(seed, hidden_size=64, moe_intermediate_size=32)
+    text = random_config(seed, **divisible(storage))
     config = CheckpointConfig(text, Family.K2)
     source = save_model(random_model(text, seed), tmp_path / "bf16", config, shard_bytes=2**18)
     folder = source

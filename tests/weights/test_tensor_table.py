@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.model.random_models import random_config
 from tests.shared import shared_path
-from tests.weights.small import FORMATS
+from tests.weights.small import FORMATS, divisible
 
 from perilune.config import CheckpointConfig, Family, ModelConfig, parse_config
 from perilune.errors import ConfigError
@@ -132,7 +132,7 @@ def test_bytes_of_full_size_int4() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_table_is_the_network(seed: int, storage: StorageFormat) -> None:
     """Names, shapes and dtypes are those of the modules, for any configuration and format."""
-    text = random_config(seed, hidden_size=64, moe_intermediate_size=32)
+    text = random_config(seed, **divisible(storage))
     storage = Fp8Format((16, 24)) if storage is FP8 else storage
     config = CheckpointConfig(text, Family.K2, storage)
     with torch.device("meta"):

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perilune.cli.format_option import FormatType
+from perilune.cli.format_option import FORMAT_HELP, FORMAT_NAMES, parse_format
 from perilune.formats import StorageFormat
 
 app = typer.Typer(add_completion=False)
@@ -19,7 +19,7 @@ def convert(
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The folder to make.")],
     to: Annotated[
         StorageFormat,
-        typer.Option(click_type=FormatType(), help="Storage format of the large weights."),
+        typer.Option(parser=parse_format, metavar=FORMAT_NAMES, help=FORMAT_HELP),
     ],
 ) -> None:
     """Convert a checkpoint between storage formats.

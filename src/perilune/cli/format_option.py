@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import click
+import typer
 
 from perilune.formats import FORMATS, StorageFormat
 
+FORMAT_HELP = "Storage format of the large weights."
+FORMAT_NAMES = f"[{'|'.join(FORMATS)}]"
 
-class FormatType(click.ParamType):
+
+def parse_format(value: Any) -> StorageFormat:
     """A name of the command line -> the format; every registered one, also a later one."""
-
-    name = "format"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> StorageFormat:
-        found = value if isinstance(value, StorageFormat) else FORMATS.get(str(value))
-        if found is None:
-            self.fail(f"{value!r} is not one of {', '.join(map(repr, FORMATS))}.", param, ctx)
-        return found
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
-        return f"[{'|'.join(FORMATS)}]"
+    found = value if isinstance(value, StorageFormat) else FORMATS.get(str(value))
+    if found is None:
+        raise typer.BadParameter(f"{value!r} is not one of {', '.join(map(repr, FORMATS))}.")
+    return found

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perilune.cli.format_option import FormatType
+from perilune.cli.format_option import FORMAT_HELP, FORMAT_NAMES, parse_format
 from perilune.config import Family
 from perilune.errors import UsageError
 from perilune.formats import StorageFormat
@@ -156,7 +156,10 @@ def new(
     storage: Annotated[
         StorageFormat,
         typer.Option(
-            "--format", click_type=FormatType(), help="Storage format of the large weights."
+            "--format",
+            parser=parse_format,
+            metavar=FORMAT_NAMES,
+            help=FORMAT_HELP,
         ),
     ] = BF16,
     layers: Annotated[int | None, typer.Option(help="Number of layers, dense one first.")] = None,

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perilune.cli.format_option import FormatType
+from perilune.cli.format_option import FORMAT_HELP, FORMAT_NAMES, parse_format
 from perilune.cli.train_episodes import episodes
 from perilune.errors import UsageError
 from perilune.formats import StorageFormat
@@ -154,7 +154,7 @@ def export(
     stage: Annotated[str, typer.Option(help="Of which stage.")] = "qat",
     storage: Annotated[
         StorageFormat,
-        typer.Option(click_type=FormatType(), help="Storage format of the large weights."),
+        typer.Option(parser=parse_format, metavar=FORMAT_NAMES, help=FORMAT_HELP),
     ] = INT4,
     average: Annotated[
         list[str] | None,

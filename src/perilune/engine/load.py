@@ -214,10 +214,8 @@ def _from_folder(
     checkpoint = open_checkpoint(folder)
     config = checkpoint.config
     # The runner in torch computes exactly by holding the plain weights in float32.
-    widened = (
-        torch.float32 if options.exact and not _runs_native(checkpoint, options, device) else None
-    )
-    weights = loaded_bytes(checkpoint, widened)
+    widens = options.exact and not _runs_native(checkpoint, options, device)
+    weights = loaded_bytes(checkpoint, torch.float32 if widens else None)
     plan = plan_memory(config.text, weights, options, available_memory(device))
     return _Source(
         chat=chat or ChatFormat.from_pretrained(folder, config=config),

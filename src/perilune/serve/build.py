@@ -19,10 +19,8 @@ def build_service(folder: Path, settings: Settings) -> Service:
     if settings.isolation not in ("process", "thread"):
         raise UsageError(f"isolation must be process or thread, not {settings.isolation!r}")
     options = settings.engine
-    # A step has at least one row for each answer.
-    options = replace(
-        options, max_batch_tokens=max(options.max_batch_tokens, options.max_sequences)
-    )
+    rows = max(options.max_batch_tokens, options.max_sequences)  # one for each answer at least
+    options = replace(options, max_batch_tokens=rows)
     check_options(options)
     longest = read_config(folder).text.max_position_embeddings
     engine = AsyncEngine(

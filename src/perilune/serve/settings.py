@@ -1,8 +1,8 @@
 """Every option of the server, its default and its bounds, in one place.
 
 The command line, the environment, the configuration file and the table in the docs are made from
-these fields. Those of the engine are its own (`engine.options`): they are embedded, and stand in the
-flat list (`option_fields`) where `engine` does.
+these fields. Those of the engine are its own (`engine.options`): they are embedded, and stand in
+the flat list (`option_fields`) where `engine` does.
 """
 
 from __future__ import annotations

@@ -48,10 +48,11 @@ def load_model(
 ) -> KimiK2Model:
     """Read the text model of a checkpoint folder, ready for inference (`eval`, no gradients).
 
-    `path`: the folder, or the checkpoint that somebody has opened already. `dtype` is that of the plain tensors (norms, embeddings, unquantised weights), and with them of
-    the computation; None keeps the stored one. Quantised weights stay as they are stored, the
-    router's correction bias stays float32. `progress` is a callback; None shows a bar on a
-    terminal for loads of 2 GB and more, False never does.
+    `path`: the folder, or the checkpoint that somebody has opened already. `dtype` is that of the
+    plain tensors (norms, embeddings, unquantised weights), and with them of the computation; None
+    keeps the stored one. Quantised weights stay as they are stored, the router's correction bias
+    stays float32. `progress` is a callback; None shows a bar on a terminal for loads of 2 GB and
+    more, False never does.
 
     Pickles and Python files beside the weights are never opened; an UnsafeFileWarning names each.
     Raises CheckpointError (its subclasses name file, tensor and remedy), OutOfMemoryError before
