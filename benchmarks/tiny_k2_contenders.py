@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from perilune.config import ModelConfig, RopeConfig
+from perilune.formats.int4 import INT4
 from perilune.kernels.quantization import dequantize_int4, quantize_int4
 from perilune.model.model import KimiK2Model
-from perilune.weights.formats import PROJECTIONS, Int4Experts
+from perilune.weights.stored import PROJECTIONS, StoredExperts
 
 CONFIG = ModelConfig(
     vocab_size=36_864,
@@ -72,8 +73,8 @@ def int4_model() -> KimiK2Model:
     for index, layer in enumerate(model.model.layers):
         if not CONFIG.is_moe_layer(index):
             continue
-        experts = Int4Experts(
-            CONFIG.n_routed_experts, CONFIG.hidden_size, CONFIG.moe_intermediate_size
+        experts = StoredExperts(
+            INT4, CONFIG.n_routed_experts, CONFIG.hidden_size, CONFIG.moe_intermediate_size
         )
         for name in PROJECTIONS:
             words, scales = packed[f"{index}.{name}"]

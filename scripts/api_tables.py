@@ -21,7 +21,7 @@ from perilune.serve.constraints import CONSTRAINTS
 from perilune.serve.field_rules import IGNORED, REFUSED
 from perilune.serve.fields import EXTENSIONS
 from perilune.serve.routes import all_routes
-from perilune.serve.settings import Settings
+from perilune.serve.settings import option_fields
 from perilune.serve.thinking_switches import BUDGETS, EFFORT_BUDGETS, EFFORTS, HIDERS, SWITCHES
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "api.md"
@@ -134,7 +134,8 @@ def tables() -> dict[str, str]:
             ],
         ),
         "options": _table(
-            ("flag", "environment", "default", "what"), map(_option, dataclasses.fields(Settings))
+            ("flag", "environment", "default", "what"),
+            (_option(field) for field, _ in option_fields()),
         ),
     }  # fmt: skip
 

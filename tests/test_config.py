@@ -14,23 +14,25 @@ from perilune.config import (
     Family,
     ModelConfig,
     RopeConfig,
-    StorageFormat,
     parse_config,
     read_config,
 )
 from perilune.errors import ConfigError, UnsupportedArchitectureError
+from perilune.formats import FORMATS
+from perilune.formats.fp8 import FP8, Fp8Format
+from perilune.formats.int4 import INT4
 from perilune.weights.published_config import config_json, full_size
 from perilune.weights.tensor_table import expected_tensors
 from tests.shared import shared_path
 
-K2: dict[str, Any] = config_json(full_size(Family.K2, StorageFormat.FP8))
-THINKING: dict[str, Any] = config_json(full_size(Family.K2_THINKING, StorageFormat.INT4))
-K25: dict[str, Any] = config_json(full_size(Family.K25, StorageFormat.INT4))
+K2: dict[str, Any] = config_json(full_size(Family.K2, FP8))
+THINKING: dict[str, Any] = config_json(full_size(Family.K2_THINKING, INT4))
+K25: dict[str, Any] = config_json(full_size(Family.K25, INT4))
 
 
 def test_the_real_k25_configuration() -> None:
     config = read_config(shared_path("data/kimi-tokenizer"))
-    assert (config.family, config.storage) == (Family.K25, StorageFormat.INT4)
+    assert (config.family, config.storage) == (Family.K25, INT4)
     assert config.tensor_prefix == "language_model." and config.vision is not None
     text = config.text
     assert (text.num_hidden_layers, text.n_routed_experts, text.q_lora_rank) == (61, 384, 1536)
@@ -49,8 +51,8 @@ def test_softmax_scale_of_k2() -> None:
 @pytest.mark.parametrize("model_type", ["kimi_k2", "deepseek_v3"])
 def test_model_types_of_the_text_model(model_type: str) -> None:
     config = parse_config(K2 | {"model_type": model_type})
-    assert (config.family, config.storage) == (Family.K2, StorageFormat.FP8)
-    assert config.fp8_block == (128, 128) and config.tensor_prefix == ""
+    assert (config.family, config.storage) == (Family.K2, FP8)
+    assert config.storage == Fp8Format((128, 128)) and config.tensor_prefix == ""
 
 
 def test_newer_spelling_of_the_rope() -> None:
@@ -70,7 +72,7 @@ def test_a_model_without_yarn() -> None:
 
 
 def test_family_follows_the_network_in_every_storage_format() -> None:
-    for storage in StorageFormat:
+    for storage in FORMATS.values():
         for family in Family:
             assert parse_config(config_json(full_size(family, storage))).family is family
 
@@ -95,7 +97,7 @@ def test_generation_stops_on_both_ids_whatever_the_files_say(tmp_path: Path) -> 
 def test_quantization_at_the_top_level_of_k25() -> None:
     raw = json.loads(json.dumps(K25))
     raw["quantization_config"] = raw["text_config"].pop("quantization_config")
-    assert parse_config(raw).storage is StorageFormat.INT4
+    assert parse_config(raw).storage is INT4
 
 
 BROKEN: dict[str, dict[str, Any]] = {

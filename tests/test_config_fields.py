@@ -21,22 +21,21 @@ from perilune.config import (
     CheckpointConfig,
     Family,
     ModelConfig,
-    StorageFormat,
+    fields_table,
     parse_config,
     read_config,
 )
 from perilune.config_fields import (
-    FP8,
-    INT4,
-    INT4_GROUP,
-    INT4_WEIGHTS,
     ROPE,
     TABLES,
     TEXT,
     TOP,
-    fields_table,
 )
 from perilune.errors import ConfigError, ConfigWarning
+from perilune.formats import FORMATS, StorageFormat, fp8, int4
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.model import KimiK2Model, named_slots
 from perilune.weights.checkpoint import open_checkpoint
 from perilune.weights.published_config import config_json, full_size
@@ -48,9 +47,7 @@ CONFIG = random_config(
     num_attention_heads=2, q_lora_rank=16, qk_rope_head_dim=16, norm_topk_prob=True,
     rms_norm_eps=1e-5,
 )  # fmt: skip
-RAW: dict[str, Any] = json.loads(
-    json.dumps(config_json(CheckpointConfig(CONFIG, Family.K2, StorageFormat.BF16)))
-)
+RAW: dict[str, Any] = json.loads(json.dumps(config_json(CheckpointConfig(CONFIG, Family.K2, BF16))))
 RAW["eos_token_id"], RAW["bos_token_id"] = 1, 0
 IDS = random_ids(CONFIG, 1, 48, seed=3)
 GONE: Any = object()
@@ -240,7 +237,7 @@ def test_no_changes_together_make_a_silent_difference(mutations: list[tuple[str,
     assert_no_silent_difference(raw, harmless=harmless)
 
 
-K25: dict[str, Any] = config_json(full_size(Family.K25, StorageFormat.INT4))
+K25: dict[str, Any] = config_json(full_size(Family.K25, INT4))
 
 
 @pytest.mark.parametrize("name", [*TEXT, *TOP, *UNKNOWN])
@@ -279,16 +276,16 @@ def _places(raw: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
     group = config.get("config_groups", {}).get("group_0", {})
     if group:
         return {
-            "a": (config, INT4),
-            "b": (group, INT4_GROUP),
-            "c": (group["weights"], INT4_WEIGHTS),
+            "a": (config, int4.TABLES[0]),
+            "b": (group, int4.TABLES[1]),
+            "c": (group["weights"], int4.TABLES[2]),
         }
-    return {"a": (config, FP8)}
+    return {"a": (config, fp8.FIELDS)}
 
 
-@pytest.mark.parametrize("storage", [StorageFormat.FP8, StorageFormat.INT4])
+@pytest.mark.parametrize("storage", [FP8, INT4])
 def test_a_changed_field_of_the_quantisation(storage: StorageFormat) -> None:
-    family = Family.K2 if storage is StorageFormat.FP8 else Family.K2_THINKING
+    family = Family.K2 if storage is FP8 else Family.K2_THINKING
     plain = config_json(full_size(family, storage))
     expected = parse_config(plain)
     values = [*VALUES, "static", "e5m2", "int", "float", "channel", "group", 8, [64, 64],
@@ -316,23 +313,19 @@ def test_a_changed_field_of_the_quantisation(storage: StorageFormat) -> None:
                                          ("group_size", 10**6), ("group_size", 8)) and (
                     name != "weight_block_size"
                 ):  # fmt: skip
-                    assert (config.storage, config.int4_group_size, config.fp8_block) == (
-                        expected.storage, expected.int4_group_size, expected.fp8_block,
-                    ), (name, value)  # fmt: skip
+                    assert config.storage == expected.storage, (name, value)
 
 
 def test_two_quantisations_that_differ_are_refused() -> None:
     raw = json.loads(json.dumps(K25))
-    raw["quantization_config"] = config_json(full_size(Family.K2, StorageFormat.FP8))[
-        "quantization_config"
-    ]
+    raw["quantization_config"] = config_json(full_size(Family.K2, FP8))["quantization_config"]
     with pytest.raises(ConfigError, match="quantization_config"):
         parse_config(raw)
 
 
 def test_published_files_give_no_notice() -> None:
     for family in Family:
-        for storage in StorageFormat:
+        for storage in FORMATS.values():
             assert parse_config(config_json(full_size(family, storage))).notices == ()
 
 

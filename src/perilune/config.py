@@ -20,27 +20,27 @@ from pathlib import Path
 from typing import Any
 
 from perilune.config_fields import (
-    FP8,
-    INT4,
-    INT4_GROUP,
-    INT4_WEIGHTS,
+    MAX_SIZE,
     ROPE,
+    TABLES,
     TEXT,
     TOP,
     check_agreements,
     check_architectures,
     check_fields,
     check_repeated,
+    mapping,
+    tables_as_markdown,
 )
 from perilune.errors import ConfigError, UnsafeFileError, UnsupportedArchitectureError
+from perilune.formats import FORMATS, StorageFormat, read_quantization
+from perilune.formats.bf16 import BF16
 
 MAX_CONFIG_BYTES = 16 * 2**20
-MAX_SIZE = 2**24  # no width, count or length of a published configuration comes near
 MAX_LAYERS = 1024  # a full-size K2 has 61
 MAX_MODULES = 2**20  # experts of all layers; a full-size K2 has 23,040
 IM_END_ID = 163586  # <|im_end|>: generation stops on it whatever the configuration says
 EOS_ID = 163585  # [EOS]
-PUBLISHED_INT4 = ("num_bits", "type", "symmetric", "strategy")
 K3_NAMES = ("K3", "KimiLinear")
 TEXT_MODEL_TYPES = ("kimi_k2", "deepseek_v3")
 
@@ -51,14 +51,6 @@ class Family(StrEnum):
     K2 = "k2"
     K2_THINKING = "k2-thinking"
     K25 = "k2.5"
-
-
-class StorageFormat(StrEnum):
-    """How the large weights lie on disk and in memory."""
-
-    BF16 = "bf16"
-    FP8 = "fp8"  # e4m3, 128x128 blocks, float32 `weight_scale_inv`
-    INT4 = "int4"  # compressed-tensors pack-quantized, group 32, routed experts only
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +139,7 @@ class CheckpointConfig:
 
     text: ModelConfig
     family: Family
-    storage: StorageFormat = StorageFormat.BF16
-    int4_group_size: int = 32
-    fp8_block: tuple[int, int] = (128, 128)
+    storage: StorageFormat = BF16
     tensor_prefix: str = ""  # K2.5 puts "language_model." before every text tensor
     vision: Mapping[str, Any] | None = None
     eos_token_ids: tuple[int, ...] = (EOS_ID, IM_END_ID)
@@ -236,7 +226,7 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
     notices: list[str] = []
     text_raw: Mapping[str, Any] = raw
     if model_type in ("kimi_k25", "kimi_k2_5"):
-        text_raw = _mapping(raw.get("text_config"), "text_config", file)
+        text_raw = mapping(raw.get("text_config"), "text_config", file)
         if not text_raw:
             raise ConfigError("a kimi_k25 configuration without text_config", file=file)
         if text_raw.get("model_type", "kimi_k2") not in TEXT_MODEL_TYPES:
@@ -244,7 +234,7 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
                 f"the text model of this kimi_k25 is {text_raw['model_type']!r}, not a Kimi K2",
                 file=file,
             )
-        vision = _mapping(raw.get("vision_config"), "vision_config", file) or None
+        vision = mapping(raw.get("vision_config"), "vision_config", file) or None
         prefix = "language_model."
         notices = check_fields(raw, {**TEXT, **TOP}, "", file)
         check_repeated(raw, text_raw, file)
@@ -261,7 +251,7 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
     text = _text_config(text_raw, file, notices)
     places = (text_raw.get("quantization_config"), raw.get("quantization_config"))
     quantization = next((each for each in places if each is not None and each != {}), None)
-    storage, group, block = _quantization(_mapping(quantization, "quantization_config", file), file)
+    storage = read_quantization(mapping(quantization, "quantization_config", file), file)
     eos = _ids(text_raw.get("eos_token_id"), file) + _ids(raw.get("eos_token_id"), file)
     if prefix:
         family = Family.K25
@@ -269,7 +259,7 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
         # What tells the published ones apart in every storage format: K2 has 1e-6.
         family = Family.K2 if text.rms_norm_eps == 1e-6 else Family.K2_THINKING
     else:
-        thinks = storage is StorageFormat.INT4 or IM_END_ID in eos
+        thinks = storage.name == "int4" or IM_END_ID in eos
         family = Family.K2_THINKING if thinks else Family.K2
     # A small vocabulary (tests, nano) has no ids of the published range.
     stops = tuple(i for i in (*eos, EOS_ID, IM_END_ID) if i < text.vocab_size)
@@ -277,8 +267,6 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
         text=text,
         family=family,
         storage=storage,
-        int4_group_size=group,
-        fp8_block=block,
         tensor_prefix=prefix,
         vision=vision,
         eos_token_ids=tuple(dict.fromkeys(stops)),
@@ -364,8 +352,8 @@ def _rope(raw: Mapping[str, Any], file: Path | None, notices: list[str]) -> Rope
     As in transformers 5, `rope_scaling` goes before `rope_parameters`. Where both are given and
     differ in more than that one of them says nothing ("default"), the file is refused.
     """
-    older = _mapping(raw.get("rope_scaling"), "rope_scaling", file)
-    newer = _mapping(raw.get("rope_parameters"), "rope_parameters", file)
+    older = mapping(raw.get("rope_scaling"), "rope_scaling", file)
+    newer = mapping(raw.get("rope_parameters"), "rope_parameters", file)
     theta = _theta((newer, older, raw), file)
     ropes = [
         _one_rope(given, theta, raw, name, file)
@@ -469,60 +457,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _quantization(
-    raw: Mapping[str, Any], file: Path | None
-) -> tuple[StorageFormat, int, tuple[int, int]]:
-    if not raw:
-        return StorageFormat.BF16, 32, (128, 128)
-    method = raw.get("quant_method")
-    if method == "fp8":
-        check_fields(raw, FP8, "quantization_config", file, closed=True)
-        block = raw.get("weight_block_size", [128, 128])
-        sizes = block if isinstance(block, list) else []
-        if (
-            raw.get("fmt", "e4m3") != "e4m3"
-            or len(sizes) != 2
-            or not all(type(b) is int and 1 <= b <= MAX_SIZE for b in sizes)
-        ):
-            raise ConfigError(
-                "only the published FP8 layout is read (e4m3, weight_block_size [rows, columns])",
-                file=file,
-            )
-        return StorageFormat.FP8, 32, (sizes[0], sizes[1])
-    if method == "compressed-tensors":
-        check_fields(raw, INT4, "quantization_config", file, closed=True)
-        groups = list(_mapping(raw.get("config_groups"), "config_groups", file).values())
-        group_0 = _mapping(groups[0], "config_groups", file) if len(groups) == 1 else {}
-        first = _mapping(group_0.get("weights"), "weights", file)
-        check_fields(group_0, INT4_GROUP, "config_groups", file, closed=True)
-        check_fields(first, INT4_WEIGHTS, "config_groups.weights", file, closed=True)
-        published = "format" in raw and all(name in first for name in PUBLISHED_INT4)
-        group = first.get("group_size")
-        if not published or type(group) is not int or not 8 <= group <= MAX_SIZE or group % 8:
-            raise ConfigError(
-                "only the published INT4 layout is read (pack-quantized, symmetric int4, groups)",
-                file=file,
-            )
-        return StorageFormat.INT4, group, (128, 128)
-    raise ConfigError(
-        f"quant_method {method!r} is not supported",
-        file=file,
-        remedy="Perilune reads fp8 blocks and compressed-tensors pack-quantized INT4",
-    )
-
-
 def _read_text(path: Path) -> str:
     if path.stat().st_size > MAX_CONFIG_BYTES:
         return ""
     return path.read_text("utf-8", errors="replace")
-
-
-def _mapping(value: Any, name: str, file: Path | None) -> Mapping[str, Any]:
-    if value is None:
-        return {}
-    if not isinstance(value, Mapping):
-        raise ConfigError(f"{name} must be an object, not {value!r}", file=file)
-    return value
 
 
 def _ids(value: Any, file: Path | None) -> tuple[int, ...]:
@@ -546,3 +484,11 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ConfigError("is not a JSON object", file=path)
     return value
+
+
+def fields_table() -> str:
+    """What becomes of every field of `config.json`, as Markdown, for `docs/checkpoints.md`."""
+    tables = dict(TABLES)
+    for storage in FORMATS.values():
+        tables.update(storage.config_tables)
+    return tables_as_markdown(tables)

@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from perilune.errors import ConfigError, UnsupportedArchitectureError
 
+MAX_SIZE = 2**24  # no width, count or length of a published configuration comes near
 MOST_SHOWN = 80  # characters of a foreign value in a message
 
 
@@ -47,15 +48,17 @@ PICTURES = Field("harmless", why="images are not loaded yet; no text token depen
 SPLIT = Field("harmless", why="how other software splits the same numbers over devices")
 
 
-def _checked(*values: Any, why: str = "") -> Field:
+def checked(*values: Any, why: str = "") -> Field:
+    """A field that may only have one of these values."""
     return Field("checked", values, why)
 
 
-def _table(*groups: tuple[str, Field]) -> dict[str, Field]:
+def table(*groups: tuple[str, Field]) -> dict[str, Field]:
+    """Name -> treatment; the names of a group are parted by spaces."""
     return {name: field for names, field in groups for name in names.split()}
 
 
-TEXT: Mapping[str, Field] = _table(
+TEXT: Mapping[str, Field] = table(
     (
         "vocab_size hidden_size num_hidden_layers first_k_dense_replace intermediate_size "
         "moe_intermediate_size n_routed_experts num_experts_per_tok n_shared_experts n_group "
@@ -65,18 +68,18 @@ TEXT: Mapping[str, Field] = _table(
         "eos_token_id model_type quantization_config",
         USED,
     ),
-    ("scoring_func", _checked("sigmoid")),
-    ("topk_method", _checked("noaux_tc")),
-    ("hidden_act", _checked("silu")),
-    ("moe_layer_freq", _checked(1)),
-    ("attention_bias", _checked(False)),
-    ("rope_interleave", _checked(True)),
-    ("is_causal", _checked(True)),
-    ("is_encoder_decoder add_cross_attention tie_encoder_decoder", _checked(False)),
-    ("use_sliding_window", _checked(False, None)),
-    ("sliding_window attention_chunk_size cross_attention_hidden_size", _checked(None)),
-    ("per_layer_config pruned_heads", _checked(None, {}, [])),
-    ("partial_rotary_factor", _checked(1, 1.0, None)),
+    ("scoring_func", checked("sigmoid")),
+    ("topk_method", checked("noaux_tc")),
+    ("hidden_act", checked("silu")),
+    ("moe_layer_freq", checked(1)),
+    ("attention_bias", checked(False)),
+    ("rope_interleave", checked(True)),
+    ("is_causal", checked(True)),
+    ("is_encoder_decoder add_cross_attention tie_encoder_decoder", checked(False)),
+    ("use_sliding_window", checked(False, None)),
+    ("sliding_window attention_chunk_size cross_attention_hidden_size", checked(None)),
+    ("per_layer_config pruned_heads", checked(None, {}, [])),
+    ("partial_rotary_factor", checked(1, 1.0, None)),
     ("layer_types", Field("checked", why="None, or `full_attention` for every layer")),
     ("architectures", Field("checked", why="the family's own classes, or none")),
     ("num_key_value_heads", Field("checked", why="num_attention_heads, or null: MLA has one "
@@ -125,7 +128,7 @@ TEXT: Mapping[str, Field] = _table(
 )  # fmt: skip
 
 TOP: Mapping[str, Field] = {
-    **_table(
+    **table(
         ("text_config model_type quantization_config eos_token_id", USED),
         ("tie_word_embeddings", Field("checked", why="that of text_config")),
         ("architectures", TEXT["architectures"]),
@@ -140,58 +143,18 @@ TOP: Mapping[str, Field] = {
 }
 """Beside `text_config`, of kimi_k25. A used or checked field of the text network must agree."""
 
-ROPE: Mapping[str, Field] = _table(
+ROPE: Mapping[str, Field] = table(
     ("rope_type type rope_theta factor beta_fast beta_slow mscale mscale_all_dim "
      "original_max_position_embeddings", USED),
-    ("attention_factor", _checked(None)),
-    ("truncate", _checked(True)),
-    ("partial_rotary_factor", _checked(1, 1.0)),
+    ("attention_factor", checked(None)),
+    ("truncate", checked(True)),
+    ("partial_rotary_factor", checked(1, 1.0)),
 )  # fmt: skip
 
-FP8: Mapping[str, Field] = _table(
-    ("quant_method weight_block_size", USED),
-    ("fmt", _checked("e4m3")),
-    ("activation_scheme", _checked("dynamic", None)),
-    ("scale_fmt dequantize modules_to_not_convert ignored_layers", STORED),
-)
-
-INT4: Mapping[str, Field] = _table(
-    ("quant_method config_groups", USED),
-    ("format", _checked("pack-quantized")),
-    ("quantization_status", _checked("compressed", None)),
-    ("kv_cache_scheme", _checked(None)),
-    ("sparsity_config transform_config", _checked(None, {})),
-    ("ignore", STORED),
-    ("version global_compression_ratio", NAMES),
-)
-
-INT4_GROUP: Mapping[str, Field] = _table(
-    ("weights", USED),
-    ("input_activations output_activations", _checked(None)),
-    ("format", _checked("pack-quantized", None)),
-    ("targets", STORED),
-)
-
-INT4_WEIGHTS: Mapping[str, Field] = _table(
-    ("group_size", USED),
-    ("num_bits", _checked(4)),
-    ("type", _checked("int")),
-    ("symmetric", _checked(True)),
-    ("strategy", _checked("group")),
-    ("dynamic", _checked(False)),
-    ("actorder block_structure", _checked(None)),
-    ("scale_dtype zp_dtype", STORED),
-    ("observer observer_kwargs", TRAINING),
-)
-
-TABLES: Mapping[str, Mapping[str, Field]] = {
+TABLES: Mapping[str, Mapping[str, Field]] = {  # those of `quantization_config`: the formats' own
     "the text network (`config.json`, or `text_config` of K2.5)": TEXT,
     "K2.5, beside `text_config`": TOP,
     "`rope_scaling`, `rope_parameters`": ROPE,
-    "`quantization_config` of FP8": FP8,
-    "`quantization_config` of INT4": INT4,
-    "`config_groups` of INT4": INT4_GROUP,
-    "`weights` of a group": INT4_WEIGHTS,
 }
 
 ARCHITECTURES = frozenset(
@@ -210,7 +173,7 @@ _NEUTRAL: tuple[Any, ...] = (None, False, (), [], {}, "")
 
 def check_fields(
     raw: Mapping[str, Any],
-    table: Mapping[str, Field],
+    known: Mapping[str, Field],
     place: str,
     file: Path | None,
     *,
@@ -224,7 +187,7 @@ def check_fields(
     prefix = f"{place}." if place else ""
     notices = []
     for name, value in raw.items():
-        field = table.get(name)
+        field = known.get(name)
         if field is not None and field.use == "checked" and field.values:
             if not field.takes(value):
                 raise _unsupported(prefix + name, value, _listed(field.values), file)
@@ -290,13 +253,22 @@ def check_repeated(top: Mapping[str, Any], text: Mapping[str, Any], file: Path |
             )
 
 
-def fields_table() -> str:
-    """The tables as Markdown, for `docs/checkpoints.md`."""
+def mapping(value: Any, name: str, file: Path | None) -> Mapping[str, Any]:
+    """A JSON object or nothing (an empty one). Raises ConfigError for anything else."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise ConfigError(f"{name} must be an object, not {value!r}", file=file)
+    return value
+
+
+def tables_as_markdown(tables: Mapping[str, Mapping[str, Field]]) -> str:
+    """Tables of fields as Markdown, for `docs/checkpoints.md`."""
     lines = []
-    for title, table in TABLES.items():
+    for title, fields in tables.items():
         lines += ["", f"**{title[0].upper()}{title[1:]}**", "", "| field | here |", "| --- | --- |"]
         groups: dict[tuple[str, str], list[str]] = {}
-        for name, field in table.items():
+        for name, field in fields.items():
             said = field.why
             if field.use == "checked" and field.values:
                 said = f"only {_listed(field.values)}"

@@ -22,6 +22,10 @@ class UsageError(PeriluneError):
     """The caller asked for something that makes no sense; nothing was done."""
 
 
+class DeviceError(UsageError):
+    """A device is asked for that this machine does not have, or that cannot do what is asked."""
+
+
 # --- checkpoints -----------------------------------------------------------------------------
 
 

@@ -16,8 +16,12 @@ from typer.testing import CliRunner
 from perilune.cli import generate as generate_module
 from perilune.cli.generate import app
 from perilune.cli.models import new
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
 from perilune.errors import ChatError, ConfigError, UsageError
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 
 runner = CliRunner()
 
@@ -25,7 +29,7 @@ runner = CliRunner()
 @pytest.fixture(scope="module")
 def k25(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "k25"
-    new(folder, like=Family.K25, storage=StorageFormat.INT4, seed=3)
+    new(folder, like=Family.K25, storage=INT4, seed=3)
     return folder
 
 
@@ -169,11 +173,11 @@ def test_an_error_is_one_line_and_its_remedy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("family", "storage", "thinking", "temperature", "top_p"),
     [
-        (Family.K2, StorageFormat.BF16, "--thinking", 0.6, 1.0),
-        (Family.K2, StorageFormat.FP8, "--thinking", 0.6, 1.0),
-        (Family.K2_THINKING, StorageFormat.INT4, "--thinking", 1.0, 1.0),
-        (Family.K25, StorageFormat.INT4, "--thinking", 1.0, 0.95),
-        (Family.K25, StorageFormat.INT4, "--no-thinking", 0.6, 0.95),
+        (Family.K2, BF16, "--thinking", 0.6, 1.0),
+        (Family.K2, FP8, "--thinking", 0.6, 1.0),
+        (Family.K2_THINKING, INT4, "--thinking", 1.0, 1.0),
+        (Family.K25, INT4, "--thinking", 1.0, 0.95),
+        (Family.K25, INT4, "--no-thinking", 0.6, 0.95),
     ],
 )
 def test_every_member_answers_with_the_sampling_of_its_model_card(

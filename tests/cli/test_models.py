@@ -16,8 +16,11 @@ from typer.testing import CliRunner
 from perilune.chat import ChatFormat
 from perilune.cli import convert, models
 from perilune.cli.new_tokenizer import tokenizer_files
-from perilune.config import Family, StorageFormat, read_config
+from perilune.config import Family, read_config
 from perilune.errors import UsageError
+from perilune.formats import FORMATS, StorageFormat
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.model import generate
 from perilune.nano.agent import nano_folder
 from perilune.weights.load import load_model
@@ -34,7 +37,7 @@ def call(app: Any, *arguments: object) -> str:
 
 
 @pytest.mark.parametrize("family", list(Family))
-@pytest.mark.parametrize("storage", list(StorageFormat))
+@pytest.mark.parametrize("storage", list(FORMATS.values()))
 def test_new_makes_a_folder_that_works(
     tmp_path: Path, family: Family, storage: StorageFormat
 ) -> None:
@@ -89,9 +92,7 @@ def test_new_with_a_tokenizer_that_fits() -> None:
 def test_tokenizer_of_a_full_size_vocabulary(tmp_path: Path) -> None:
     for name, content in tokenizer_files(163_840).items():
         (tmp_path / name).write_bytes(content)
-    (tmp_path / "config.json").write_text(
-        json.dumps(config_json(full_size(Family.K25, StorageFormat.INT4)))
-    )
+    (tmp_path / "config.json").write_text(json.dumps(config_json(full_size(Family.K25, INT4))))
     chat = ChatFormat.from_pretrained(tmp_path)
     assert chat.tokenizer.vocab_size == 163_840
     assert 163_586 in chat.stop_ids
@@ -100,9 +101,7 @@ def test_tokenizer_of_a_full_size_vocabulary(tmp_path: Path) -> None:
     assert chat.decode(ids) == text and len(ids) < len(text.encode())
 
 
-@pytest.mark.parametrize(
-    ("family", "storage"), [(Family.K2, StorageFormat.FP8), (Family.K25, StorageFormat.INT4)]
-)
+@pytest.mark.parametrize(("family", "storage"), [(Family.K2, FP8), (Family.K25, INT4)])
 def test_show_at_full_size_from_the_configuration_alone(
     tmp_path: Path, family: Family, storage: StorageFormat
 ) -> None:
@@ -113,7 +112,7 @@ def test_show_at_full_size_from_the_configuration_alone(
     assert "70,272 B a cached token" in text and "none here" in text
     values = json.loads(call(models.app, "show", tmp_path, "--json"))
     assert values["parameters"] == 1_026_408_232_448
-    assert (values["family"], values["format"]) == (family.value, storage.value)
+    assert (values["family"], values["format"]) == (family.value, storage.name)
     total = {Family.K2: 1_029_173_249_888, Family.K25: 595_148_192_736}[family]
     assert values["stored"] == total
     assert values["memory"] + sum(
@@ -151,7 +150,7 @@ def test_show_lists_no_tower_that_is_not_there(tmp_path: Path) -> None:
 
 
 def test_show_of_a_text_only_configuration(tmp_path: Path) -> None:
-    config = replace(full_size(Family.K25, StorageFormat.INT4), vision=None)
+    config = replace(full_size(Family.K25, INT4), vision=None)
     (tmp_path / "config.json").write_text(json.dumps(config_json(config)))
     shown = call(models.app, "show", tmp_path)
     assert "vision" not in shown
@@ -221,7 +220,7 @@ def test_convert(tmp_path: Path, to: str) -> None:
     call(models.app, "new", tmp_path / "a", "--format", "fp8")
     out = call(convert.app, tmp_path / "a", tmp_path / "b", "--to", to)
     assert f"b: {to}, " in out
-    assert read_config(tmp_path / "b").storage == to
+    assert read_config(tmp_path / "b").storage.name == to
     assert verify_checkpoint(tmp_path / "b").findings == []
     assert load_model(tmp_path / "b")(torch.tensor([[1, 2]])).isfinite().all()
     assert (tmp_path / "b" / "tiktoken.model").is_file()

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from perilune.config import StorageFormat
 from perilune.engine.llm import LLM
+from perilune.formats.int4 import INT4
 
 from .models import write_tiny
 
@@ -28,7 +28,7 @@ def bf16_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def int4_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny(tmp_path_factory.mktemp("engine") / "int4", StorageFormat.INT4)
+    return write_tiny(tmp_path_factory.mktemp("engine") / "int4", INT4)
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from perilune.cli.models import new
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
 from perilune.kernels import native
 from perilune.model.model import KimiK2Model
 
@@ -21,7 +23,7 @@ VOCAB = 768
 FORWARDS = ["torch", "native"] if native.available() else ["torch"]
 
 
-def write_tiny(folder: Path, storage: StorageFormat = StorageFormat.BF16) -> Path:
+def write_tiny(folder: Path, storage: StorageFormat = BF16) -> Path:
     """A K2.5 of toy width with random weights and a tokenizer, 262,144 tokens of context."""
     with contextlib.redirect_stdout(io.StringIO()):
         new(folder, like=Family.K25, storage=storage)

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import perilune
-from perilune.config import ModelConfig, StorageFormat, read_config
+from perilune.config import ModelConfig, read_config
 from perilune.engine.conversation import next_call_index, recommended_sampling
 from perilune.engine.llm import LLM
 from perilune.engine.load import EngineOptions, load_engine, plan_memory
@@ -21,6 +21,8 @@ from perilune.engine.metrics import ReadCost, StepMetrics
 from perilune.engine.request import FinishReason
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import EngineError, OutOfMemoryError, RequestError, UsageError
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8
 from perilune.runner.batch import ForwardBatch
 from perilune.runner.cache import PagedLatentCache, page_bytes
 from perilune.weights.load import load_model
@@ -234,9 +236,9 @@ def test_quantised_matrices_cost_their_bits_whatever_they_were(bits: float) -> N
     """From FP8 as from bfloat16; vectors and the few scales of FP8 stay what they are."""
     plain, fp8 = (
         ReadCost.of(random_model(BASE, storage=storage), BASE, 480, bits).fixed
-        for storage in (StorageFormat.BF16, StorageFormat.FP8)
+        for storage in (BF16, FP8)
     )
-    model = random_model(BASE, storage=StorageFormat.BF16)
+    model = random_model(BASE, storage=BF16)
     inside = {
         name: p for name, p in model.named_parameters() if "embed" not in name and p.dim() < 3
     }

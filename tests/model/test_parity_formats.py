@@ -15,12 +15,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from perilune.config import CheckpointConfig, Family, StorageFormat, read_config
+from perilune.config import CheckpointConfig, Family, read_config
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8, Fp8Format
+from perilune.formats.int4 import INT4
 from perilune.model import KimiK2Model, generate
-from perilune.weights.formats import Fp8Experts, Fp8Linear, Int4Experts
 from perilune.weights.load import load_model
 from perilune.weights.published_config import config_json
 from perilune.weights.random_weights import RandomWeights
+from perilune.weights.stored import StoredExperts, StoredLinear
 from perilune.weights.tensor_table import expected_tensors
 from perilune.weights.write import write_checkpoint
 from tests.model.random_models import random_config, random_ids, transformers_model
@@ -28,11 +32,11 @@ from tests.model.test_parity import BOUND, relative_difference
 
 FP8_BLOCK = (32, 48)  # neither divides the tiny matrices: ragged edges on both sides
 CASES = [
-    (Family.K2, StorageFormat.BF16),
-    (Family.K2, StorageFormat.FP8),
-    (Family.K2_THINKING, StorageFormat.INT4),
-    (Family.K25, StorageFormat.INT4),
-    (Family.K25, StorageFormat.BF16),
+    (Family.K2, BF16),
+    (Family.K2, FP8),
+    (Family.K2_THINKING, INT4),
+    (Family.K25, INT4),
+    (Family.K25, BF16),
 ]
 
 
@@ -41,7 +45,8 @@ def write(folder: Path, family: Family, storage: StorageFormat, seed: int) -> Pa
         seed, hidden_size=96, moe_intermediate_size=64, n_shared_experts=1, vocab_size=520
     )
     prefix = "language_model." if family is Family.K25 else ""
-    config = CheckpointConfig(text, family, storage, fp8_block=FP8_BLOCK, tensor_prefix=prefix)
+    storage = Fp8Format(FP8_BLOCK) if storage is FP8 else storage
+    config = CheckpointConfig(text, family, storage, tensor_prefix=prefix)
     return write_checkpoint(
         folder, config_json(config), expected_tensors(config), RandomWeights(seed, config),
         identity=f"test {seed}", shard_bytes=300_000,
@@ -113,7 +118,7 @@ def test_weights_stay_in_their_format(
     experts: Any = model.model.layers[-1].mlp.experts
     attention: Any = model.model.layers[0].self_attn
     assert isinstance(model, KimiK2Model)
-    assert isinstance(experts, Fp8Experts) == (storage is StorageFormat.FP8)
-    assert isinstance(experts, Int4Experts) == (storage is StorageFormat.INT4)
-    assert isinstance(attention.o_proj, Fp8Linear) == (storage is StorageFormat.FP8)
+    held = experts.storage.name if isinstance(experts, StoredExperts) else "bf16"
+    assert held == storage.name
+    assert isinstance(attention.o_proj, StoredLinear) == (storage is FP8)
     assert model.lm_head.weight.dtype == torch.bfloat16

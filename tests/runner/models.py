@@ -10,14 +10,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig, StorageFormat
-from perilune.kernels.quantization import quantize_fp8_block, quantize_int4
-from perilune.model.experts import Experts, RoutedExperts
+from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.model.experts import Experts
 from perilune.model.model import KimiK2Model
 from perilune.runner.batch import SequenceRows, build_batch
 from perilune.runner.cache import PagedLatentCache, pages_for
 from perilune.runner.runner import ModelRunner
-from perilune.weights.formats import PROJECTIONS, Fp8Linear, Int4Experts, apply_format
+from perilune.weights.stored import PROJECTIONS, StoredExperts, StoredLinear, apply_format
 
 BASE = ModelConfig(
     vocab_size=101,
@@ -43,7 +44,7 @@ def random_model(
     config: ModelConfig,
     *,
     dtype: torch.dtype = torch.bfloat16,
-    storage: StorageFormat = StorageFormat.BF16,
+    storage: StorageFormat = BF16,
     seed: int = 0,
 ) -> KimiK2Model:
     """Weights large enough that every part moves the logits; norms and biases not trivial."""
@@ -57,31 +58,24 @@ def random_model(
         else:
             weight.normal_(std=max(weight.shape[-1], 1) ** -0.5)
     plain = plain.to(dtype)
-    if storage is StorageFormat.BF16:
+    if storage is BF16:
         return plain
     stored = copy.deepcopy(plain)
     apply_format(stored, CheckpointConfig(config, Family.K2, storage))
     for (_, source), (_, target) in zip(plain.named_modules(), stored.named_modules(), strict=True):
-        if isinstance(target, Fp8Linear):
-            weight, factors = quantize_fp8_block(source.weight.float())
-            target.weight.copy_(weight)
-            target.weight_scale_inv.copy_(factors)
-        elif isinstance(target, RoutedExperts) and isinstance(source, Experts):
+        if isinstance(target, StoredLinear):
+            for suffix, made in storage.quantize(source.weight.float()).items():
+                target.tensors()[suffix].copy_(made)
+        elif isinstance(target, StoredExperts) and isinstance(source, Experts):
             _fill_experts(source, target)
     return stored.requires_grad_(False).eval()
 
 
-def _fill_experts(source: Experts, target: RoutedExperts) -> None:
+def _fill_experts(source: Experts, target: StoredExperts) -> None:
     for name in PROJECTIONS:
         for e, weight in enumerate(getattr(source, name)):
-            if isinstance(target, Int4Experts):
-                packed, scale = quantize_int4(weight.float())
-                getattr(target, f"{name}_packed")[e] = packed
-                getattr(target, f"{name}_scale")[e] = scale
-            else:
-                values, factors = quantize_fp8_block(weight.float())
-                getattr(target, name)[e] = values
-                getattr(target, f"{name}_scale_inv")[e] = factors
+            for suffix, made in target.storage.quantize(weight.float()).items():
+                target.tensors(name)[suffix][e] = made
 
 
 @torch.inference_mode()

@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from perilune.config import ModelConfig, RopeConfig, StorageFormat
+from perilune.config import ModelConfig, RopeConfig
 from perilune.errors import UsageError
+from perilune.formats import FORMATS, StorageFormat
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
 from perilune.kernels.quantization import dequantize_int4, quantize_int4
@@ -79,7 +82,7 @@ def test_exact_mode_agrees_with_the_float32_reference(name: str, dtype: torch.dt
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("storage", [StorageFormat.INT4, StorageFormat.FP8])
+@pytest.mark.parametrize("storage", [INT4, FP8])
 def test_exact_mode_agrees_in_every_storage_format(storage: StorageFormat) -> None:
     config = replace(BASE, hidden_size=160, kv_lora_rank=160)  # more than one block of 128
     model = random_model(config, storage=storage)
@@ -94,7 +97,7 @@ def test_exact_mode_agrees_in_every_storage_format(storage: StorageFormat) -> No
 @pytest.mark.parametrize("name", ["base", "tied, odd widths", "wide heads"])
 def test_every_instruction_set_agrees(isa: str, exact: bool, name: str) -> None:
     config = CONFIGS[name]
-    model = random_model(config, storage=StorageFormat.INT4)
+    model = random_model(config, storage=INT4)
     (ids,) = random_prompts(config, [90])
     expected = reference_logits(model, ids)
     native.select_isa(isa)
@@ -112,7 +115,7 @@ def test_every_instruction_set_agrees(isa: str, exact: bool, name: str) -> None:
 @pytest.mark.parametrize("mode", ["default", "exact", "exact, bf16 cache", "int8", "int4"])
 def test_a_row_does_not_know_its_company(mode: str) -> None:
     """Bitwise: alone in one step, or in random chunks, batches and pages."""
-    model = random_model(BASE, storage=StorageFormat.INT4)
+    model = random_model(BASE, storage=INT4)
     dense = mode if mode.startswith("int") else None
     runner = CpuRunner(model, exact="exact" in mode, dense_format=dense)
     dtype = torch.float32 if mode == "exact" else torch.bfloat16
@@ -167,7 +170,7 @@ def test_a_context_cut_over_threads_is_the_whole_one(dtype: torch.dtype) -> None
 
 @pytest.mark.parametrize("threads", [1, 3, 7])
 def test_the_number_of_threads_changes_nothing(threads: int) -> None:
-    model = random_model(BASE, storage=StorageFormat.INT4)
+    model = random_model(BASE, storage=INT4)
     runner = CpuRunner(model)
     prompts = random_prompts(BASE, [1, 70, 20])
     native.set_threads(2)
@@ -182,7 +185,7 @@ def test_the_number_of_threads_changes_nothing(threads: int) -> None:
 def test_a_step_runs_on_the_threads_that_were_chosen(
     chosen: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runner = CpuRunner(random_model(BASE, storage=StorageFormat.INT4))
+    runner = CpuRunner(random_model(BASE, storage=INT4))
     prompts = random_prompts(BASE, [1, 70, 20])
     native.set_threads(3)
     expected = run_schedule(runner, BASE, prompts, dtype=torch.bfloat16, seed=0)
@@ -200,7 +203,7 @@ def test_a_step_runs_on_the_threads_that_were_chosen(
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
-@pytest.mark.parametrize("storage", list(StorageFormat))
+@pytest.mark.parametrize("storage", list(FORMATS.values()))
 def test_the_fast_modes_stay_close(storage: StorageFormat) -> None:
     model = random_model(BASE, storage=storage)
     (ids,) = random_prompts(BASE, [120])
@@ -212,7 +215,7 @@ def test_the_fast_modes_stay_close(storage: StorageFormat) -> None:
     assert 0 < kl_divergence(expected, smaller) < 5e-3
 
 
-@pytest.mark.parametrize("storage", list(StorageFormat))
+@pytest.mark.parametrize("storage", list(FORMATS.values()))
 def test_restore_puts_every_bit_back(storage: StorageFormat) -> None:
     model = random_model(CONFIGS["tied, odd widths"], storage=storage)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -233,7 +236,7 @@ def _bits(tensor: Tensor) -> Tensor:
 
 
 def test_weights_are_the_single_copy() -> None:
-    model = random_model(BASE, storage=StorageFormat.INT4)
+    model = random_model(BASE, storage=INT4)
     where = {name: tensor.data_ptr() for name, tensor in model.state_dict().items()}
     runner = CpuRunner(model)
     assert {name: tensor.data_ptr() for name, tensor in model.state_dict().items()} == where
@@ -266,10 +269,10 @@ def rounded(weight: Tensor) -> Tensor:
 @pytest.mark.parametrize("name", ["base", "tied, odd widths"])
 def test_int4_dense_is_the_model_with_its_weights_rounded(name: str) -> None:
     config = CONFIGS[name]
-    model = random_model(config, storage=StorageFormat.INT4)
+    model = random_model(config, storage=INT4)
     (ids,) = random_prompts(config, [120])
     whole = reference_logits(model, ids)
-    twin = random_model(config, storage=StorageFormat.INT4)
+    twin = random_model(config, storage=INT4)
     rounded_to_int4(twin)
     expected = reference_logits(twin, ids)
     got = run_alone(CpuRunner(model, dense_format="int4"), config, ids, dtype=torch.bfloat16)
@@ -305,7 +308,7 @@ def test_exact_and_quantised_exclude_each_other() -> None:
 
 def test_the_profile_counts_the_bytes_of_the_weights_touched() -> None:
     config = replace(BASE, num_experts_per_tok=6)  # all of them
-    model = random_model(config, storage=StorageFormat.INT4)
+    model = random_model(config, storage=INT4)
     weights = {
         name: tensor.numel() * tensor.element_size() for name, tensor in model.state_dict().items()
     }

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
-from perilune.config import StorageFormat
 from perilune.engine.load import EngineOptions, load_engine
 from perilune.engine.sampling_params import SamplingParams
+from perilune.formats import FORMATS, StorageFormat
+from perilune.formats.int4 import INT4
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
 from perilune.model.model import KimiK2Model
@@ -46,7 +47,7 @@ def test_exact_mode_agrees_with_the_reference(name: str, dtype: torch.dtype) -> 
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("storage", list(StorageFormat))
+@pytest.mark.parametrize("storage", list(FORMATS.values()))
 @pytest.mark.parametrize("dense", [None, "int8", "int4"])
 def test_fast_modes_stay_as_close_as_in_the_absorbed_form(
     storage: StorageFormat, dense: str | None
@@ -66,7 +67,7 @@ def test_a_row_does_not_know_its_company(isa: str, mode: str, name: str) -> None
     """Bitwise: alone in one step, or in random chunks, batches and pages; on every set."""
     config = CONFIGS[name]
     native.select_isa(isa)
-    model = random_model(config, storage=StorageFormat.INT4)
+    model = random_model(config, storage=INT4)
     runner = CpuRunner(
         model, exact="exact" in mode, dense_format=dense_of(mode), expanded_prefill=True
     )
@@ -88,7 +89,7 @@ def dense_of(mode: str) -> str | None:
 
 
 def reference_of(config: object, ids: list[int]) -> torch.Tensor:
-    return reference_logits(random_model(config, storage=StorageFormat.INT4), ids)  # type: ignore[arg-type]
+    return reference_logits(random_model(config, storage=INT4), ids)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("threads", [1, 3, 7])

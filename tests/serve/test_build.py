@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +13,13 @@ from perilune.serve.settings import Settings
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
-    [("dense_format", "int5", "int8 or int4"), ("isolation", "vm", "process or thread")],
+    [
+        ("dense_format", "int5", "int8 or int4"),
+        ("isolation", "vm", "process or thread"),
+        ("device", "moon", "moon"),
+    ],
 )
 def test_a_word_that_there_is_not_is_refused(name: str, value: str, message: str) -> None:
-    settings = replace(Settings(), **{name: value})  # type: ignore[arg-type]
+    settings = Settings.from_options({name: value})
     with pytest.raises(UsageError, match=message):
         build_service(Path("no such folder"), settings)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from perilune.engine.async_engine import AsyncEngine
+from perilune.engine.options import EngineOptions
 from perilune.serve.keys import Keys
 from perilune.serve.quotas import Quotas
 from perilune.serve.request import Caller
@@ -159,7 +160,7 @@ async def test_unknown_fields(scripted: Any, stream: bool) -> None:
 @STREAM
 async def test_a_full_queue_is_429_with_retry_after(scripted: Any, stream: bool) -> None:
     script = Scripted([Turn("x", endless=True)], step_seconds=0.01)
-    settings = Settings(max_sequences=2, max_queue=1)
+    settings = Settings(engine=EngineOptions(max_sequences=2), max_queue=1)
     async with scripted(script, settings=settings) as client:
         slow = {"messages": [USER], "max_tokens": 300}
         waiting = [asyncio.create_task(client.post(URL, json=slow)) for _ in range(3)]

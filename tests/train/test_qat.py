@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from perilune import load_model
-from perilune.config import StorageFormat
 from perilune.errors import UsageError
+from perilune.formats.bf16 import BF16
 from perilune.kernels.quantization import dequantize_int4, quantize_int4
 from perilune.model import KimiK2Model
 from perilune.train.config import (
@@ -101,7 +101,7 @@ def test_packed_forward_equals_the_trained_forward(tmp_path: Path) -> None:
 
 def test_a_bf16_export_loads(tmp_path: Path) -> None:
     model = trained().model
-    folder = export_model(model, tmp_path / "bf16", storage=StorageFormat.BF16)
+    folder = export_model(model, tmp_path / "bf16", storage=BF16)
     loaded = load_model(folder, dtype=torch.float32)
     assert loaded.config == model.config
     ids = torch.tensor([[1, 2, 3, 4]])

@@ -11,25 +11,34 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from perilune.config import CheckpointConfig, Family, StorageFormat
+from perilune import formats
+from perilune.config import CheckpointConfig, Family
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
 from perilune.weights.published_config import config_json
 from perilune.weights.random_weights import RandomWeights, random_config
 from perilune.weights.tensor_table import expected_tensors
 from perilune.weights.write import write_checkpoint
 
 INDEX = "model.safetensors.index.json"
-FORMATS = tuple(StorageFormat)
+FORMATS = tuple(formats.FORMATS.values())
 
 
-def tiny_config(
-    storage: StorageFormat = StorageFormat.BF16, family: Family = Family.K2
-) -> CheckpointConfig:
+def divisible(storage: StorageFormat) -> dict[str, int]:
+    """Sizes of a random text network that divide into the groups of a format."""
+    sizes = {"hidden_size": 64, "moe_intermediate_size": 32}
+    if storage.covers("gate_proj", formats.Part.DENSE_MLP) and storage.name != "fp8":
+        sizes |= {"intermediate_size": 96, "q_lora_rank": 32, "kv_lora_rank": 32, "v_head_dim": 32}
+    return sizes
+
+
+def tiny_config(storage: StorageFormat = BF16, family: Family = Family.K2) -> CheckpointConfig:
     return random_config(family, storage, "tiny", layers=2, experts=4)
 
 
 def tiny_checkpoint(
     folder: Path,
-    storage: StorageFormat = StorageFormat.BF16,
+    storage: StorageFormat = BF16,
     family: Family = Family.K2,
     *,
     seed: int = 0,

@@ -15,8 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.weights.small import FORMATS, read_all, same_bits, tiny_checkpoint
 
-from perilune.config import StorageFormat
 from perilune.errors import CorruptFileError
+from perilune.formats import StorageFormat
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.model import named_slots
 from perilune.weights import bulk, shard
 from perilune.weights.bulk import blocks, read_tensors
@@ -89,7 +91,7 @@ def forget(*files: Path) -> None:
         os.close(opened)
 
 
-def checkpoint_in(folder: Path, storage: StorageFormat = StorageFormat.INT4) -> Checkpoint:
+def checkpoint_in(folder: Path, storage: StorageFormat = INT4) -> Checkpoint:
     return open_checkpoint(tiny_checkpoint(folder / "m", storage))
 
 
@@ -175,7 +177,7 @@ def test_conversion_on_the_way(
     on_disk: Path, block_bytes: int, past_the_cache: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(bulk, "BLOCK_BYTES", block_bytes)
-    checkpoint = checkpoint_in(on_disk, StorageFormat.FP8)
+    checkpoint = checkpoint_in(on_disk, FP8)
     forget(*checkpoint.files)
     if past_the_cache:
         monkeypatch.setattr(bulk, "DIRECT_FROM", 0)

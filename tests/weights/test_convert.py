@@ -11,8 +11,12 @@ import torch
 from safetensors.torch import save_file
 from tests.weights.small import edit_json, overwrite, read_all, same_bits, tiny_checkpoint
 
-from perilune.config import Family, StorageFormat, read_config
+from perilune.config import Family, read_config
 from perilune.errors import CorruptFileError, TensorMismatchError, UsageError
+from perilune.formats import FORMATS, StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.kernels.quantization import unpack_int4
 from perilune.model import named_slots
 from perilune.weights.convert import convert
@@ -20,12 +24,12 @@ from perilune.weights.load import load_model
 from perilune.weights.tensor_table import is_vision
 from perilune.weights.verify import verify_checkpoint
 
-BF16, FP8, INT4 = StorageFormat.BF16, StorageFormat.FP8, StorageFormat.INT4
+BF16, FP8, INT4 = BF16, FP8, INT4
 EXPERT = "model.layers.1.mlp.experts.2.down_proj"
 
 
 @pytest.mark.parametrize("family", list(Family))
-@pytest.mark.parametrize(("old", "new"), list(permutations(StorageFormat, 2)))
+@pytest.mark.parametrize(("old", "new"), list(permutations(FORMATS.values(), 2)))
 def test_every_pair(tmp_path: Path, old: StorageFormat, new: StorageFormat, family: Family) -> None:
     source = tiny_checkpoint(tmp_path / "a", old, family)
     target = convert(source, tmp_path / "b", new, shard_bytes=2**19)

@@ -27,7 +27,7 @@ from tests.weights.small import (
     write_raw,
 )
 
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
 from perilune.errors import (
     CheckpointError,
     ConfigError,
@@ -37,6 +37,9 @@ from perilune.errors import (
     UnsafeFileWarning,
     UnsupportedArchitectureError,
 )
+from perilune.formats import StorageFormat
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.weights.load import load_model
 from perilune.weights.verify import verify_checkpoint
 
@@ -61,7 +64,7 @@ def load_fails(
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return tiny_checkpoint(tmp_path / "model", StorageFormat.INT4)
+    return tiny_checkpoint(tmp_path / "model", INT4)
 
 
 def test_the_folder_is_good(folder: Path) -> None:
@@ -199,9 +202,7 @@ def test_fewer_experts_than_the_configuration_has(folder: Path) -> None:
 
 def test_storage_format_against_the_configuration(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "m")
-    other = json.loads(
-        (tiny_checkpoint(tmp_path / "o", StorageFormat.INT4) / "config.json").read_text()
-    )
+    other = json.loads((tiny_checkpoint(tmp_path / "o", INT4) / "config.json").read_text())
     edit_json(
         folder / "config.json",
         lambda raw: raw.update(quantization_config=other["quantization_config"]),
@@ -210,11 +211,11 @@ def test_storage_format_against_the_configuration(tmp_path: Path) -> None:
     assert "stored otherwise" in error.remedy
 
 
-@pytest.mark.parametrize("storage", [StorageFormat.INT4, StorageFormat.FP8])
+@pytest.mark.parametrize("storage", [INT4, FP8])
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_scales_that_are_not_finite(tmp_path: Path, storage: StorageFormat, value: str) -> None:
     folder = tiny_checkpoint(tmp_path / "m", storage)
-    int4 = storage is StorageFormat.INT4
+    int4 = storage is INT4
     name = f"{EXPERT}.weight_scale" if int4 else f"{EXPERT}.weight_scale_inv"
     bad = torch.tensor([float(value)], dtype=torch.bfloat16 if int4 else torch.float32)
     overwrite(folder, name, bytes(bad.view(torch.uint8).tolist()))

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from perilune.cli import convert, models
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
+from perilune.formats import FORMATS
 from perilune.weights.describe import describe
 from perilune.weights.format_bytes import gigabytes
 from perilune.weights.published_config import full_size
@@ -39,6 +40,6 @@ def test_full_sizes_of_the_page() -> None:
     page = PAGE.read_text("utf-8")
     rows = dict(re.findall(r"^\| (BF16|FP8|INT4) \|.*\| ([\d.]+ [TG]B) \|$", page, re.M))
     for name, family in (("BF16", Family.K2), ("FP8", Family.K2), ("INT4", Family.K25)):
-        stored = describe(full_size(family, StorageFormat(name.lower()))).stored
+        stored = describe(full_size(family, FORMATS[name.lower()])).stored
         value, unit = gigabytes(stored).split()
         assert rows[name] in (f"{value} {unit}", f"{float(value):.0f} {unit}")

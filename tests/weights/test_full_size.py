@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
 from perilune.errors import OutOfMemoryError
+from perilune.formats.int4 import INT4
 from perilune.weights.header import encode_header
 from perilune.weights.load import load_model
 from perilune.weights.published_config import config_json, full_size
@@ -18,7 +19,7 @@ from perilune.weights.write import SHARD_BYTES, plan_shards
 
 
 def test_k25_at_full_size(tmp_path: Path) -> None:
-    config = full_size(Family.K25, StorageFormat.INT4)
+    config = full_size(Family.K25, INT4)
     (tmp_path / "config.json").write_text(json.dumps(config_json(config)))
     shards = plan_shards(expected_tensors(config), SHARD_BYTES)
     assert len(shards) == 60

@@ -19,6 +19,7 @@ from tests.model.random_models import random_config, random_ids, random_model, t
 from tests.weights.small import (
     FORMATS,
     INDEX,
+    divisible,
     edit_header,
     edit_json,
     header_of,
@@ -31,16 +32,21 @@ from tests.weights.small import (
 from torch import Tensor
 
 import perilune
-from perilune.config import CheckpointConfig, Family, StorageFormat, read_config
+from perilune.config import CheckpointConfig, Family, read_config
 from perilune.errors import CorruptFileError, OutOfMemoryError, UsageError
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
+from perilune.formats.int8 import INT8
 from perilune.model import KimiK2Model, named_slots
 from perilune.weights import load, memory
 from perilune.weights.checkpoint import open_checkpoint
 from perilune.weights.convert import convert
-from perilune.weights.formats import Fp8Experts, Fp8Linear, Int4Experts
 from perilune.weights.load import load_model
 from perilune.weights.progress import Progress
 from perilune.weights.reader import TensorReader
+from perilune.weights.stored import StoredExperts, StoredLinear
 from perilune.weights.write import save_model
 
 
@@ -70,6 +76,11 @@ def by_the_book(
                     )
                     value[rows_, columns_] *= factors[i, j]
             plain[name] = torch.from_numpy(value)
+        elif kind == "weight" and tensor.dtype == torch.int8:
+            scale = bfloat16_to_float32(tensors[f"{base}.weight_scale"])
+            plain[name] = torch.from_numpy(
+                tensor.numpy().astype(np.float32) * np.repeat(scale, 32, axis=1)
+            )
         elif not kind.startswith("weight_"):
             plain[name] = tensor.float()
     return plain
@@ -121,11 +132,11 @@ def test_state_dict_has_the_names_of_the_files(tmp_path: Path, storage: StorageF
 def test_logits_through_the_disk_match_transformers(
     tmp_path: Path, storage: StorageFormat, seed: int
 ) -> None:
-    text = random_config(seed, hidden_size=64, moe_intermediate_size=32)
+    text = random_config(seed, **divisible(storage))
     config = CheckpointConfig(text, Family.K2)
     source = save_model(random_model(text, seed), tmp_path / "bf16", config, shard_bytes=2**18)
     folder = source
-    if storage is not StorageFormat.BF16:
+    if storage is not BF16:
         folder = convert(source, tmp_path / "m", storage, shard_bytes=2**18)
     model = load_model(folder, dtype=torch.float32)
     plain = by_the_book(read_all(folder))
@@ -138,30 +149,31 @@ def test_logits_through_the_disk_match_transformers(
     limit = 1e-4 * wanted.abs().max()
     assert (ours - wanted).abs().max() <= limit
     assert (absorbed - wanted).abs().max() <= limit
-    if storage is not StorageFormat.BF16:  # and the format matters, so that the test can fail
+    if storage is not BF16:  # and the format matters, so that the test can fail
         original = load_model(source, dtype=torch.float32)(ids)
         assert (ours - original).abs().max() > 10 * limit
 
 
-@pytest.mark.parametrize("storage", [StorageFormat.FP8, StorageFormat.INT4])
+@pytest.mark.parametrize("storage", [FP8, INT4, INT8])
 def test_modules_dequantise_bit_exactly(tmp_path: Path, storage: StorageFormat) -> None:
     folder = tiny_checkpoint(tmp_path / "m", storage)
     plain = by_the_book(read_all(folder))
     kinds = set()
     for path, module in load_model(folder).named_modules():
-        if isinstance(module, Fp8Linear):
-            kinds.add(type(module))
+        if isinstance(module, StoredLinear):
+            kinds.add((type(module), module.storage))
             assert same_bits(module.dequantize(), plain[f"{path}.weight"])
-        elif isinstance(module, Fp8Experts | Int4Experts):
-            kinds.add(type(module))
+        elif isinstance(module, StoredExperts):
+            kinds.add((type(module), module.storage))
             for e in range(module.num_experts):
                 for name in ("gate_proj", "up_proj", "down_proj"):
                     assert same_bits(module.dequantize(name, e), plain[f"{path}.{e}.{name}.weight"])
-    assert kinds == ({Int4Experts} if storage is StorageFormat.INT4 else {Fp8Linear, Fp8Experts})
+    held = {INT4: [StoredExperts], INT8: [StoredLinear], FP8: [StoredExperts, StoredLinear]}
+    assert kinds == {(kind, storage) for kind in held[storage]}
 
 
 def test_compressed_tensors_package_reads_our_int4(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", StorageFormat.INT4)
+    folder = tiny_checkpoint(tmp_path / "m", INT4)
     raw = read_config(folder).raw["quantization_config"]
     scheme = QuantizationConfig.model_validate(raw).config_groups["group_0"]
     tensors = read_all(folder)
@@ -181,7 +193,7 @@ def test_compressed_tensors_package_reads_our_int4(tmp_path: Path) -> None:
 
 
 def test_compute_dtype_is_that_of_the_plain_tensors_only(tmp_path: Path) -> None:
-    model = load_model(tiny_checkpoint(tmp_path / "m", StorageFormat.FP8), dtype=torch.float16)
+    model = load_model(tiny_checkpoint(tmp_path / "m", FP8), dtype=torch.float16)
     dtypes = {str(t.dtype).removeprefix("torch.") for _, t in named_slots(model)}
     assert dtypes == {"float16", "float8_e4m3fn", "float32"}
     floats = [n for n, t in named_slots(model) if t.dtype == torch.float32]
@@ -189,7 +201,7 @@ def test_compute_dtype_is_that_of_the_plain_tensors_only(tmp_path: Path) -> None
     assert model(torch.tensor([[1, 2]])).dtype == torch.float16
 
 
-@pytest.mark.parametrize("storage", [StorageFormat.FP8, StorageFormat.INT4])
+@pytest.mark.parametrize("storage", [FP8, INT4])
 def test_stored_dtypes_survive_a_change_of_dtype(tmp_path: Path, storage: StorageFormat) -> None:
     model = load_model(tiny_checkpoint(tmp_path / "m", storage))
     before = {n: t.clone() for n, t in named_slots(model) if "weight_" in n or "exp" in n}
@@ -240,7 +252,7 @@ def test_leftovers_are_ignored_by_name(tmp_path: Path) -> None:
 
 
 def test_a_text_only_copy_of_k25_loads(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", StorageFormat.INT4, Family.K25)
+    folder = tiny_checkpoint(tmp_path / "m", INT4, Family.K25)
     tensors = {n: t for n, t in read_all(folder).items() if n.startswith("language_model.")}
     for file in folder.glob("model*"):
         file.unlink()
@@ -249,7 +261,7 @@ def test_a_text_only_copy_of_k25_loads(tmp_path: Path) -> None:
 
 
 def test_weight_shape_of_64_bits_as_other_tools_write_it(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", StorageFormat.INT4)
+    folder = tiny_checkpoint(tmp_path / "m", INT4)
     tensors = read_all(folder)
     wide = {n: t.long() if n.endswith("weight_shape") else t for n, t in tensors.items()}
     for file in folder.glob("model*"):
@@ -269,7 +281,7 @@ def test_tied_embeddings(tmp_path: Path) -> None:
 
 
 def test_progress_counts_every_byte(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", StorageFormat.INT4)
+    folder = tiny_checkpoint(tmp_path / "m", INT4)
     seen: list[Progress] = []
     load_model(folder, progress=seen.append)
     total = sum(t.numel() * t.element_size() for t in read_all(folder).values())
@@ -328,7 +340,7 @@ def test_only_floating_point_dtypes_compute(tmp_path: Path) -> None:
 
 
 def test_a_load_does_not_import_the_compiler_of_torch(tmp_path: Path) -> None:
-    folders = [str(tiny_checkpoint(tmp_path / storage.value, storage)) for storage in FORMATS]
+    folders = [str(tiny_checkpoint(tmp_path / storage.name, storage)) for storage in FORMATS]
     program = (
         "import sys, perilune; from perilune.model import generate\n"
         "for folder in sys.argv[1:]: generate(perilune.load_model(folder), [1, 2], max_tokens=2)\n"

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from tests.weights.small import FORMATS, tiny_checkpoint
 
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
+from perilune.formats import StorageFormat
+from perilune.formats.int4 import INT4
 from perilune.weights.published_config import config_json
 from perilune.weights.random_weights import RandomWeights, random_config
 from perilune.weights.tensor_table import expected_tensors
@@ -47,7 +49,7 @@ print(json.dumps({"stored": stored, "peak": peak - before}))
 
 @pytest.mark.parametrize(
     ("storage", "way"),
-    [*((storage, "cached") for storage in FORMATS), (StorageFormat.INT4, "past the cache")],
+    [*((storage, "cached") for storage in FORMATS), (INT4, "past the cache")],
 )
 def test_peak_of_a_load(tmp_path: Path, storage: StorageFormat, way: str) -> None:
     config = random_config(Family.K2, storage, "tiny", layers=2)

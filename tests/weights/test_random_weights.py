@@ -11,8 +11,12 @@ import pytest
 import torch
 from tests.weights.small import FORMATS, same_bits, tiny_checkpoint
 
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
 from perilune.errors import UsageError
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.kernels.quantization import unpack_int4
 from perilune.model import generate
 from perilune.weights import random_weights
@@ -38,7 +42,7 @@ def test_random_words_are_splitmix64() -> None:
 
 def test_known_bytes() -> None:
     """The same on every machine and for ever: benchmarks of different days are comparable."""
-    config = random_config(Family.K2, StorageFormat.INT4, "tiny")
+    config = random_config(Family.K2, INT4, "tiny")
     digest = hashlib.sha256()
     for spec in expected_tensors(config):
         for piece in RandomWeights(7, config)(spec):
@@ -47,8 +51,8 @@ def test_known_bytes() -> None:
 
 
 def test_values_depend_on_seed_and_name_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    config = random_config(Family.K2, StorageFormat.INT4, "tiny", layers=3)
-    more = random_config(Family.K2, StorageFormat.INT4, "tiny", layers=5, experts=32)
+    config = random_config(Family.K2, INT4, "tiny", layers=3)
+    more = random_config(Family.K2, INT4, "tiny", layers=5, experts=32)
     k25 = replace(config, tensor_prefix="language_model.")
     first = {s.name: RandomWeights(1, config).tensor(s) for s in expected_tensors(config)}
     deep = {s.name: s for s in expected_tensors(more)}
@@ -71,12 +75,12 @@ def test_statistics(storage: StorageFormat) -> None:
     weights = RandomWeights(0, config)
     specs = {s.name: s for s in expected_tensors(config)}
     expert = "model.layers.1.mlp.experts.0.down_proj.weight"
-    if storage is StorageFormat.INT4:
+    if storage is INT4:
         q = unpack_int4(weights.tensor(specs[f"{expert}_packed"]))
         scale = weights.tensor(specs[f"{expert}_scale"]).float()
         assert q.min() == -7 and q.max() == 7
         value = q.float() * scale.repeat_interleave(32, 1)
-    elif storage is StorageFormat.FP8:
+    elif storage is FP8:
         value = weights.tensor(specs[expert]).float()
         factors = weights.tensor(specs[f"{expert}_scale_inv"])
         value *= factors.repeat_interleave(128, 0).repeat_interleave(128, 1)
@@ -100,7 +104,7 @@ def test_the_model_is_alive(tmp_path: Path, storage: StorageFormat) -> None:
 
 
 def test_slices_have_real_layers() -> None:
-    config = random_config(Family.K25, StorageFormat.INT4, "slice", layers=3)
+    config = random_config(Family.K25, INT4, "slice", layers=3)
     sizes = config.text.hidden_size, config.text.n_routed_experts, config.text.vocab_size
     assert sizes == (7168, 384, 163_840) and config.text.num_hidden_layers == 3
     assert config.vision is not None and config.vision["vt_num_hidden_layers"] == 1
@@ -109,4 +113,4 @@ def test_slices_have_real_layers() -> None:
 def test_refusals() -> None:
     for wrong in ({"layers": 0}, {"layers": 62}, {"experts": 3}, {"experts": 385}):
         with pytest.raises(UsageError):
-            random_config(Family.K2, StorageFormat.BF16, "tiny", **wrong)
+            random_config(Family.K2, BF16, "tiny", **wrong)

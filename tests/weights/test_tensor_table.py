@@ -11,15 +11,19 @@ import pytest
 import torch
 from tests.model.random_models import random_config
 from tests.shared import shared_path
-from tests.weights.small import FORMATS
+from tests.weights.small import FORMATS, divisible
 
-from perilune.config import CheckpointConfig, Family, ModelConfig, StorageFormat, parse_config
+from perilune.config import CheckpointConfig, Family, ModelConfig, parse_config
 from perilune.errors import ConfigError
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8, Fp8Format
+from perilune.formats.int4 import INT4
 from perilune.model import KimiK2Model, named_slots
 from perilune.weights.describe import describe
-from perilune.weights.formats import apply_format
 from perilune.weights.published_config import full_size
 from perilune.weights.reader import TORCH_DTYPES
+from perilune.weights.stored import apply_format
 from perilune.weights.tensor_table import (
     Part,
     TensorSpec,
@@ -40,7 +44,7 @@ def test_published_parameter_counts() -> None:
 
 
 def test_fp8_listing_of_k2_instruct() -> None:
-    specs = table(full_size(Family.K2, StorageFormat.FP8))
+    specs = table(full_size(Family.K2, FP8))
     # The published 139,644 tensors include one unused table of rotary frequencies a layer, and
     # the published 1,026,470,731,056 values their 56 each.
     assert len(specs) + 61 == 139_644
@@ -58,7 +62,7 @@ def test_fp8_listing_of_k2_instruct() -> None:
 
 
 def test_shapes_of_the_facts() -> None:
-    shapes = {n: s.shape for n, s in table(full_size(Family.K2, StorageFormat.BF16)).items()}
+    shapes = {n: s.shape for n, s in table(full_size(Family.K2, BF16)).items()}
     layer, hidden = "model.layers.7.", 7168
     expected = {
         "model.embed_tokens.weight": (163_840, hidden),
@@ -109,7 +113,7 @@ def test_int4_listing_of_k25() -> None:
 
 
 def test_bytes_of_full_size_int4() -> None:
-    what = describe(full_size(Family.K25, StorageFormat.INT4))
+    what = describe(full_size(Family.K25, INT4))
     read = {part.part: round(part.per_token / 1e9, 1) for part in what.parts}
     assert read[Part.ROUTED_EXPERTS] == 11.9
     assert read[Part.ATTENTION] == 12.3
@@ -128,8 +132,9 @@ def test_bytes_of_full_size_int4() -> None:
 @pytest.mark.parametrize("seed", range(6))
 def test_table_is_the_network(seed: int, storage: StorageFormat) -> None:
     """Names, shapes and dtypes are those of the modules, for any configuration and format."""
-    text = random_config(seed, hidden_size=64, moe_intermediate_size=32)
-    config = CheckpointConfig(text, Family.K2, storage, fp8_block=(16, 24))
+    text = random_config(seed, **divisible(storage))
+    storage = Fp8Format((16, 24)) if storage is FP8 else storage
+    config = CheckpointConfig(text, Family.K2, storage)
     with torch.device("meta"):
         model = KimiK2Model(text).to(torch.bfloat16)
     apply_format(model, config)
@@ -143,13 +148,13 @@ def test_table_is_the_network(seed: int, storage: StorageFormat) -> None:
 def test_ignored_names() -> None:
     rotary = "model.layers.3.self_attn.rotary_emb.inv_freq"
     factor = "model.layers.3.self_attn.o_proj.weight_scale_inv"
-    assert is_ignored(rotary, StorageFormat.FP8) and is_ignored(rotary, StorageFormat.INT4)
-    assert is_ignored(factor, StorageFormat.BF16) and not is_ignored(factor, StorageFormat.FP8)
-    assert not is_ignored("model.norm.weight", StorageFormat.BF16)
+    assert is_ignored(rotary, FP8) and is_ignored(rotary, INT4)
+    assert is_ignored(factor, BF16) and not is_ignored(factor, FP8)
+    assert not is_ignored("model.norm.weight", BF16)
 
 
 def test_sizes_that_do_not_divide_into_groups() -> None:
-    config = full_size(Family.K2, StorageFormat.INT4)
+    config = full_size(Family.K2, INT4)
     config = replace(config, text=replace(config.text, moe_intermediate_size=2040))
     with pytest.raises(ConfigError, match="groups of 32"):
         list(expected_tensors(config))
@@ -161,7 +166,7 @@ def test_tied_embeddings_have_one_tensor() -> None:
 
 
 def test_a_bomb_of_vision_layers() -> None:
-    config = full_size(Family.K25, StorageFormat.INT4)
+    config = full_size(Family.K25, INT4)
     bomb = replace(config, vision={**(config.vision or {}), "vt_num_hidden_layers": 2**19})
     with pytest.raises(ConfigError, match="524288 vision layers"):
         describe(bomb)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.weights.small import edit_json, read_all, tiny_checkpoint
 
-from perilune.config import StorageFormat
+from perilune.formats.int4 import INT4
 from perilune.weights import verify
 from perilune.weights.manifest import MANIFEST_NAME, read_manifest
 from perilune.weights.progress import Progress
@@ -17,7 +17,7 @@ from perilune.weights.verify import verify_checkpoint
 
 
 def test_report_of_a_good_folder(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", StorageFormat.INT4)
+    folder = tiny_checkpoint(tmp_path / "m", INT4)
     seen: list[Progress] = []
     report = verify_checkpoint(folder, progress=seen.append)
     assert report.as_json() == {
@@ -50,7 +50,7 @@ def test_manifest_holds_what_sha256sum_says(tmp_path: Path) -> None:
 
 
 def test_headers_only_reads_no_data(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", StorageFormat.INT4)
+    folder = tiny_checkpoint(tmp_path / "m", INT4)
     report = verify_checkpoint(folder, headers_only=True)
     assert report.ok and (report.scales_checked, report.files_hashed) == (0, 0)
 

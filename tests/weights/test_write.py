@@ -16,8 +16,11 @@ import torch
 from tests.shared import shared_path
 from tests.weights.small import FORMATS, INDEX, read_all, same_bits, tiny_checkpoint, tiny_config
 
-from perilune.config import CheckpointConfig, Family, StorageFormat, parse_config, read_config
+from perilune.config import CheckpointConfig, Family, parse_config, read_config
 from perilune.errors import CheckpointError, DiskFullError, UsageError
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.int4 import INT4
 from perilune.model import KimiK2Model
 from perilune.weights import write
 from perilune.weights.header import read_header
@@ -65,7 +68,7 @@ def test_configuration_is_read_back(storage: StorageFormat, family: Family) -> N
 
 def test_configuration_of_k25_is_spelt_as_published() -> None:
     published = json.loads((shared_path("data/kimi-tokenizer") / "config.json").read_text("utf-8"))
-    ours = config_json(full_size(Family.K25, StorageFormat.INT4))
+    ours = config_json(full_size(Family.K25, INT4))
 
     def within(part: dict[str, Any], whole: dict[str, Any]) -> None:
         for name, value in part.items():
@@ -88,12 +91,12 @@ def test_configuration_of_k25_is_spelt_as_published() -> None:
 def test_transformers_reads_the_configuration() -> None:
     from transformers import DeepseekV3Config
 
-    theirs = DeepseekV3Config.from_dict(config_json(full_size(Family.K2, StorageFormat.BF16)))
+    theirs = DeepseekV3Config.from_dict(config_json(full_size(Family.K2, BF16)))
     assert (theirs.hidden_size, theirs.n_routed_experts, theirs.kv_lora_rank) == (7168, 384, 512)
 
 
 def test_shards_are_cut_in_order_and_aligned() -> None:
-    specs = list(expected_tensors(tiny_config(StorageFormat.INT4)))
+    specs = list(expected_tensors(tiny_config(INT4)))
     shards = plan_shards(specs, 2**18)
     assert len(shards) > 3 and all(s.nbytes <= 2**18 for s in shards if len(s.specs) > 1)
     assert [s.name for s in shards][:2] == [
@@ -105,7 +108,7 @@ def test_shards_are_cut_in_order_and_aligned() -> None:
 
 
 def test_every_tensor_begins_at_a_multiple_of_its_width(tmp_path: Path) -> None:
-    folder = tiny_checkpoint(tmp_path / "m", StorageFormat.INT4)
+    folder = tiny_checkpoint(tmp_path / "m", INT4)
     widths = {"BF16": 2, "I32": 4, "F32": 4}
     for file in folder.glob("*.safetensors"):
         for entry in read_header(file).tensors.values():
@@ -267,7 +270,7 @@ def test_short_writes_are_continued(tmp_path: Path, monkeypatch: Any) -> None:
 
 
 def test_a_model_of_another_format_is_refused(tmp_path: Path) -> None:
-    config = tiny_config(StorageFormat.INT4)
+    config = tiny_config(INT4)
     with torch.device("meta"):
         model = KimiK2Model(config.text)
     with pytest.raises(UsageError, match="int4"):

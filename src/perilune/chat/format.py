@@ -20,7 +20,7 @@ from perilune.chat.parser import Channel, ChatParser
 from perilune.chat.special_tokens import SpecialIds, spelling
 from perilune.chat.tokenizer import Tokenizer
 from perilune.chat.tool_declaration import as_json, as_typescript, read_tools
-from perilune.config import Family, read_config
+from perilune.config import CheckpointConfig, Family, read_config
 from perilune.errors import ChatError
 
 DEFAULT_SYSTEM_PROMPT = "You are Kimi, an AI assistant created by Moonshot AI."
@@ -111,12 +111,19 @@ class ChatFormat:
         self.stop_ids = frozenset(i for i in ends if i is not None)
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path, *, family: Family | None = None) -> ChatFormat:
+    def from_pretrained(
+        cls,
+        folder: str | Path,
+        *,
+        family: Family | None = None,
+        config: CheckpointConfig | None = None,
+    ) -> ChatFormat:
         """The format and tokenizer of a checkpoint folder; `family` overrides what it says.
 
+        `config`: its configuration, where somebody has read it already.
         Raises ConfigError or UnsupportedArchitectureError (config.json), ChatError (tokenizer).
         """
-        config = read_config(folder)
+        config = config or read_config(folder)
         tokenizer = Tokenizer.from_pretrained(folder)
         if tokenizer.vocab_size > config.text.vocab_size:
             raise ChatError(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from perilune.config import StorageFormat
+from perilune.cli.format_option import FORMAT_HELP, FORMAT_NAMES, parse_format
+from perilune.formats import StorageFormat
 
 app = typer.Typer(add_completion=False)
 
@@ -16,7 +17,10 @@ app = typer.Typer(add_completion=False)
 def convert(
     source: Annotated[Path, typer.Argument(metavar="SRC", help="A checkpoint folder.")],
     destination: Annotated[Path, typer.Argument(metavar="DST", help="The folder to make.")],
-    to: Annotated[StorageFormat, typer.Option(help="Storage format of the large weights.")],
+    to: Annotated[
+        StorageFormat,
+        typer.Option(parser=parse_format, metavar=FORMAT_NAMES, help=FORMAT_HELP),
+    ],
 ) -> None:
     """Convert a checkpoint between storage formats.
 
@@ -29,4 +33,4 @@ def convert(
     with progress_bar(f"Converting {source.name}") as progress:
         convert_checkpoint(source, destination, to, progress=progress)
     written = sum(file.stat().st_size for file in destination.glob("*.safetensors"))
-    print(f"{destination}: {to.value}, {gigabytes(written)}")
+    print(f"{destination}: {to}, {gigabytes(written)}")

@@ -22,8 +22,9 @@ import typer
 
 from perilune.cli import standard_input
 from perilune.cli.terminal import Terminal
-from perilune.config import Family, StorageFormat, read_config
+from perilune.config import Family, read_config
 from perilune.errors import RequestError, UsageError
+from perilune.formats.int4 import INT4
 
 if TYPE_CHECKING:
     from perilune.chat.deltas import Delta
@@ -82,8 +83,8 @@ def generate(
         typer.Option(help="What the reference computes in. Default: as it is stored."),
     ] = None,
     device: Annotated[
-        str, typer.Option(help="Where the reference computes: cpu, cuda, cuda:1, mps.")
-    ] = "cpu",
+        str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps; auto is the CPU.")
+    ] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object at the end instead of a stream.")
     ] = False,
@@ -123,11 +124,10 @@ def generate(
         if top_p is not None:
             turn.top_p = top_p
         turn.max_tokens, turn.seed = max_tokens, seed
-        # The engine runs on the CPU and chooses its own arithmetic.
-        if reference or dtype is not None or device != "cpu":
+        if reference or dtype is not None:  # the engine chooses its own arithmetic
             way: Callable[..., str] = partial(by_reference, dtype=dtype, device=device)
         else:
-            way = by_engine
+            way = partial(by_engine, device=device)
         answer = speak(model, turn, way, None if as_json else terminal)
     if as_json:
         print(json.dumps(answer, ensure_ascii=False, indent=2))
@@ -207,13 +207,18 @@ def _content(text: str) -> list[Delta]:
 
 
 def by_engine(
-    folder: Path, turn: Turn, on_loaded: Callable[[], None], on_token: Callable[[int], None]
+    folder: Path,
+    turn: Turn,
+    on_loaded: Callable[[], None],
+    on_token: Callable[[int], None],
+    *,
+    device: str,
 ) -> str:
     """Generate with the engine (the C kernels where they can run the model) -> finish reason."""
     from perilune.engine.load import EngineOptions, load_engine
     from perilune.engine.sampling_params import SamplingParams
 
-    engine = load_engine(folder, EngineOptions(max_sequences=1))
+    engine = load_engine(folder, EngineOptions(max_sequences=1, device=device))
     on_loaded()
     try:
         engine.add_request(turn.prompt_ids, SamplingParams(**turn.sampling))
@@ -346,5 +351,5 @@ def write_demo_checkpoint(folder: Path) -> Path:
     from perilune.cli.models import new
 
     with redirect_stdout(sys.stderr):
-        new(folder, like=Family.K25, storage=StorageFormat.INT4)
+        new(folder, like=Family.K25, storage=INT4)
     return folder

@@ -10,8 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from perilune.config import Family, StorageFormat
+from perilune.cli.format_option import FORMAT_HELP, FORMAT_NAMES, parse_format
+from perilune.config import Family
 from perilune.errors import UsageError
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
 
 if TYPE_CHECKING:
     from perilune.weights.verify import Report
@@ -47,7 +50,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         values: dict[str, Any] = {
             "family": config.family.value,
-            "format": config.storage.value,
+            "format": config.storage.name,
             **dataclasses.asdict(what),
             "stored": what.stored,
             "per_token": what.per_token,
@@ -63,7 +66,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     text = config.text
     print(f"{folder}")
     print(f"  family          {config.family.value}")
-    print(f"  format          {config.storage.value}")
+    print(f"  format          {config.storage.name}")
     print(f"  text parameters {what.parameters:,}")
     print(
         f"    a token uses  {what.active_parameters:,} "
@@ -151,8 +154,14 @@ def new(
     like: Annotated[Family, typer.Option(help="Which member of the family.")] = Family.K2,
     scale: Annotated[Scale, typer.Option(help="Toy width, or real layers but few.")] = Scale.TINY,
     storage: Annotated[
-        StorageFormat, typer.Option("--format", help="Storage format of the large weights.")
-    ] = StorageFormat.BF16,
+        StorageFormat,
+        typer.Option(
+            "--format",
+            parser=parse_format,
+            metavar=FORMAT_NAMES,
+            help=FORMAT_HELP,
+        ),
+    ] = BF16,
     layers: Annotated[int | None, typer.Option(help="Number of layers, dense one first.")] = None,
     experts: Annotated[int | None, typer.Option(help="Routed experts a layer.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,

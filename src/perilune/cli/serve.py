@@ -1,6 +1,6 @@
 """`perilune serve`: a model on the wire.
 
-The flags are made from the fields of `serve.settings.Settings`, with an environment twin each
+The flags are made from the options of `serve.settings`, with an environment twin each
 (`PERILUNE_SERVE_...`) and the same names in a configuration file. What is nearer wins: flag,
 environment, --config or the user's file, default.
 """
@@ -8,7 +8,6 @@ environment, --config or the user's file, default.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import inspect
 import json
 import os
@@ -18,7 +17,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, get_args
 
 import click
 import typer
@@ -26,7 +25,7 @@ import typer.core
 
 import perilune
 from perilune.errors import PeriluneError, UsageError
-from perilune.serve.settings import Settings
+from perilune.serve.settings import Settings, option_fields
 
 app = typer.Typer(add_completion=False)
 EMBEDDED = Path(perilune.__file__).parent / "assets" / "nano"
@@ -39,7 +38,7 @@ def environment_name(field: str) -> str:
 def run_server(model: Path | None, demo: bool, values: dict[str, Any]) -> None:
     """Build the settings, find the model, and serve until told to end."""
     given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-    settings = Settings(**given)
+    settings = Settings.from_options(given)
     check_settings(settings)
     with ExitStack() as stack:
         folder = find_model(model, demo, stack)
@@ -113,14 +112,14 @@ def _read_config(context: click.Context, parameter: Any, path: Path | None) -> P
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"the configuration {chosen} cannot be read: {error}") from None
     table = table.get("serve", table if path is not None else {})
-    known = {field.name for field in dataclasses.fields(Settings)} | {"model", "demo"}
+    known = {field.name for field, _ in option_fields()} | {"model", "demo"}
     values = {key.replace("-", "_"): value for key, value in table.items()}
     if unknown := sorted(set(values) - known):
         raise UsageError(
             f"{chosen}: {unknown[0]!r} is not an option of serve",
             remedy="perilune serve --help lists them",
         )
-    several = {f.name for f in dataclasses.fields(Settings) if isinstance(f.default, tuple)}
+    several = {f.name for f, _ in option_fields() if isinstance(f.default, tuple)}
     context.default_map = {  # a lone text is one value, not a list of its letters
         key: [value] if key in several and isinstance(value, str) else value
         for key, value in values.items()
@@ -166,9 +165,7 @@ def _parameters() -> Iterator[inspect.Parameter]:
         typer.Option("--demo", envvar="PERILUNE_SERVE_DEMO", help="Serve a tiny random model."),
         False,
     )  # fmt: skip
-    hints = get_type_hints(Settings)
-    for field in dataclasses.fields(Settings):
-        kind: Any = hints[field.name]
+    for field, kind in option_fields():
         default: Any = field.default
         flag = "--" + field.name.replace("_", "-")
         names = [environment_name(field.name)]
@@ -226,7 +223,7 @@ def more_names(args: list[str]) -> list[str]:
 
 _SWITCHES = frozenset(  # flags without a value
     f"--{no}{field.name.replace('_', '-')}"
-    for field in dataclasses.fields(Settings)
+    for field, _ in option_fields()
     if isinstance(field.default, bool)
     for no in ("", "no-")
 ) | {"--demo"}

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
+from perilune.cli.format_option import FORMAT_HELP, FORMAT_NAMES, parse_format
 from perilune.cli.train_episodes import episodes
-from perilune.config import StorageFormat
 from perilune.errors import UsageError
+from perilune.formats import StorageFormat
+from perilune.formats.int4 import INT4
 
 app = typer.Typer(
     no_args_is_help=True, add_completion=False, help="Make training data, and train a model."
@@ -150,7 +152,10 @@ def export(
     config: Config,
     to: Annotated[Path, typer.Option(help="The folder to make.")],
     stage: Annotated[str, typer.Option(help="Of which stage.")] = "qat",
-    storage: Annotated[StorageFormat, typer.Option(help="int4 or bf16.")] = StorageFormat.INT4,
+    storage: Annotated[
+        StorageFormat,
+        typer.Option(parser=parse_format, metavar=FORMAT_NAMES, help=FORMAT_HELP),
+    ] = INT4,
     average: Annotated[
         list[str] | None,
         typer.Option(metavar="STAGE=SHARE", help="Another stage's share of every weight."),

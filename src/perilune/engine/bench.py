@@ -14,16 +14,17 @@ from typing import cast
 
 import torch
 
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
 from perilune.engine.engine import Engine
 from perilune.engine.metrics import StepMetrics, machine_bandwidth
 from perilune.engine.sampling_params import SamplingParams
+from perilune.formats.int4 import INT4
 from perilune.model.layer import DecoderLayer
 from perilune.model.model import KimiK2Model
 from perilune.model.moe import MixtureOfExperts
 from perilune.model.slots import named_slots
-from perilune.weights.formats import Int4Experts
 from perilune.weights.published_config import full_size
+from perilune.weights.stored import StoredExperts
 
 WARM_UP = 3  # steps that are not counted
 
@@ -44,7 +45,7 @@ class Figure:
 def small_model(seed: int = 0) -> KimiK2Model:
     """The tiny K2 of our comparisons: 159 M parameters, 12 layers, 32 INT4 experts, random."""
     config = replace(
-        full_size(Family.K2_THINKING, StorageFormat.INT4).text,
+        full_size(Family.K2_THINKING, INT4).text,
         vocab_size=36_864, hidden_size=512, num_hidden_layers=12, intermediate_size=1536,
         moe_intermediate_size=192, n_routed_experts=32, num_experts_per_tok=4,
         num_attention_heads=8, q_lora_rank=256, kv_lora_rank=256, qk_nope_head_dim=64,
@@ -56,7 +57,7 @@ def small_model(seed: int = 0) -> KimiK2Model:
     for layer in model.model.layers:
         mlp = cast(DecoderLayer, layer).mlp
         if isinstance(mlp, MixtureOfExperts):
-            mlp.experts = Int4Experts(32, config.hidden_size, config.moe_intermediate_size)
+            mlp.experts = StoredExperts(INT4, 32, config.hidden_size, config.moe_intermediate_size)
     model.to_empty(device="cpu")
     calm = (2 * config.num_hidden_layers) ** -0.5  # of what is added to the residual stream
     for name, tensor in named_slots(model):

@@ -28,8 +28,9 @@ from perilune.engine.life import (
     describe_error,
     describe_exit,
 )
-from perilune.engine.load import EngineOptions, load_engine
+from perilune.engine.load import load_engine
 from perilune.engine.load_reports import LoadReports
+from perilune.engine.options import EngineOptions
 from perilune.engine.wire import LENGTH, command_frame, load_frame, read_event, unpack
 from perilune.errors import EngineDeadError, EngineError
 from perilune.model.model import KimiK2Model

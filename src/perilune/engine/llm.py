@@ -12,7 +12,8 @@ from perilune.chat.deltas import ContentDelta, Delta, ReasoningDelta, assemble
 from perilune.chat.format import ChatFormat
 from perilune.engine.conversation import encode_conversation, recommended_sampling
 from perilune.engine.engine import Engine
-from perilune.engine.load import EngineOptions, load_engine
+from perilune.engine.load import load_engine
+from perilune.engine.options import EngineOptions
 from perilune.engine.request import (
     FinishReason,
     OutputFormat,

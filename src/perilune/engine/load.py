@@ -17,55 +17,29 @@ from perilune.chat.format import ChatFormat
 from perilune.config import ModelConfig
 from perilune.engine.engine import Engine
 from perilune.engine.intake import EngineConfig
-from perilune.engine.metrics import ReadCost, machine_bandwidth
+from perilune.engine.metrics import ReadCost, device_bandwidth
+from perilune.engine.options import EngineOptions
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.errors import OutOfMemoryError
+from perilune.formats import format_named
 from perilune.model.model import KimiK2Model
 from perilune.runner.cache import PAGE_SIZE, PagedLatentCache, page_bytes, pages_for
-from perilune.runner.cpu.runner import check_dense_format
-from perilune.runner.select import select_runner
-from perilune.weights.checkpoint import open_checkpoint
+from perilune.runner.select import check_runner_options, select_runner, why_not_native
+from perilune.weights.checkpoint import Checkpoint, open_checkpoint
+from perilune.weights.device import AUTO, try_device
 from perilune.weights.format_bytes import gigabytes
-from perilune.weights.load import load_model
+from perilune.weights.load import build_model, load_model, loaded_bytes
 from perilune.weights.memory import available_memory
 from perilune.weights.progress import ProgressCallback
+
+__all__ = [
+    "EngineOptions", "MemoryPlan", "check_options", "checkpoint_identity", "load_engine",
+    "plan_memory",
+]  # fmt: skip
 
 CACHE_SHARE = 0.5  # of the memory that weights and work space leave, unless told otherwise
 # Beyond this many full contexts a larger cache only keeps old prefixes; take no more by default.
 MOST_CONTEXTS = 8
-
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """How to run a model.
-
-    exact: float32 activations and cache; logits within 1e-4 of the reference generator's.
-    dense_format: attention, shared experts and head in "int8", a half of their bytes (changes the
-        logits a bit), or "int4", a quarter (more than a bit). C kernels only. None: as stored.
-    expanded_prefill: from so many tokens on that are not cached, a prompt attends in the expanded
-        form, which is faster and rounds differently (C kernels; never in exact mode). 0: never;
-        then the same text comes out to the bit whatever the cache held.
-    native: True: the C kernels or an error; False: torch; None: the C kernels where they can.
-    cache_tokens: tokens that the latent cache holds; None: as many as are sensible.
-    speculative_tokens: guessed behind one token; 0 turns speculation off.
-    bandwidth: bytes a second that this machine reads from memory; None: measured at the start.
-    """
-
-    exact: bool = False
-    dense_format: str | None = None
-    expanded_prefill: int = 2048
-    native: bool | None = None
-    cache_tokens: int | None = None
-    max_context: int | None = None
-    max_batch_tokens: int = 512
-    max_sequences: int = 64
-    speculative_tokens: int = 12
-    seed: int | None = None
-    bandwidth: float | None = None
-
-    @property
-    def cache_dtype(self) -> torch.dtype:
-        return torch.float32 if self.exact else torch.bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +68,7 @@ def plan_memory(
     Raises OutOfMemoryError when the weights and a cache for one request do not fit.
     """
     context = _max_context(config, options)
-    one_page = page_bytes(config, options.cache_dtype)
+    one_page = page_bytes(config, cache_dtype(options))
     workspace = _workspace(config, options)
     if options.cache_tokens is not None:
         pages = pages_for(options.cache_tokens)
@@ -112,6 +86,11 @@ def plan_memory(
             "checkpoint to int4 (perilune convert SRC DST --to int4)",
         )
     return plan
+
+
+def cache_dtype(options: EngineOptions) -> torch.dtype:
+    """Of the cached latents."""
+    return torch.float32 if options.exact else torch.bfloat16
 
 
 def _max_context(config: ModelConfig, options: EngineOptions) -> int:
@@ -154,33 +133,27 @@ def load_engine(
 ) -> Engine:
     """An engine over a checkpoint folder, or over a model in memory (which it takes over).
 
-    `progress` is told of the bytes as they are read, from several threads; None: a bar on a
-    terminal for a large model.
+    A folder is opened once: its headers and its configuration are what plan, tokenizer and load
+    are given. `progress` is told of the bytes as they are read, from several threads; None: a bar
+    on a terminal for a large model.
 
-    Raises CheckpointError, OutOfMemoryError before the first byte is read, UsageError.
+    Raises DeviceError for a device that is not there, CheckpointError, OutOfMemoryError before the
+    first byte is read, UsageError.
     """
     options = options or EngineOptions()
-    check_dense_format(options.dense_format)
-    cpu = torch.device("cpu")
     if isinstance(model, KimiK2Model):
-        plan = plan_memory(model.config, 0, options, available_memory(cpu))
-        network, identity = model, uuid.uuid4().hex
-        stop_ids: frozenset[int] = frozenset()
+        source = _in_memory(model, options)
     else:
-        checkpoint = open_checkpoint(model)
-        weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-        if options.exact and options.native is False:
-            weights *= 2  # computed in float32
-        plan = plan_memory(checkpoint.config.text, weights, options, available_memory(cpu))
-        stop_ids = frozenset(checkpoint.config.eos_token_ids)
-        identity = checkpoint_identity(Path(model))
-        chat = chat or ChatFormat.from_pretrained(model)
-        network = load_model(model, progress=progress)
+        source = _from_folder(Path(model), options, chat, progress)
+    chat, network, plan = chat or source.chat, source.network, source.plan
+    stop_ids = source.stop_ids
     if chat is not None:
         stop_ids |= chat.stop_ids
     config = network.config
-    cache = PagedLatentCache.for_model(config, plan.pages, dtype=options.cache_dtype)
-    bits = {None: None, "int8": 8.5, "int4": 4.5}[options.dense_format]  # scales included
+    cache = PagedLatentCache.for_model(
+        config, plan.pages, dtype=cache_dtype(options), device=source.device
+    )
+    bits = None if options.dense_format is None else format_named(options.dense_format).bits
     read_cost = ReadCost.of(network, config, cache.bytes_per_token, bits)
     return Engine(
         select_runner(
@@ -194,7 +167,7 @@ def load_engine(
         EngineConfig(
             vocab_size=config.vocab_size,
             max_context=_max_context(config, options),
-            identity=identity,
+            identity=source.identity,
             stop_ids=stop_ids,
             scheduler=SchedulerConfig(
                 options.max_batch_tokens,
@@ -206,8 +179,71 @@ def load_engine(
         ),
         chat=chat,
         read_cost=read_cost,
-        bandwidth=options.bandwidth or machine_bandwidth(),
+        bandwidth=options.bandwidth or device_bandwidth(source.device),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A loaded network, and what else is known of where it came from."""
+
+    network: KimiK2Model
+    plan: MemoryPlan
+    device: torch.device
+    identity: str
+    stop_ids: frozenset[int] = frozenset()
+    chat: ChatFormat | None = None
+
+
+def _in_memory(model: KimiK2Model, options: EngineOptions) -> _Source:
+    """A model that the caller holds; it moves where the options say, "auto": it stays."""
+    here = model.model.embed_tokens.weight.device
+    device = here if options.device == AUTO else try_device(options.device)
+    check_options(options, device)
+    plan = plan_memory(model.config, 0, options, available_memory(device))
+    return _Source(model.to(device), plan, device, uuid.uuid4().hex)
+
+
+def _from_folder(
+    folder: Path,
+    options: EngineOptions,
+    chat: ChatFormat | None,
+    progress: ProgressCallback | None,
+) -> _Source:
+    device = check_options(options)
+    checkpoint = open_checkpoint(folder)
+    config = checkpoint.config
+    # The runner in torch computes exactly by holding the plain weights in float32.
+    widens = options.exact and not _runs_native(checkpoint, options, device)
+    weights = loaded_bytes(checkpoint, torch.float32 if widens else None)
+    plan = plan_memory(config.text, weights, options, available_memory(device))
+    return _Source(
+        chat=chat or ChatFormat.from_pretrained(folder, config=config),
+        network=load_model(checkpoint, device=device, progress=progress),
+        plan=plan,
+        device=device,
+        identity=checkpoint_identity(folder),
+        stop_ids=frozenset(config.eos_token_ids),
+    )
+
+
+def _runs_native(checkpoint: Checkpoint, options: EngineOptions, device: torch.device) -> bool:
+    """Whether the C kernels will run a checkpoint, told from a model without memory."""
+    if device.type != "cpu":
+        return False
+    shape = build_model(checkpoint)
+    cause = why_not_native(shape, options.native, exact=options.exact, device="meta")
+    return cause is None
+
+
+def check_options(options: EngineOptions, device: torch.device | None = None) -> torch.device:
+    """What can be said of the options before anything is opened; -> the device that they name.
+
+    `device`: of a model in memory. Raises DeviceError, UsageError.
+    """
+    device = device or try_device(options.device)
+    check_runner_options(device, native=options.native, dense_format=options.dense_format)
+    return device
 
 
 def checkpoint_identity(folder: Path) -> str:

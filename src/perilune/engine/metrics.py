@@ -145,10 +145,20 @@ def machine_bandwidth() -> float:
     """Bytes a second that all threads read from memory together; measured once a process."""
     if native.available():
         return native.read_bandwidth(mebibytes=BANDWIDTH_MEBIBYTES)
-    buffer = torch.ones(BANDWIDTH_MEBIBYTES << 17, dtype=torch.float64)
+    return _sum_bandwidth(torch.device("cpu"))
+
+
+def device_bandwidth(device: torch.device) -> float:
+    """Bytes a second that a step on `device` can read."""
+    return machine_bandwidth() if device.type == "cpu" else _sum_bandwidth(device)
+
+
+def _sum_bandwidth(device: torch.device) -> float:
+    """By sums of a buffer, in float32: not every device has wider ones."""
+    buffer = torch.ones(BANDWIDTH_MEBIBYTES << 18, dtype=torch.float32, device=device)
     seconds = []
     for _ in range(5):
         start = time.perf_counter()
-        buffer.sum()
+        buffer.sum().item()  # waits for the device
         seconds.append(time.perf_counter() - start)
     return buffer.nbytes / sorted(seconds)[2]

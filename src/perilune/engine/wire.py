@@ -25,8 +25,8 @@ from perilune.engine.driver import (
     Stop,
     Taken,
 )
-from perilune.engine.load import EngineOptions
 from perilune.engine.metrics import EngineStatus
+from perilune.engine.options import EngineOptions
 from perilune.engine.request import FinishReason, RequestMetrics, SequenceOutput, TokenLogprob
 
 LENGTH = struct.Struct(">I")

@@ -1,10 +1,13 @@
-"""The two storage formats of large weights, in plain torch: pack, unpack, quantise, dequantise.
+"""The arithmetic of the storage formats, in plain torch: pack, unpack, quantise, dequantise.
+
+Which weights a format covers and how its tensors are named is in `perilune.formats`.
 
 INT4 (compressed-tensors "pack-quantized", as K2 Thinking and K2.5 publish their routed experts):
 eight values an int32 along the input dimension, element j of a row in bits 4*(j%8)..+3 of word
 j//8, stored as q+8; one bfloat16 scale a group of consecutive inputs; no zero point.
 FP8 (as K2-Instruct is published): float8_e4m3fn values and one float32 factor a block of rows and
 columns, multiplied in spite of its published name `weight_scale_inv`.
+INT8: one byte a value, one bfloat16 scale a group of consecutive inputs.
 
 Shape suffixes: O output rows, I inputs, W = I/8 words, G = I/group groups, R and C block rows and
 columns. Leading dimensions (stacked experts) are allowed everywhere.
@@ -17,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 INT4_GROUP_SIZE = 32
+INT8_GROUP_SIZE = 32
 FP8_BLOCK = (128, 128)
 FP8_MAX = 448.0  # largest finite float8_e4m3fn
 MIN_INT4_SCALE = 1e-5
@@ -76,6 +80,39 @@ def dequantize_int4(
         f"scales {tuple(scale_OG.shape)} do not fit packed weights {tuple(packed_OW.shape)}",
     )
     q_OGK = _groups(q_OI, q_OI.shape[-1] // groups)
+    return (q_OGK.float() * scale_OG.float()[..., None]).flatten(-2).to(dtype)
+
+
+def quantize_int8(weight_OI: Tensor, group_size: int = INT8_GROUP_SIZE) -> tuple[Tensor, Tensor]:
+    """Weights [..., O, I] -> int8 [..., O, I] and bfloat16 scales [..., O, I/group].
+
+    scale = absmax / 127 rounded up to bfloat16, so that no value passes 127 (as the C library's
+    `plk_quantize_int8`); q = rint(w / scale). Values that are not finite are refused (ValueError).
+    """
+    inputs = weight_OI.shape[-1]
+    _expect(inputs % group_size == 0, f"{inputs} inputs do not divide into groups of {group_size}")
+    w_OGK = _groups(weight_OI.float(), group_size)
+    wanted_OG = w_OGK.abs().amax(-1) / 127.0
+    _expect(bool(wanted_OG.isfinite().all()), "the weights hold values that are not finite")
+    bits_OG = wanted_OG.view(torch.int32).bitwise_right_shift(16).to(torch.int64)
+    bits_OG += (wanted_OG.view(torch.int32) & 0xFFFF) != 0
+    scale_OG = (bits_OG << 16).to(torch.int32).view(torch.float32)
+    q_OGK = torch.where(scale_OG[..., None] > 0, w_OGK / scale_OG[..., None], 0.0).round()
+    return q_OGK.flatten(-2).to(torch.int8), scale_OG.to(torch.bfloat16)
+
+
+def dequantize_int8(
+    values_OI: Tensor, scale_OG: Tensor, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """int8 [..., O, I] and scales [..., O, G] -> weights [..., O, I] in `dtype`, rounded once."""
+    groups = scale_OG.shape[-1]
+    _expect(
+        scale_OG.shape[:-1] == values_OI.shape[:-1]
+        and groups > 0
+        and values_OI.shape[-1] % groups == 0,
+        f"scales {tuple(scale_OG.shape)} do not fit weights {tuple(values_OI.shape)}",
+    )
+    q_OGK = _groups(values_OI, values_OI.shape[-1] // groups)
     return (q_OGK.float() * scale_OG.float()[..., None]).flatten(-2).to(dtype)
 
 

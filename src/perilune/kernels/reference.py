@@ -15,6 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from perilune.kernels.native import BLOCK, GROUP, Form
+from perilune.kernels.quantization import quantize_int8
+
+__all__ = [
+    "as_seen",
+    "interleave",
+    "linear",
+    "quantize_activations",
+    "quantize_int8",
+    "routed_experts",
+]
 
 TINY: Final = 1e-30  # a group of activations all smaller counts as zero
 
@@ -44,20 +54,6 @@ def as_seen(x_TI: Tensor, form: Form) -> Tensor:
     if form is Form.BF16:
         return x_TI.to(torch.bfloat16).float()
     return x_TI.float()
-
-
-def quantize_int8(weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-    """bfloat16 weights -> int8 [O, I] and bfloat16 scales [O, G].
-
-    scale = absmax / 127 rounded up to bfloat16, so that no value passes 127.
-    """
-    w_OGK = _groups(weight_OI.float())
-    wanted_OG = w_OGK.abs().amax(-1) / 127.0
-    bits_OG = wanted_OG.view(torch.int32).bitwise_right_shift(16).to(torch.int64)
-    bits_OG += (wanted_OG.view(torch.int32) & 0xFFFF) != 0
-    scale_OG = (bits_OG << 16).to(torch.int32).view(torch.float32)
-    q_OGK = torch.where(scale_OG[..., None] > 0, w_OGK / scale_OG[..., None], 0.0).round()
-    return q_OGK.flatten(-2).to(torch.int8), scale_OG.to(torch.bfloat16)
 
 
 def linear(x_TI: Tensor, weight_OI: Tensor, form: Form) -> Tensor:

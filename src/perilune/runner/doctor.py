@@ -11,12 +11,20 @@ from typing import Final
 
 import torch
 
-from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig, StorageFormat
+from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig
+from perilune.formats import FORMATS
+from perilune.formats.bf16 import BF16
 from perilune.kernels import native
 from perilune.kernels.native import Format
 from perilune.model.model import KimiK2Model
 from perilune.runner.select import why_not_native
-from perilune.weights.formats import apply_format
+from perilune.weights.stored import (
+    PROJECTIONS,
+    StoredExperts,
+    StoredLinear,
+    apply_format,
+    stored_matrix,
+)
 
 TINY: Final = ModelConfig(
     vocab_size=32,
@@ -35,11 +43,6 @@ TINY: Final = ModelConfig(
     v_head_dim=128,
     rope=RopeConfig(),
 )
-KERNEL_FORMATS: Final = {
-    StorageFormat.BF16: Format.BF16,
-    StorageFormat.FP8: Format.FP8,
-    StorageFormat.INT4: Format.INT4,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +57,24 @@ class RunnerCheck:
 
 def doctor_checks() -> Iterator[RunnerCheck]:
     """What the engine would choose for a checkpoint of each storage format."""
-    for storage in StorageFormat:
+    for storage in FORMATS.values():
         model = KimiK2Model(TINY).to(torch.bfloat16)
         apply_format(model, CheckpointConfig(TINY, Family.K2, storage))
         cause = why_not_native(model)
-        if cause is None:
-            activations = native.form_for(KERNEL_FORMATS[storage], exact=False).name.lower()
-            detail = f"C kernels, {native.isa()}, {activations} activations"
-        else:
-            detail = f"torch: {cause}"
-        yield RunnerCheck(f"runs {storage.value}", True, detail)
+        detail = f"torch: {cause}" if cause else f"C kernels, {native.isa()}, {_activations(model)}"
+        yield RunnerCheck(f"runs {storage.name}", True, detail)
+
+
+def _activations(model: KimiK2Model) -> str:
+    """How activations are fed to the weights that are in the format, else to all."""
+    stored = next(
+        (part for part in model.modules() if isinstance(part, StoredLinear | StoredExperts)), None
+    )
+    if isinstance(stored, StoredExperts):
+        tensors = stored.tensors(PROJECTIONS[0])
+    else:
+        tensors = dict(stored_matrix(stored or model.lm_head)[1])
+    described = (BF16 if stored is None else stored.storage).native(tensors)
+    assert described is not None  # `why_not_native` has looked
+    form = native.form_for(Format[described.format], exact=False)
+    return f"{form.name.lower()} activations"

@@ -279,7 +279,8 @@ class Service:
     def _admit(self, n: int) -> None:
         """Refuse what would wait behind too many others."""
         under_way = self.open_answers
-        if under_way and under_way + n > self.settings.max_sequences + self.settings.max_queue:
+        places = self.settings.engine.max_sequences + self.settings.max_queue
+        if under_way and under_way + n > places:
             raise ApiError(
                 429,
                 f"{under_way} answers are under way or waiting, and the queue is full",

@@ -1,14 +1,18 @@
 """Every option of the server, its default and its bounds, in one place.
 
 The command line, the environment, the configuration file and the table in the docs are made from
-these fields.
+these fields. Those of the engine are its own (`engine.options`): they are embedded, and stand in
+the flat list (`option_fields`) where `engine` does.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, get_type_hints
+
+from perilune.engine.options import EngineOptions
 
 
 def _option(text: str, **more: Any) -> dict[str, Any]:
@@ -69,44 +73,7 @@ class Settings:
         default="process",
         metadata=_option("Where the engine runs: process (survives its crash) or thread."),
     )
-    max_context: int | None = field(
-        default=None,
-        metadata=_option(
-            "Tokens of prompt and answer. Default: the model's.", least=16, most=2**24
-        ),
-    )
-    cache_tokens: int | None = field(
-        default=None,
-        metadata=_option(
-            "Tokens that the latent cache holds. Default: what fits.", least=64, most=2**31
-        ),
-    )
-    max_sequences: int = field(
-        default=64, metadata=_option("Answers computed side by side.", least=1, most=4096)
-    )
-    max_batch_tokens: int = field(
-        default=512, metadata=_option("Rows of one step.", least=1, most=65536)
-    )
-    speculative_tokens: int = field(
-        default=12, metadata=_option("Tokens guessed behind one.", least=0, most=32)
-    )
-    exact: bool = field(default=False, metadata=_option("float32 activations and cache."))
-    dense_format: str | None = field(
-        default=None,
-        metadata=_option("Attention, shared experts and head in int8 or int4. Default: as stored."),
-    )
-    expanded_prefill: int = field(
-        default=2048,
-        metadata=_option(
-            "New tokens from which a prompt attends in the expanded form; 0: never.",
-            least=0,
-            most=2**31 - 1,
-        ),
-    )
-    seed: int | None = field(
-        default=None,
-        metadata=_option("Seed for requests that bring none.", least=0, most=2**63 - 1),
-    )
+    engine: EngineOptions = field(default_factory=EngineOptions)
 
     # limits
     max_queue: int = field(
@@ -172,3 +139,25 @@ class Settings:
         names: object = self.served_model_name
         if isinstance(names, str):  # one name, as older callers give it
             object.__setattr__(self, "served_model_name", (names,))
+
+    @classmethod
+    def from_options(cls, values: Mapping[str, Any]) -> Self:
+        """From the flat names of the command line and of files; what is left out has its default.
+
+        Raises TypeError for a name that there is not.
+        """
+        known = {each.name for each in fields(EngineOptions) if each.metadata}
+        engine = {name: value for name, value in values.items() if name in known}
+        own = {name: value for name, value in values.items() if name not in known}
+        return cls(**own, engine=EngineOptions(**engine))
+
+
+def option_fields() -> Iterator[tuple[Field[Any], Any]]:
+    """(field, type) of every option by its flat name, in the order in which they are shown."""
+    hints, inner = get_type_hints(Settings), get_type_hints(EngineOptions)
+    for each in fields(Settings):
+        if each.name != "engine":
+            yield each, hints[each.name]
+            continue
+        # A field of the engine without a word for users is none of the server's options.
+        yield from ((one, inner[one.name]) for one in fields(EngineOptions) if one.metadata)

@@ -7,10 +7,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from perilune.config import CheckpointConfig, Family, StorageFormat
+from perilune.config import CheckpointConfig, Family
 from perilune.errors import UsageError
-from perilune.kernels.quantization import quantize_int4
+from perilune.formats import Role, StorageFormat
+from perilune.formats.int4 import INT4
 from perilune.model.model import KimiK2Model
 from perilune.model.slots import named_slots
 from perilune.train.checkpoint import last_checkpoint, load_weights
@@ -29,15 +31,15 @@ def export_stage(
     name: str,
     folder: Path,
     *,
-    storage: StorageFormat = StorageFormat.INT4,
+    storage: StorageFormat = INT4,
     checkpoint: Path | None = None,
     average: Mapping[str, float] | None = None,
 ) -> Path:
     """Write the newest (or the given) checkpoint of a stage to `folder`, with its tokenizer.
 
-    INT4 is for the routed experts; the rest is bfloat16. `average`: shares of other stages in every
-    weight, the rest being this one's: what a stage has forgotten comes back, if the stages are of
-    one line (arXiv 2203.05482). Raises UsageError, CheckpointError.
+    `storage` says which weights it covers; the rest is bfloat16. `average`: shares of other stages
+    in every weight, the rest being this one's: what a stage has forgotten comes back, if the stages
+    are of one line (arXiv 2203.05482). Raises UsageError, CheckpointError.
     """
     shares = dict(average or {})
     if name in shares or not all(s > 0 for s in shares.values()) or not sum(shares.values()) < 1:
@@ -69,10 +71,10 @@ def export_model(
     model: KimiK2Model,
     folder: Path,
     *,
-    storage: StorageFormat = StorageFormat.INT4,
+    storage: StorageFormat = INT4,
     tokenizer: str | Path | None = None,
 ) -> Path:
-    """As `export_stage`, of a model in memory. Experts are packed from the values as they are.
+    """As `export_stage`, of a model in memory. Weights are packed from the values as they are.
 
     (Through a bfloat16 checkpoint they would be rounded twice, off the grid of INT4 training.)
     """
@@ -84,18 +86,18 @@ def export_model(
         extra |= {name: source / name for name in TOKENIZER_FILES if (source / name).is_file()}
     slots = dict(named_slots(model))
 
+    last: tuple[str, dict[str, Tensor]] = ("", {})  # the tensors of a weight come together
+
     def produce(spec: TensorSpec) -> Iterator[memoryview]:
+        nonlocal last
         name = spec.name.removeprefix(PREFIX)
-        base, _, kind = name.rpartition(".")
-        if kind not in ("weight_packed", "weight_scale", "weight_shape"):
+        base, _, suffix = name.rpartition(".")
+        if spec.role is Role.PLAIN:
             yield tensor_memory(slots[name].to("cpu", TORCH_DTYPES[spec.dtype]))
             return
-        weight = slots[f"{base}.weight"].cpu()
-        if kind == "weight_shape":
-            yield tensor_memory(torch.tensor(weight.shape, dtype=torch.int32))
-        else:
-            packed, scale = quantize_int4(weight, config.int4_group_size)
-            yield tensor_memory(packed if kind == "weight_packed" else scale)
+        if last[0] != base:
+            last = (base, storage.quantize(slots[f"{base}.weight"].cpu()))
+        yield tensor_memory(last[1][suffix])
 
     return write_checkpoint(
         folder,

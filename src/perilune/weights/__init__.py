@@ -1,5 +1,6 @@
-"""Checkpoints on disk <-> tensors: safetensors, FP8 blocks, INT4 groups, integrity, conversion.
+"""Checkpoints on disk <-> tensors: safetensors, storage formats, integrity, conversion.
 
 Reading order: header (one file) -> tensor_table (what must be there) -> checkpoint (a folder) ->
-formats (modules that hold stored tensors) -> load; write -> convert, random_weights; verify.
+stored (modules that hold stored tensors) -> load; write -> convert, random_weights; verify. The
+formats themselves are a room below, `perilune.formats`.
 """

@@ -21,6 +21,7 @@ from perilune.errors import (
     UnsafeFileError,
     UnsafeFileWarning,
 )
+from perilune.formats import FORMATS
 from perilune.weights.header import read_header
 from perilune.weights.tensor_table import TensorSpec, expected_tensors, is_ignored, is_vision
 
@@ -243,14 +244,14 @@ def _not_in_index(tensor: str, file: Path, elsewhere: str | None) -> TensorMisma
 
 def _missing(checkpoint: Checkpoint, spec: TensorSpec) -> TensorMismatchError:
     base = spec.name.rpartition(".")[0]
-    others = (f"{base}.{kind}" for kind in ("weight", "weight_packed", "weight_scale_inv"))
+    others = (f"{base}.{suffix}" for storage in FORMATS.values() for suffix in storage.roles)
     other = next((name for name in others if name in checkpoint.tensors), None)
     if other is not None:
         return TensorMismatchError(
             f"is missing; the files hold {other} instead",
             file=checkpoint.tensors[other].file,
             tensor=spec.name,
-            remedy=f"quantization_config says {checkpoint.config.storage.value}, the files are "
+            remedy=f"quantization_config says {checkpoint.config.storage}, the files are "
             "stored otherwise: use the config.json that belongs to them",
         )
     return TensorMismatchError(

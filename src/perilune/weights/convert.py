@@ -1,8 +1,8 @@
 """One checkpoint -> the same in another storage format, tensor by tensor.
 
-Quantised weights are dequantised in float32 and rounded once. INT4 follows the published rule and
-is for routed experts only; vision tensors and every small file are copied as they are, Python
-files are not.
+Quantised weights are dequantised in float32 and rounded once. Which weights a format covers, and by
+which rule it rounds, is the format's own (`perilune.formats`). Vision tensors and every small file
+are copied as they are, Python files are not.
 """
 
 from __future__ import annotations
@@ -15,14 +15,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from perilune.config import CheckpointConfig, StorageFormat, checkpoint_file
+from perilune.config import CheckpointConfig, checkpoint_file
 from perilune.errors import CorruptFileError, UsageError
-from perilune.kernels.quantization import (
-    dequantize_fp8_block,
-    dequantize_int4,
-    quantize_fp8_block,
-    quantize_int4,
-)
+from perilune.formats import StorageFormat
+from perilune.formats.bf16 import BF16
 from perilune.weights.checkpoint import Checkpoint, open_checkpoint
 from perilune.weights.load import check_tensors, check_values
 from perilune.weights.progress import ProgressCallback
@@ -52,8 +48,8 @@ def convert(
     """
     checkpoint = open_checkpoint(source)
     check_tensors(checkpoint)
-    if checkpoint.config.storage is storage:
-        raise UsageError(f"{checkpoint.folder} is stored as {storage.value} already")
+    if checkpoint.config.storage.name == storage.name:
+        raise UsageError(f"{checkpoint.folder} is stored as {storage.name} already")
     config = restored_as(checkpoint.config, storage)
     specs = [spec for spec in expected_tensors(config) if not is_vision(spec.name)]
     for name in checkpoint.vision:
@@ -78,8 +74,8 @@ class _Converter:
 
     def __init__(self, source: Checkpoint, new: CheckpointConfig, reader: TensorReader) -> None:
         self._tensors = source.tensors
-        self._old_block = source.config.fp8_block
-        self._new, self._reader = new, reader
+        self._old, self._new = source.config.storage, new.storage
+        self._reader = reader
         self._last: tuple[str, dict[str, Tensor]] = ("", {})  # parts of a weight come together
 
     def __call__(self, spec: TensorSpec) -> Iterator[memoryview]:
@@ -106,23 +102,16 @@ class _Converter:
 
     def _dequantized(self, base: str) -> Tensor:
         """The weight `base` in float32, whatever its old format."""
-        if f"{base}.weight_packed" in self._tensors:
-            return dequantize_int4(
-                self._read(f"{base}.weight_packed"), self._read(f"{base}.weight_scale")
-            )
-        weight = self._read(f"{base}.weight")
-        if weight.dtype != torch.float8_e4m3fn:
-            return weight.float()
-        return dequantize_fp8_block(weight, self._read(f"{base}.weight_scale_inv"), self._old_block)
+        suffixes = [s for s in self._old.roles if f"{base}.{s}" in self._tensors]
+        parts = {suffix: self._read(f"{base}.{suffix}") for suffix in suffixes}
+        covered = len(suffixes) == len(self._old.roles)
+        return (self._old if covered else BF16).dequantize(parts, torch.float32)
 
     def _quantized(self, base: str) -> dict[str, Tensor]:
         """Last parts of the names -> tensors of the new format."""
         weight = self._dequantized(base)
         try:
-            if self._new.storage is StorageFormat.FP8:
-                quantized, factors = quantize_fp8_block(weight, self._new.fp8_block)
-                return {"weight": quantized, "weight_scale_inv": factors}
-            packed, scale = quantize_int4(weight, self._new.int4_group_size)
+            return self._new.quantize(weight)
         except ValueError as error:
             raise CorruptFileError(
                 str(error),
@@ -130,8 +119,6 @@ class _Converter:
                 tensor=base,
                 remedy="The source is broken: perilune models verify says more",
             ) from None
-        shape = torch.tensor(weight.shape, dtype=torch.int32)
-        return {"weight_packed": packed, "weight_scale": scale, "weight_shape": shape}
 
     def _read(self, name: str) -> Tensor:
         stored = self._tensors[name]
@@ -144,4 +131,4 @@ def _identity(checkpoint: Checkpoint, storage: StorageFormat) -> str:
     """Changes when the source does, so that a conversion goes on only with the same files."""
     files = [(f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in checkpoint.files]
     config = hashlib.sha256(json.dumps(checkpoint.config.raw, sort_keys=True).encode()).hexdigest()
-    return json.dumps(["convert", storage.value, config, files])
+    return json.dumps(["convert", storage.name, config, files])

@@ -16,17 +16,19 @@ import torch
 from torch import Tensor
 
 from perilune.errors import CorruptFileError, OutOfMemoryError, TensorMismatchError, UsageError
+from perilune.formats import FORMATS, Role, role_of
 from perilune.kernels import native
 from perilune.model.model import KimiK2Model
 from perilune.model.slots import named_slots
 from perilune.weights.bulk import STAGING_BYTES, read_tensors
 from perilune.weights.checkpoint import Checkpoint, StoredTensor, mismatches, open_checkpoint
+from perilune.weights.device import try_device
 from perilune.weights.format_bytes import gigabytes
-from perilune.weights.formats import apply_format
 from perilune.weights.memory import available_memory, require_memory
 from perilune.weights.progress import ByteCounter, ProgressCallback, progress_bar
 from perilune.weights.reader import TORCH_DTYPES
-from perilune.weights.tensor_table import is_vision
+from perilune.weights.stored import apply_format
+from perilune.weights.tensor_table import expected_tensors, is_vision
 
 LONG_LOAD = 2 * 10**9  # bytes; from here on a terminal gets a bar without asking
 _EXPONENTS = {  # dtype of scales -> integers of its width, the bits of the exponent
@@ -38,7 +40,7 @@ COMPUTE_DTYPES = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 
 
 def load_model(
-    path: str | Path,
+    path: str | Path | Checkpoint,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
@@ -46,17 +48,18 @@ def load_model(
 ) -> KimiK2Model:
     """Read the text model of a checkpoint folder, ready for inference (`eval`, no gradients).
 
-    `dtype` is that of the plain tensors (norms, embeddings, unquantised weights), and with them of
-    the computation; None keeps the stored one. Quantised weights stay as they are stored, the
-    router's correction bias stays float32. `progress` is a callback; None shows a bar on a
-    terminal for loads of 2 GB and more, False never does.
+    `path`: the folder, or the checkpoint that somebody has opened already. `dtype` is that of the
+    plain tensors (norms, embeddings, unquantised weights), and with them of the computation; None
+    keeps the stored one. Quantised weights stay as they are stored, the router's correction bias
+    stays float32. `progress` is a callback; None shows a bar on a terminal for loads of 2 GB and
+    more, False never does.
 
     Pickles and Python files beside the weights are never opened; an UnsafeFileWarning names each.
     Raises CheckpointError (its subclasses name file, tensor and remedy), OutOfMemoryError before
-    the first byte is read, UsageError (dtype; a device that is not there).
+    the first byte is read, UsageError (dtype), DeviceError (a device that is not there).
     """
-    device = _present(device)
-    checkpoint = open_checkpoint(path)
+    device = try_device(device)
+    checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
     for warning in checkpoint.warnings:
         warnings.warn(warning, stacklevel=2)
     check_tensors(checkpoint)
@@ -75,24 +78,6 @@ def load_model(
         return model.eval().requires_grad_(False)
 
 
-def _present(device: torch.device | str) -> torch.device:
-    """The device, tried out. Raises UsageError."""
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise UsageError(
-            f"{device} is no device of this machine: {str(error).splitlines()[0]}",
-            remedy="perilune doctor says what there is; cpu always is",
-        ) from None
-    if found.type == "meta":
-        raise UsageError(
-            "meta is no device of this machine, it holds no values",
-            remedy="Build KimiK2Model under torch.device('meta') for shapes alone",
-        )
-    return found
-
-
 def build_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> KimiK2Model:
     """The model of an open checkpoint on the meta device, its modules those of the format."""
     if dtype is None:
@@ -108,7 +93,21 @@ def build_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> Kim
 def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     """The dtype of the plain tensors: that of the embeddings (bfloat16 in published files)."""
     name = f"{checkpoint.config.tensor_prefix}model.embed_tokens.weight"
-    return TORCH_DTYPES[checkpoint.tensors[name].dtype]
+    found = checkpoint.tensors.get(name)  # `check_tensors` says so where it is missing
+    return torch.bfloat16 if found is None else TORCH_DTYPES[found.dtype]
+
+
+def loaded_bytes(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> int:
+    """Bytes that `load_model` puts into memory, before anything is built: vision tensors and what
+    else nobody reads not counted, plain tensors in `dtype` (None: the stored one).
+    """
+    itemsize = (dtype or stored_dtype(checkpoint)).itemsize
+    return sum(
+        # The router's correction bias is the one plain tensor that stays float32.
+        spec.numel * itemsize if spec.is_plain and spec.dtype != "F32" else spec.nbytes
+        for spec in expected_tensors(checkpoint.config)
+        if not is_vision(spec.name)
+    )
 
 
 def check_tensors(checkpoint: Checkpoint) -> None:
@@ -127,14 +126,20 @@ def check_values(tensors: Mapping[str, StoredTensor], stored: StoredTensor, valu
 
     `value` is what was read of `stored`, one of `tensors`; other tensors are not looked at.
     """
+    base, _, suffix = stored.name.rpartition(".")
+
+    def shape(other: str) -> tuple[int, ...] | None:
+        sibling = tensors.get(f"{base}.{other}")
+        return None if sibling is None else sibling.shape
+
     wrong = ""
-    if stored.name.endswith((".weight_scale", ".weight_scale_inv")):
+    role = role_of(stored.name)
+    if role is Role.SCALE:
         bad = not_finite(value)
         wrong = f"{bad} of {value.numel()} scales are NaN or infinite" if bad else ""
-    elif stored.name.endswith(".weight_shape"):
-        packed = tensors.get(stored.name.removesuffix("shape") + "packed")
-        if packed is not None and value.tolist() != [packed.shape[0], packed.shape[1] * 8]:
-            wrong = f"says {value.tolist()}, the packed weight is {list(packed.shape)} words of 8"
+    elif role is Role.SHAPE:
+        knows = (each for each in FORMATS.values() if suffix in each.roles)
+        wrong = next((said for each in knows if (said := each.wrong(suffix, value, shape))), "")
     if wrong:
         raise CorruptFileError(
             wrong,

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig, StorageFormat
+from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig
+from perilune.formats import StorageFormat
 
 RESERVED_IDS = 256  # at the end of the vocabulary; the offsets below are those within them
 BOS, EOS, IM_END, MEDIA_PAD, PAD = 0, 1, 2, 21, 255
@@ -35,13 +36,6 @@ VISION_CONFIG: Mapping[str, Any] = {
     "vt_num_attention_heads": 16,
     "vt_num_hidden_layers": 27,
 }
-
-_INT4_IGNORE = [
-    "lm_head",
-    "re:.*self_attn.*",
-    "re:.*shared_experts.*",
-    r"re:.*mlp\.(gate|up|gate_up|down)_proj.*",
-]
 
 
 def full_size(family: Family, storage: StorageFormat) -> CheckpointConfig:
@@ -83,7 +77,7 @@ def config_json(config: CheckpointConfig) -> dict[str, Any]:
         **_network(config.text),
         "model_type": "kimi_k2",
     }
-    quantization = quantization_json(config)
+    quantization = config.storage.quantization_config()
     if config.family is not Family.K25:
         text["torch_dtype"] = "bfloat16"
         if quantization is not None:
@@ -120,8 +114,8 @@ def generation_config_json(config: CheckpointConfig) -> dict[str, Any]:
 def restored_as(config: CheckpointConfig, storage: StorageFormat) -> CheckpointConfig:
     """The same checkpoint in another storage format: `raw` keeps every other published field."""
     raw = copy.deepcopy(dict(config.raw))
-    new = replace(config, storage=storage, int4_group_size=32, fp8_block=(128, 128))
-    quantization = quantization_json(new)
+    new = replace(config, storage=storage)
+    quantization = storage.quantization_config()
     for part in (raw, raw.get("text_config")):
         if isinstance(part, dict):
             part.pop("quantization_config", None)
@@ -130,45 +124,6 @@ def restored_as(config: CheckpointConfig, storage: StorageFormat) -> CheckpointC
         place = raw["text_config"] if config.family is Family.K25 else raw
         place["quantization_config"] = quantization
     return replace(new, raw=raw)
-
-
-def quantization_json(config: CheckpointConfig) -> dict[str, Any] | None:
-    """The `quantization_config` of a storage format; None for bfloat16."""
-    if config.storage is StorageFormat.FP8:
-        return {
-            "activation_scheme": "dynamic",
-            "fmt": "e4m3",
-            "quant_method": "fp8",
-            "weight_block_size": list(config.fp8_block),
-        }
-    if config.storage is StorageFormat.BF16:
-        return None
-    weights: dict[str, Any] = {
-        "actorder": None,
-        "block_structure": None,
-        "dynamic": False,
-        "group_size": config.int4_group_size,
-        "num_bits": 4,
-        "observer": "minmax",
-        "observer_kwargs": {},
-        "strategy": "group",
-        "symmetric": True,
-        "type": "int",
-    }
-    group = {
-        "input_activations": None,
-        "output_activations": None,
-        "targets": ["Linear"],
-        "weights": weights,
-    }
-    return {
-        "config_groups": {"group_0": group},
-        "format": "pack-quantized",
-        "ignore": list(_INT4_IGNORE),
-        "kv_cache_scheme": None,
-        "quant_method": "compressed-tensors",
-        "quantization_status": "compressed",
-    }
 
 
 def _network(text: ModelConfig) -> dict[str, Any]:

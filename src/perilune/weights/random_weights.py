@@ -18,19 +18,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perilune.config import CheckpointConfig, Family, StorageFormat
+from perilune.config import CheckpointConfig, Family
 from perilune.errors import UsageError
+from perilune.formats import Role, StorageFormat
+from perilune.weights.header import DTYPE_BYTES
 from perilune.weights.published_config import full_size
 from perilune.weights.reader import TORCH_DTYPES, tensor_memory
-from perilune.weights.tensor_table import TensorSpec, expected_tensors
+from perilune.weights.tensor_table import TensorSpec
 
 PIECE = 2**18  # values made at a time: what fits into a cache
 TINY_VOCABULARY = 768
 _BLOCK = 2**15  # random words mixed at a time: what fits into a core's cache
 _GOLDEN = 0x9E3779B97F4A7C15
 _TRIANGLE_STD = math.sqrt((256**2 - 1) / 6)  # of the sum of two bytes
-_NIBBLE_STD = math.sqrt((2 * sum(n * n for n in range(1, 8))) / 16)
-_E4M3_STD = 96.0  # of the values in FP8 blocks: largest 448, as a normal distribution would have
 
 
 def random_config(
@@ -84,20 +84,12 @@ class RandomWeights:
     def __init__(self, seed: int, config: CheckpointConfig) -> None:
         self.seed = seed
         self.prefix = config.tensor_prefix
-        # (out, in) of each quantised projection: its scales and its `weight_shape` need them.
-        self.shapes: dict[str, tuple[int, int]] = {}
-        for spec in expected_tensors(config):
-            base, _, kind = spec.name.rpartition(".")
-            if kind == "weight_packed":
-                self.shapes[base] = (spec.shape[0], spec.shape[1] * 8)
-            elif spec.dtype == "F8_E4M3":
-                self.shapes[base] = (spec.shape[0], spec.shape[1])
+        self.storage = config.storage
 
     def __call__(self, spec: TensorSpec) -> Iterator[memoryview]:
         """Pieces of at most PIECE values, in order."""
-        if spec.name.endswith(".weight_shape"):
-            shape = self.shapes[spec.name.rpartition(".")[0]]
-            yield tensor_memory(torch.tensor(shape, dtype=torch.int32))
+        if spec.role is Role.SHAPE:
+            yield tensor_memory(torch.tensor(spec.matrix, dtype=TORCH_DTYPES[spec.dtype]))
             return
         for begin in range(0, spec.numel, PIECE):
             count = min(PIECE, spec.numel - begin)
@@ -110,16 +102,13 @@ class RandomWeights:
 
     def _piece(self, spec: TensorSpec, begin: int, count: int) -> Tensor:
         name = spec.name.removeprefix(self.prefix)
-        if spec.dtype == "I32":
-            return _nibbles(self._words(name, begin * 4, count * 4))
-        if spec.dtype == "F8_E4M3":
-            return _e4m3(self._words(name, begin, count))
+        if spec.role is Role.VALUES:
+            size = DTYPE_BYTES[spec.dtype]
+            return self.storage.random_values(self._words(name, begin * size, count * size))
         triangle = _triangle(self._words(name, begin * 2, count * 2))
         dtype = TORCH_DTYPES[spec.dtype]
-        if spec.is_scale:
-            columns = self.shapes[spec.name.rpartition(".")[0]][1]
-            std = _NIBBLE_STD if name.endswith(".weight_scale") else _E4M3_STD
-            typical = _gain(name) / math.sqrt(columns) / std
+        if spec.matrix is not None:  # a scale of it
+            typical = _gain(name) / math.sqrt(spec.matrix[1]) / self.storage.random_std
             return triangle.mul_(0.05 * typical / _TRIANGLE_STD).add_(typical).to(dtype)
         if name.endswith("e_score_correction_bias"):
             return triangle.mul_(0.05 / _TRIANGLE_STD).to(dtype)
@@ -159,24 +148,6 @@ def _triangle(raw: NDArray[np.uint8]) -> Tensor:
     pairs = torch.from_numpy(raw.view(np.int16))
     high, low = pairs >> 8, (pairs << 8) >> 8  # both keep their sign
     return (high + low).to(torch.float32).add_(1.0)
-
-
-def _nibbles(raw: NDArray[np.uint8]) -> Tensor:
-    """Random words without the nibble 0 (the value -8, which quantisation never makes)."""
-    words = raw.view(np.uint32).copy()
-    some = words | (words >> np.uint32(1))
-    some |= some >> np.uint32(2)
-    words |= (~some & np.uint32(0x11111111)) << np.uint32(3)  # 0 becomes 8, which is the value 0
-    return torch.from_numpy(words.view(np.int32))
-
-
-def _e4m3(raw: NDArray[np.uint8]) -> Tensor:
-    """Random bytes -> the 256 quantiles of a normal distribution of std _E4M3_STD, as e4m3."""
-    quantile = (torch.arange(256, dtype=torch.float64) + 0.5) / 256
-    values = (torch.special.ndtri(quantile) * _E4M3_STD).clamp(-448, 448)
-    table = values.float().to(torch.float8_e4m3fn).view(torch.uint8).numpy().tobytes()
-    translated = bytearray(raw.tobytes().translate(table))
-    return torch.frombuffer(translated, dtype=torch.uint8).view(torch.float8_e4m3fn)
 
 
 def _gain(name: str) -> float:

@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 
-from perilune.config import MAX_LAYERS, CheckpointConfig, Family, ModelConfig, StorageFormat
+from perilune.config import MAX_LAYERS, CheckpointConfig, Family, ModelConfig
 from perilune.errors import ConfigError
+from perilune.formats import FORMATS, Part, Role, StorageFormat
 from perilune.weights.header import DTYPE_BYTES, tensor_bytes
 
 FLOATS = frozenset({"BF16", "F16", "F32"})
@@ -21,20 +21,6 @@ _VISION = re.compile(r"(vision_tower|mm_projector)\.")
 # Present in published files, of no use to anyone: tables that are computed from the configuration,
 # and scales left behind by a conversion from FP8.
 _IGNORED = re.compile(r"\.(rotary_emb\.inv_freq|[qkv]_scale|input_scale)$")
-
-
-class Part(StrEnum):
-    """What a tensor is for; `models show` adds up bytes by it."""
-
-    EMBEDDING = "embedding"
-    ATTENTION = "attention"
-    DENSE_MLP = "dense feed-forward"
-    ROUTER = "router"
-    ROUTED_EXPERTS = "routed experts"
-    SHARED_EXPERTS = "shared experts"
-    NORM = "norms"
-    LM_HEAD = "output head"
-    VISION = "vision (not loaded yet)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +31,9 @@ class TensorSpec:
     dtype: str
     shape: tuple[int, ...]
     part: Part
+    role: Role = Role.PLAIN
+    matrix: tuple[int, int] | None = None
+    """(out, in) of the weight that a tensor of a stored format belongs to."""
 
     @property
     def nbytes(self) -> int:
@@ -57,16 +46,16 @@ class TensorSpec:
     @property
     def is_plain(self) -> bool:
         """Not of a quantised weight. Plain tensors are read from any floating-point dtype."""
-        return self.dtype in FLOATS and not self.is_scale
+        return self.role is Role.PLAIN
 
     @property
     def is_scale(self) -> bool:
         """A factor of a quantised weight: it must be finite."""
-        return self.name.endswith((".weight_scale", ".weight_scale_inv"))
+        return self.role is Role.SCALE
 
     def accepts(self, dtype: str) -> bool:
         """Whether a file may hold it in `dtype`. Other tools write `weight_shape` in 64 bits."""
-        if self.name.endswith(".weight_shape"):
+        if self.role is Role.SHAPE:
             return dtype in ("I32", "I64")
         return dtype == self.dtype or (self.is_plain and dtype in FLOATS)
 
@@ -83,7 +72,8 @@ def expected_tensors(config: CheckpointConfig) -> Iterator[TensorSpec]:
         yield from _layer(config, layer, f"{prefix}model.layers.{layer}.")
     yield TensorSpec(f"{prefix}model.norm.weight", "BF16", (text.hidden_size,), Part.NORM)
     if not text.tie_word_embeddings:
-        yield _plain(f"{prefix}lm_head", text.vocab_size, text.hidden_size, Part.LM_HEAD)
+        sizes = text.vocab_size, text.hidden_size
+        yield from _linear(config, f"{prefix}lm_head", *sizes, Part.LM_HEAD)
     if config.vision is not None:
         yield from _vision(config)
 
@@ -97,7 +87,10 @@ def is_ignored(name: str, storage: StorageFormat) -> bool:
     """A tensor that published files or conversions carry and that nothing reads."""
     if _IGNORED.search(name):
         return True
-    return storage is not StorageFormat.FP8 and name.endswith(".weight_scale_inv")
+    suffix = name.rpartition(".")[2]
+    return suffix not in storage.roles and any(
+        suffix in each.leftovers for each in FORMATS.values()
+    )
 
 
 def text_parameters(config: ModelConfig) -> int:
@@ -183,21 +176,18 @@ def _mlp(config: CheckpointConfig, prefix: str, width: int, part: Part) -> Itera
 def _linear(
     config: CheckpointConfig, name: str, rows: int, columns: int, part: Part
 ) -> Iterator[TensorSpec]:
-    """A projection in the storage format of the checkpoint; INT4 is for routed experts only."""
-    if config.storage is StorageFormat.FP8:
-        block = config.fp8_block
-        factors = (-(-rows // block[0]), -(-columns // block[1]))
-        yield TensorSpec(f"{name}.weight", "F8_E4M3", (rows, columns), part)
-        yield TensorSpec(f"{name}.weight_scale_inv", "F32", factors, part)
-    elif config.storage is StorageFormat.INT4 and part is Part.ROUTED_EXPERTS:
-        group = config.int4_group_size
-        if columns % group:
-            raise ConfigError(f"{name}: {columns} inputs do not divide into groups of {group}")
-        yield TensorSpec(f"{name}.weight_packed", "I32", (rows, columns // 8), part)
-        yield TensorSpec(f"{name}.weight_scale", "BF16", (rows, columns // group), part)
-        yield TensorSpec(f"{name}.weight_shape", "I32", (2,), part)
-    else:
+    """A projection as the storage format of the checkpoint has it."""
+    storage = config.storage
+    if not storage.covers(name.rpartition(".")[2], part):
         yield _plain(name, rows, columns, part)
+        return
+    try:
+        layout = storage.matrix_tensors(rows, columns)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    for each in layout:
+        full = f"{name}.{each.suffix}"
+        yield TensorSpec(full, each.dtype, each.shape, part, each.role, (rows, columns))
 
 
 def _plain(name: str, rows: int, columns: int, part: Part) -> TensorSpec:

@@ -1,7 +1,7 @@
 """Is a checkpoint folder what it should be? Collects everything that is wrong, instead of raising.
 
 Checked: configuration, index, every header against its file, every tensor against the table of
-the configuration, every scale for NaN and infinity, every INT4 `weight_shape`, every file against
+the configuration, every scale for NaN and infinity, every `weight_shape`, every file against
 the manifest where there is one. Nothing in the folder is imported, executed or unpickled.
 """
 
@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from perilune.config import checkpoint_file
 from perilune.errors import CheckpointError, CorruptFileError
+from perilune.formats import Role, role_of
 from perilune.weights.checkpoint import Checkpoint, mismatches, open_checkpoint
 from perilune.weights.load import check_values
 from perilune.weights.manifest import (
@@ -118,7 +119,7 @@ def _check_data(
     small = [
         stored
         for stored in checkpoint.tensors.values()
-        if stored.name.endswith((".weight_scale", ".weight_scale_inv", ".weight_shape"))
+        if role_of(stored.name) in (Role.SCALE, Role.SHAPE)
     ]
     small.sort(key=lambda stored: (stored.file, stored.start))
     hashed = _files_to_hash(checkpoint, manifest, record and report.ok, report)
@@ -128,7 +129,7 @@ def _check_data(
         for stored in small:
             try:
                 check_values(checkpoint.tensors, stored, reader.read(stored))
-                report.scales_checked += not stored.name.endswith(".weight_shape")
+                report.scales_checked += role_of(stored.name) is Role.SCALE
             except CheckpointError as error:
                 report.error(error)
     records = _hash(hashed, manifest, report, counter.add)

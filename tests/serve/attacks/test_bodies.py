@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from perilune.engine.options import EngineOptions
 from perilune.serve.routes import all_routes
 from perilune.serve.settings import Settings
 
@@ -260,7 +261,9 @@ async def test_text_is_never_a_template(scripted: Any, text: str) -> None:
 
 async def test_a_long_prompt_does_not_hold_up_the_others(scripted: Any) -> None:
     """CVE-2025-62426: rendering and encoding ran on the event loop."""
-    async with scripted(Turn("Hi"), settings=Settings(max_context=200_000)) as client:
+    async with scripted(
+        Turn("Hi"), settings=Settings(engine=EngineOptions(max_context=200_000))
+    ) as client:
         long = {"messages": [{"role": "user", "content": "moon and tide " * 60_000}]}
         work = asyncio.create_task(client.post(CHAT, json=long))
         looked, longest = 0, 0.0

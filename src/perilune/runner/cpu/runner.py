@@ -7,14 +7,14 @@ chunks and on however many threads it runs; so is its result, to the bit.
 from __future__ import annotations
 
 import time
-from typing import Final
 
 from torch import Tensor, nn
 
 from perilune.config import ModelConfig
 from perilune.errors import UsageError
+from perilune.formats import FORMATS
 from perilune.kernels import native
-from perilune.kernels.native import GROUP, Format
+from perilune.kernels.native import GROUP
 from perilune.kernels.thread_choice import ThreadChoice
 from perilune.model.layer import DecoderLayer
 from perilune.model.mlp import MLP
@@ -23,7 +23,7 @@ from perilune.model.moe import MixtureOfExperts
 from perilune.model.rotary import inverse_frequencies
 from perilune.runner.batch import ForwardBatch
 from perilune.runner.cache import PagedLatentCache
-from perilune.runner.cpu.layout import FORMATS, NativeLayout, unfit
+from perilune.runner.cpu.layout import PLAIN, NativeLayout, unfit
 from perilune.runner.cpu.network import (
     MAX_EXPERTS,
     MAX_ROPE,
@@ -33,14 +33,13 @@ from perilune.runner.cpu.network import (
     StepProfile,
 )
 
-DENSE_FORMATS: Final = {"int8": Format.INT8, "int4": Format.INT4}
-
 
 def check_dense_format(dense_format: str | None) -> None:
     """Raises UsageError for one that there is not."""
-    if dense_format is not None and dense_format not in DENSE_FORMATS:
+    choices = [each.name for each in FORMATS.values() if each.dense_option]
+    if dense_format is not None and dense_format not in choices:
         raise UsageError(
-            f"dense_format must be {' or '.join(DENSE_FORMATS)}, not {dense_format!r}",
+            f"dense_format must be {' or '.join(choices[::-1])}, not {dense_format!r}",
             remedy="Leave it out to keep the weights as they are stored",
         )
 
@@ -72,7 +71,7 @@ class CpuRunner:
         check_dense_format(dense_format)
         if exact and dense_format is not None:
             raise UsageError("exact arithmetic and quantised weights contradict each other")
-        cause = self.unsupported(model)
+        cause = self.unsupported(model, exact=exact)
         if cause is not None:
             raise UsageError(
                 f"the C kernels cannot run this model: {cause}", remedy="Use TorchRunner"
@@ -84,7 +83,7 @@ class CpuRunner:
         self._expanded = expanded_prefill
         self._layout = NativeLayout(
             exact=exact,
-            dense_format=None if dense_format is None else DENSE_FORMATS[dense_format],
+            dense_format=None if dense_format is None else FORMATS[dense_format],
             expanded=expanded_prefill,
         )
         network = _network(model, self._layout, exact)
@@ -92,11 +91,11 @@ class CpuRunner:
         self._native = NativeNetwork(network, layers, self._layout.keep)
 
     @staticmethod
-    def unsupported(model: KimiK2Model) -> str | None:
-        """Why this model needs `TorchRunner`, or None."""
+    def unsupported(model: KimiK2Model, *, exact: bool = False, device: str = "cpu") -> str | None:
+        """Why this model needs `TorchRunner`, or None. `device`: where its tensors lie now."""
         if not native.available():
             return "the C library is not there"
-        return _odd_sizes(model.config) or unfit(model)
+        return _odd_sizes(model.config) or unfit(model, exact=exact, device=device)
 
     def execute(self, batch: ForwardBatch, cache: PagedLatentCache) -> Tensor:
         """-> float32 logits [R, V]. Raises KernelError for a step that contradicts itself."""
@@ -167,7 +166,7 @@ def _network(model: KimiK2Model, layout: NativeLayout, exact: bool) -> Network:
         normalise_top_k=c.norm_topk_prob,
         vocabulary=c.vocab_size,
         exact=exact,
-        embed_format=FORMATS[embed.dtype],
+        embed_format=PLAIN[embed.dtype],
         embed_native=tied and layout.dense_format is None,
         routed_scaling=c.routed_scaling_factor,
         norm_eps=c.rms_norm_eps,
@@ -204,7 +203,7 @@ def _layer(module: nn.Module, layout: NativeLayout) -> Layer:
         layer.experts = layout.experts(mlp.experts)
         mlp = mlp.shared_experts
     assert isinstance(mlp, MLP)
-    if mlp.gate_proj.weight.shape[0]:  # a model may have no shared expert
+    if mlp.gate_proj.out_features:  # a model may have no shared expert
         layer.gate = layout.matrix(mlp.gate_proj)
         layer.up = layout.matrix(mlp.up_proj)
         layer.down = layout.matrix(mlp.down_proj)

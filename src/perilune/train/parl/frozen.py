@@ -15,8 +15,9 @@ from typing import Any
 import msgspec
 
 from perilune.agent.models.chat_model import ChatModel, Delta, Message, Sampling
-from perilune.config import StorageFormat
 from perilune.errors import UsageError
+from perilune.formats.bf16 import BF16
+from perilune.formats.int4 import INT4
 from perilune.kernels.native import GROUP
 from perilune.model.model import KimiK2Model
 from perilune.train.config import ParlConfig
@@ -111,7 +112,7 @@ def frozen_worker(
     packs = shape.hidden_size % GROUP == 0 and shape.moe_intermediate_size % GROUP == 0
     partial = folder / f"{WORKER}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    storage = StorageFormat.INT4 if packs else StorageFormat.BF16
+    storage = INT4 if packs else BF16
     export_model(model, partial, storage=storage, tokenizer=tokenizer)
     partial.rename(place)
     return place
