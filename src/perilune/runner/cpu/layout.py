@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from perilune.errors import UsageError
 from perilune.kernels import native
+from perilune.kernels.expert_table import ExpertTable
 from perilune.kernels.native import GROUP, Format, Matrix
 from perilune.kernels.native import Experts as NativeExperts
 from perilune.kernels.quantization import FP8_BLOCK, quantize_int4
@@ -133,30 +134,39 @@ class NativeLayout:
         layer.key_out = Matrix(FORMATS[copy_HNL.dtype], 0, nope, rank, self._kept(copy_HNL), None)
         layer.key_out_stride = nope * rank * copy_HNL.element_size()
 
-    def experts(self, module: RoutedExperts) -> NativeExperts:
-        """The stacked experts of a layer, in whichever format they are stored."""
-        described = NativeExperts(
-            n_experts=module.num_experts,
-            hidden=module.hidden_size,
-            intermediate=module.intermediate_size,
-        )
+    def experts(self, module: RoutedExperts) -> tuple[NativeExperts, ExpertTable]:
+        """The experts of a layer, in whichever format they are stored, and where each lies."""
+        table = ExpertTable(module.num_experts)
         for name in PROJECTIONS:
             part = name.removesuffix("_proj")
             if isinstance(module, Int4Experts):
-                described.format = Format.INT4
+                storage = Format.INT4
                 packed, scale = getattr(module, f"{name}_packed"), getattr(module, f"{name}_scale")
-                setattr(described, part, self._interleaved(packed.flatten(0, 1)))
-                setattr(described, f"{part}_scale", self._interleaved_scale(scale.flatten(0, 1)))
+                self._interleaved(packed.flatten(0, 1))
+                self._interleaved_scale(scale.flatten(0, 1))
+                table.stack(part, packed)
+                table.stack(f"{part}_scale", scale)
             elif isinstance(module, Fp8Experts):
-                described.format = Format.FP8
-                setattr(described, part, self._interleaved(getattr(module, name).flatten(0, 1)))
-                scale = getattr(module, f"{name}_scale_inv")
-                setattr(described, f"{part}_scale", self._kept(scale))
+                storage = Format.FP8
+                weight, scale = getattr(module, name), getattr(module, f"{name}_scale_inv")
+                self._interleaved(weight.flatten(0, 1))
+                self._kept(scale)
+                table.stack(part, weight)
+                table.stack(f"{part}_scale", scale)
             else:
                 weight = getattr(module, name).detach()
-                described.format = FORMATS[weight.dtype]
-                setattr(described, part, self._interleaved(weight.flatten(0, 1)))
-        return described
+                storage = FORMATS[weight.dtype]
+                self._interleaved(weight.flatten(0, 1))
+                table.stack(part, weight)
+        self.keep.append(table.addresses)
+        described = NativeExperts(
+            format=storage,
+            n_experts=module.num_experts,
+            hidden=module.hidden_size,
+            intermediate=module.intermediate_size,
+            table=table.pointer,
+        )
+        return described, table
 
     def _in_place(self, weight: Tensor, scale: int) -> Matrix:
         rows, columns = weight.shape
