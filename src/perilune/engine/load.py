@@ -23,6 +23,7 @@ from perilune.errors import OutOfMemoryError
 from perilune.model.model import KimiK2Model
 from perilune.runner.cache import PAGE_SIZE, PagedLatentCache, page_bytes, pages_for
 from perilune.runner.cpu.runner import check_dense_format
+from perilune.runner.placement import place_checkpoint
 from perilune.runner.select import select_runner
 from perilune.weights.checkpoint import open_checkpoint
 from perilune.weights.format_bytes import gigabytes
@@ -168,7 +169,8 @@ def load_engine(
         stop_ids: frozenset[int] = frozenset()
     else:
         checkpoint = open_checkpoint(model)
-        weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+        stored = {name: tensor.nbytes for name, tensor in checkpoint.tensors.items()}
+        weights = place_checkpoint(checkpoint.config, stored).nbytes()
         if options.exact and options.native is False:
             weights *= 2  # computed in float32
         plan = plan_memory(checkpoint.config.text, weights, options, available_memory(cpu))

@@ -62,9 +62,7 @@ class RoutedExperts(nn.Module, ABC):
 
         `bincount` says the same, but waits for the device itself to learn how much memory it needs.
         """
-        experts_E = torch.arange(
-            self.num_experts + 1, dtype=sorted_R.dtype, device=sorted_R.device
-        )
+        experts_E = torch.arange(self.num_experts + 1, dtype=sorted_R.dtype, device=sorted_R.device)
         return torch.searchsorted(sorted_R, experts_E)
 
     def _save_to_state_dict(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -44,8 +45,7 @@ class RowVectors:
         """
         if self.rows.dim() != 1 or self.rows.dtype != torch.int32:
             raise UsageError(
-                f"rows of vectors must be int32 [N], not {self.rows.dtype} "
-                f"{list(self.rows.shape)}"
+                f"rows of vectors must be int32 [N], not {self.rows.dtype} {list(self.rows.shape)}"
             )
         if self.rows.device.type != "cpu":
             raise UsageError(f"rows of vectors must be on the CPU, not on {self.rows.device}")
@@ -56,13 +56,11 @@ class RowVectors:
                 remedy="One vector of the model's hidden size for each row",
             )
         if self.values.dtype not in (dtype, torch.float32):
-            raise UsageError(
-                f"vectors must be {dtype} or {torch.float32}, not {self.values.dtype}"
-            )
+            raise UsageError(f"vectors must be {dtype} or {torch.float32}, not {self.values.dtype}")
         rows = self.rows.tolist()
         if wrong := [row for row in rows if not 0 <= row < num_rows]:
             raise UsageError(f"a vector for row {wrong[0]} of a step of {num_rows} rows")
-        for before, row in zip(rows, rows[1:], strict=False):
+        for before, row in pairwise(rows):
             if row == before:
                 raise UsageError(f"two vectors for row {row}")
             if row < before:

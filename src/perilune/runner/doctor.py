@@ -15,7 +15,7 @@ from perilune.config import CheckpointConfig, Family, ModelConfig, RopeConfig, S
 from perilune.kernels import native
 from perilune.kernels.native import Format
 from perilune.model.model import KimiK2Model
-from perilune.runner.select import why_not_native
+from perilune.runner.select import CPU, choose_runner
 from perilune.weights.formats import apply_format
 
 TINY: Final = ModelConfig(
@@ -57,10 +57,10 @@ def doctor_checks() -> Iterator[RunnerCheck]:
     for storage in StorageFormat:
         model = KimiK2Model(TINY).to(torch.bfloat16)
         apply_format(model, CheckpointConfig(TINY, Family.K2, storage))
-        cause = why_not_native(model)
-        if cause is None:
+        kind, cause = choose_runner(model)
+        if kind is CPU:
             activations = native.form_for(KERNEL_FORMATS[storage], exact=False).name.lower()
-            detail = f"C kernels, {native.isa()}, {activations} activations"
+            detail = f"{kind.name}, {native.isa()}, {activations} activations"
         else:
-            detail = f"torch: {cause}"
+            detail = f"{kind.name}: {cause}" if cause else kind.name
         yield RunnerCheck(f"runs {storage.value}", True, detail)

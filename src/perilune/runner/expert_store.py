@@ -8,6 +8,8 @@ puts an expert is between it and the runner: for the C kernels into the layer's 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from torch import Tensor
@@ -30,11 +32,12 @@ class ExpertStore(Protocol):
         """The products of the layer are done; what was acquired may go. Never after a failure."""
 
 
-def as_store_error(error: Exception, layer: int) -> ExpertStoreError:
-    """What a store raised, as the error of the step."""
-    if isinstance(error, ExpertStoreError):
-        return error
-    said = str(error) or type(error).__name__
-    wrapped = ExpertStoreError(said, layer=layer)
-    wrapped.__cause__ = error
-    return wrapped
+@contextmanager
+def store_errors(layer: int) -> Iterator[None]:
+    """Whatever a store raises (an interrupt aside) comes out as an ExpertStoreError."""
+    try:
+        yield
+    except ExpertStoreError:
+        raise
+    except Exception as error:
+        raise ExpertStoreError(str(error) or type(error).__name__, layer=layer) from error

@@ -25,7 +25,7 @@ from perilune.model.model import Decoder, KimiK2Model
 from perilune.model.moe import MixtureOfExperts
 from perilune.runner.batch import ForwardBatch
 from perilune.runner.cache import PAGE_SIZE, PagedLatentCache, pages_for
-from perilune.runner.expert_store import ExpertStore, as_store_error
+from perilune.runner.expert_store import ExpertStore, store_errors
 
 # Attention scores held at once, in values: bounds the memory of a long prompt's chunk.
 MAX_SCORES = 2**25
@@ -148,15 +148,11 @@ class PagedContext(ForwardContext):
         if module not in self._stores:
             return super().experts(module, x_TD, weights_TK, indices_TK)
         layer, store = self._stores[module]
-        try:
+        with store_errors(layer):
             store.acquire(layer, indices_TK.to("cpu", torch.int32))
-        except Exception as error:
-            raise as_store_error(error, layer) from error
         y_TD = super().experts(module, x_TD, weights_TK, indices_TK)
-        try:
+        with store_errors(layer):
             store.release(layer)
-        except Exception as error:
-            raise as_store_error(error, layer) from error
         return y_TD
 
 

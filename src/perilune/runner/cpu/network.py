@@ -235,14 +235,19 @@ class NativeNetwork:
             step.n_vectors, step.vector_format = len(given.rows), _format(given.values)
             step.vector_rows = native.address(given.rows, torch.int32)
             step.vectors = native.address(given.values, given.values.dtype)
+        for callbacks in self._stores.values():
+            callbacks.begin()
         logits = torch.empty(logits_rows.shape[0], self.vocabulary, dtype=torch.float32)
         figures = _Profile() if profile else None
         code = self._library.plk_model_forward(
             self._handle, byref(step), logits.data_ptr(), byref(figures) if figures else None
         )
+        if code == native.NO_EXPERT:
+            for callbacks in self._stores.values():
+                callbacks.explain()
+        native.check(code, "a step of the native forward")
         for callbacks in self._stores.values():
             callbacks.raise_error()
-        native.check(code, "a step of the native forward")
         return logits, _profile(figures) if figures else None
 
     def close(self) -> None:
