@@ -11,11 +11,12 @@ from torch import Tensor
 from perilune.kernels.expert_table import PARTS, ExpertTable
 from perilune.model.experts import RoutedExperts
 from perilune.model.layer import DecoderLayer
+from perilune.model.model import KimiK2Model
 from perilune.model.moe import MixtureOfExperts
 from perilune.runner.cpu.runner import CpuRunner
 from perilune.runner.torch_runner import TorchRunner
 
-WHILE_COLD = 0xAB  # the byte that an expert's memory holds before the store has filled it
+POISON = 0xFF  # bytes of NaN: weights, or their scales
 
 
 class LateStore:
@@ -25,20 +26,19 @@ class LateStore:
     after letting go, computes nonsense. `asked`: (layer, expert ids) of each call, in order.
     """
 
-    def __init__(self, runner: CpuRunner | TorchRunner, *, delay: float = 0.0) -> None:
+    def __init__(
+        self, runner: CpuRunner | TorchRunner, model: KimiK2Model, *, delay: float = 0.0
+    ) -> None:
         self.asked: list[tuple[int, list[int]]] = []
         self.released: list[int] = []
         self.delay = delay
         self._brought: dict[int, list[int]] = {}
-        if isinstance(runner, CpuRunner):
-            self._shelf: dict[int, Shelf] = {
-                layer: TableShelf(table, experts_of(runner_parts(runner)[layer]))
-                for layer, table in runner.expert_tables.items()
-            }
-        else:
-            self._shelf = {
-                layer: ModuleShelf(module) for layer, module in runner._experts.items()
-            }
+        self._shelf: dict[int, Shelf] = {}
+        for layer, module in experts_by_layer(model).items():
+            if isinstance(runner, CpuRunner):
+                self._shelf[layer] = TableShelf(runner.expert_tables[layer], experts_of(module))
+            else:
+                self._shelf[layer] = ModuleShelf(module)
         runner.set_expert_store(self)
 
     def acquire(self, layer: int, experts: Tensor) -> None:
@@ -114,14 +114,14 @@ class ModuleShelf(Shelf):
 
 
 def poison(part: Tensor) -> None:
-    part.view(torch.uint8).fill_(WHILE_COLD)
+    part.view(torch.uint8).fill_(POISON)
 
 
-def runner_parts(runner: CpuRunner) -> dict[int, RoutedExperts]:
+def experts_by_layer(model: KimiK2Model) -> dict[int, RoutedExperts]:
     """The experts modules, whose tensors the C kernels read in place, by layer."""
     return {
         index: layer.mlp.experts
-        for index, layer in enumerate(runner.model.model.layers)
+        for index, layer in enumerate(model.model.layers)
         if isinstance(layer, DecoderLayer) and isinstance(layer.mlp, MixtureOfExperts)
     }
 
