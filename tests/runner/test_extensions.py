@@ -1,7 +1,7 @@
 """What is to come touches one room: each is done here once, by a fake that registers itself.
 
 A new device, a tower whose pictures enter as vectors, experts that arrive late. CONTRIBUTING.md has
-the table; a new stored format is `tests/formats`.
+the table; a new stored format has tests of its own.
 """
 
 from __future__ import annotations
