@@ -135,6 +135,20 @@ class RequestError(EngineError):
         super().__init__(message, remedy=remedy)
 
 
+class ExpertStoreError(EngineError):
+    """The weights of experts could not be brought into memory. A step that needs them fails.
+
+    `layer` and, where it is known, `expert` say which.
+    """
+
+    def __init__(
+        self, message: str, *, layer: int, expert: int | None = None, remedy: str = ""
+    ) -> None:
+        self.layer, self.expert = layer, expert
+        which = "experts" if expert is None else f"expert {expert}"
+        super().__init__(f"{which} of layer {layer}: {message}", remedy=remedy)
+
+
 class EngineDeadError(EngineError):
     """The engine's worker died; the requests that were in flight are failed by name."""
 

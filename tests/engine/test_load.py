@@ -29,7 +29,7 @@ from perilune.runner.torch_runner import PagedContext, TorchRunner
 from perilune.serve.build import build_service
 from perilune.serve.settings import Settings
 from perilune.weights.checkpoint import Checkpoint, open_checkpoint
-from perilune.weights.load import build_model, load_model, loaded_bytes
+from perilune.weights.load import build_model, load_model, loaded_tensors
 from tests.engine.models import write_tiny
 from tests.runner.models import BASE, random_model
 from tests.weights.small import FORMATS, tiny_checkpoint
@@ -86,7 +86,7 @@ def test_the_count_is_what_the_model_holds(
 ) -> None:
     checkpoint = open_checkpoint(tiny_checkpoint(tmp_path / "m", storage, family))
     held = sum(slot.nbytes for _, slot in named_slots(build_model(checkpoint, dtype)))
-    assert loaded_bytes(checkpoint, dtype) == held
+    assert sum(loaded_tensors(checkpoint, dtype).values()) == held
     if family is Family.K25:
         assert held < sum(t.nbytes for t in checkpoint.tensors.values()) or dtype is torch.float32
 
@@ -115,7 +115,9 @@ def test_the_first_plan_counts_no_tower_and_no_factor_twice(
     # Exact arithmetic in torch widens plain weights, not those that stay as they are stored.
     exact = EngineOptions(exact=True, native=False)
     fp8 = write_tiny(tmp_path / "fp8", FP8)
-    assert planned(monkeypatch, fp8, exact) == loaded_bytes(open_checkpoint(fp8), torch.float32)
+    assert planned(monkeypatch, fp8, exact) == sum(
+        loaded_tensors(open_checkpoint(fp8), torch.float32).values()
+    )
     assert planned(monkeypatch, folder, exact) > 1.9 * (everything - tower)
 
 

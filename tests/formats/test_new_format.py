@@ -24,7 +24,7 @@ from perilune.formats.bf16 import BF16
 from perilune.formats.format import NativeWeights
 from perilune.model.slots import named_slots
 from perilune.runner.doctor import doctor_checks
-from perilune.runner.select import why_not_native
+from perilune.runner.select import choose_runner
 from perilune.train.export import export_model
 from perilune.weights.load import load_model
 from perilune.weights.stored import StoredExperts, StoredLinear
@@ -127,7 +127,7 @@ def test_the_engine_runs_it_with_torch_and_says_why(rows: RowsFormat, tmp_path: 
     model = load_model(tmp_path / "m")
     kinds = {type(part) for part in model.modules() if hasattr(part, "storage")}
     assert kinds == {StoredLinear, StoredExperts}
-    assert "rows" in (why_not_native(model) or "") or "library" in (why_not_native(model) or "")
+    assert "rows" in choose_runner(model)[1] or "library" in choose_runner(model)[1]
     lines = {check.name: check.detail for check in doctor_checks()}
     assert lines["runs rows"].startswith("torch: ")
     llm = perilune.LLM(tmp_path / "m", cache_tokens=512)

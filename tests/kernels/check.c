@@ -97,8 +97,16 @@ static void check_experts(int format, int64_t tokens, int exact, const char *isa
     weights[i] = filled((size_t)(E * D * F / 8 * BYTES_OF_8[format]), format);
     scales[i] = format == PLK_FP8 ? filled(E * 2 * 2 * 4, PLK_F32) : filled(E * D * F / 32 * 2, -1);
   }
-  const plk_experts experts = {format,     0,          E,         D,         F,        weights[0],
-                               weights[1], weights[2], scales[0], scales[1], scales[2]};
+  const int64_t bytes = D * F / 8 * BYTES_OF_8[format];
+  const int64_t scale_bytes = format == PLK_FP8 ? 2 * 2 * 4 : D * F / 32 * 2;
+  plk_expert table[E];
+  for (int e = 0; e < E; e++)
+    table[e] = (plk_expert){
+        (char *)weights[0] + e * bytes,       (char *)weights[1] + e * bytes,
+        (char *)weights[2] + e * bytes,       (char *)scales[0] + e * scale_bytes,
+        (char *)scales[1] + e * scale_bytes,  (char *)scales[2] + e * scale_bytes,
+    };
+  const plk_experts experts = {format, 0, E, D, F, table};
   float *x = filled((size_t)(tokens * D * 4), PLK_F32);
   float *w = filled((size_t)(tokens * K * 4), PLK_F32);
   int32_t *indices = malloc((size_t)(tokens * K * 4));

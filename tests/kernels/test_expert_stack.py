@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from perilune.errors import UsageError
 from perilune.kernels import native, reference
+from perilune.kernels.expert_table import PARTS
 from perilune.kernels.native import Format, KernelError
 from tests.kernels.conftest import needs_library, random_experts, relative_error
 
@@ -149,6 +152,55 @@ def test_any_routing(
     expected = reference.routed_experts(x, weights, indices, *numbers, form)
     actual = stack.forward(x, weights, indices, exact=True)
     assert float((actual - expected).abs().max()) < 1e-5 * (1 + float(expected.abs().max()))
+
+
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    experts=st.integers(1, 7),
+    middle=st.integers(1, 4),
+    storage=st.sampled_from(FORMATS),
+    exact=st.booleans(),
+    draw=st.randoms(use_true_random=False),
+)
+def test_experts_may_lie_anywhere(
+    experts: int, middle: int, storage: Format, exact: bool, draw: Random
+) -> None:
+    """Each part of each expert in memory of its own, in any order: the same bits."""
+    torch.manual_seed(experts)
+    stack, _ = random_experts(storage, experts, 64, middle * 32)
+    x = torch.randn(9, 64)
+    weights, indices = routes(9, min(2, experts), experts)
+    expected = stack.forward(x, weights, indices, exact=exact)
+    parts = dict(zip(PARTS, (*stack.weights, *stack.scales), strict=False))
+    pieces = [(e, name) for e in range(experts) for name in parts]
+    draw.shuffle(pieces)
+    elsewhere: list[dict[str, Tensor]] = [{} for _ in range(experts)]
+    for e, name in pieces:
+        elsewhere[e][name] = parts[name][e].clone()
+    for e, own in enumerate(elsewhere):
+        stack.table.place(e, own)
+    for part in parts.values():
+        part.view(torch.uint8).fill_(0xFF)
+    assert torch.equal(stack.forward(x, weights, indices, exact=exact), expected)
+
+
+def test_an_expert_that_lies_nowhere_is_refused_where_it_is_chosen() -> None:
+    stack, _ = random_experts(Format.INT4, 4, 64, 32)
+    x, weights = torch.randn(2, 64), torch.rand(2, 2)
+    good = stack.forward(x, weights, torch.tensor([[0, 1], [1, 3]]))
+    parts = dict(zip(PARTS, (part[2] for part in (*stack.weights, *stack.scales)), strict=True))
+    stack.table.remove(2)
+    assert torch.equal(stack.forward(x, weights, torch.tensor([[0, 1], [1, 3]])), good)
+    for missing in (set(PARTS), {"gate"}, {"down"}, {"up_scale"}):
+        stack.table.place(2, {name: t for name, t in parts.items() if name not in missing})
+        with pytest.raises(KernelError, match="not in memory"):
+            stack.forward(x, weights, torch.tensor([[0, 1], [2, 3]]))
+    with pytest.raises(UsageError, match="no part 'side'"):
+        stack.table.place(2, {"side": x})
+    with pytest.raises(UsageError, match="contiguous"):
+        stack.table.place(2, {"gate": torch.zeros(4, 4).t()[:, :2]})
+    with pytest.raises(UsageError, match="4 experts"):
+        stack.table.stack("gate", torch.zeros(3, 8))
 
 
 def test_refusals() -> None:

@@ -39,12 +39,13 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
 
     A folder that holds only config.json is enough.
     """
+    from perilune.runner.placement import place_checkpoint
     from perilune.weights.checkpoint import stored_config
     from perilune.weights.describe import describe
     from perilune.weights.format_bytes import gigabytes
 
     config = stored_config(folder)
-    what = describe(config)
+    what, memory = describe(config), place_checkpoint(config).nbytes()
     files = sorted(folder.glob("*.safetensors"))
     on_disk = sum(file.stat().st_size for file in files)
     if as_json:
@@ -54,7 +55,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
             **dataclasses.asdict(what),
             "stored": what.stored,
             "per_token": what.per_token,
-            "memory": what.memory,
+            "memory": memory,
             "latent_full_context": what.latent_full_context,
             "layers": config.text.num_hidden_layers,
             "eos_token_ids": list(config.eos_token_ids),
@@ -87,7 +88,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     tensors = sum(part.tensors for part in what.parts)
     print(f"  {'sum':<24}{tensors:>9,}{gigabytes(what.stored):>12}{gigabytes(what.per_token):>15}")
     print()
-    print(f"  memory: {gigabytes(what.memory)} for the weights")
+    print(f"  memory: {gigabytes(memory)} for the weights")
     print(
         f"        + {what.latent_per_token:,} B a cached token "
         f"({gigabytes(what.latent_full_context)} for the full context)"

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from perilune.chat.deltas import Delta, Finished
 from perilune.chat.format import ChatFormat
+from perilune.engine import apart
 from perilune.engine.batch import Batch, ScheduledRows
 from perilune.engine.guide import Guide
 from perilune.engine.intake import EngineConfig, Intake
@@ -207,9 +208,11 @@ class Engine:
             masks = self._start_masks(batch)
             self.cache.copy_pages(batch.copies)
             forward_started = self._clock()
-            logits = self.runner.execute(batch.forward_batch(), self.cache)
+            logits, failed = apart.execute(self.runner, batch, self.cache, self.config.vocab_size)
             forward_seconds = self._clock() - forward_started
             note = self._step_metrics(batch, forward_seconds)
+            for rows, error in failed:
+                self._fail(rows.sequence.request, error)
             self._take_in(batch, logits, masks)
             seconds = self._clock() - started
             if all(rows.count == 1 for rows in batch.scheduled):

@@ -24,11 +24,12 @@ from perilune.errors import OutOfMemoryError
 from perilune.formats import format_named
 from perilune.model.model import KimiK2Model
 from perilune.runner.cache import PAGE_SIZE, PagedLatentCache, page_bytes, pages_for
-from perilune.runner.select import check_runner_options, select_runner, why_not_native
+from perilune.runner.placement import place_checkpoint
+from perilune.runner.select import check_runner_options, choose_runner, select_runner
 from perilune.weights.checkpoint import Checkpoint, open_checkpoint
 from perilune.weights.device import AUTO, try_device
 from perilune.weights.format_bytes import gigabytes
-from perilune.weights.load import build_model, load_model, loaded_bytes
+from perilune.weights.load import build_model, load_model, loaded_tensors
 from perilune.weights.memory import available_memory
 from perilune.weights.progress import ProgressCallback
 
@@ -215,8 +216,9 @@ def _from_folder(
     config = checkpoint.config
     # The runner in torch computes exactly by holding the plain weights in float32.
     widens = options.exact and not _runs_native(checkpoint, options, device)
-    weights = loaded_bytes(checkpoint, torch.float32 if widens else None)
-    plan = plan_memory(config.text, weights, options, available_memory(device))
+    stored = loaded_tensors(checkpoint, torch.float32 if widens else None)
+    placement = place_checkpoint(config, stored, device=str(device))
+    plan = plan_memory(config.text, placement.nbytes(), options, available_memory(device))
     return _Source(
         chat=chat or ChatFormat.from_pretrained(folder, config=config),
         network=load_model(checkpoint, device=device, progress=progress),
@@ -232,8 +234,8 @@ def _runs_native(checkpoint: Checkpoint, options: EngineOptions, device: torch.d
     if device.type != "cpu":
         return False
     shape = build_model(checkpoint)
-    cause = why_not_native(shape, options.native, exact=options.exact, device="meta")
-    return cause is None
+    kind, _ = choose_runner(shape, options.native, exact=options.exact, device="meta")
+    return kind.native
 
 
 def check_options(options: EngineOptions, device: torch.device | None = None) -> torch.device:

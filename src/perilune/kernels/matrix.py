@@ -16,6 +16,7 @@ from torch import Tensor
 
 from perilune.errors import UsageError
 from perilune.kernels import native
+from perilune.kernels.expert_table import PARTS, ExpertTable
 from perilune.kernels.native import GROUP, Experts, Format, Matrix
 
 PLAIN: Final = {
@@ -122,14 +123,16 @@ class NativeExpertStack:
             gate.shape[1],
             down.shape[1],
         )
+        self.table = ExpertTable(self.num_experts)
+        for part, tensor in zip(PARTS, (*weights, *scales), strict=False):
+            self.table.stack(part, tensor)
         self._experts = Experts(
             storage,
             0,
             self.num_experts,
             self.hidden_size,
             self.intermediate_size,
-            *(w.data_ptr() for w in weights),
-            *(s.data_ptr() for s in scales or ()),
+            self.table.pointer,
         )
 
     @classmethod

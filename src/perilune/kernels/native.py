@@ -22,9 +22,10 @@ from torch import Tensor
 
 from perilune.errors import PeriluneError, UsageError
 
-ABI_VERSION: Final = 1
+ABI_VERSION: Final = 2
 BLOCK: Final = 16
 GROUP: Final = 32
+NO_EXPERT: Final = -5  # `PLK_NO_EXPERT`
 
 
 class KernelError(PeriluneError):
@@ -71,12 +72,7 @@ class Experts(ctypes.Structure):
         ("n_experts", c_int64),
         ("hidden", c_int64),
         ("intermediate", c_int64),
-        ("gate", c_void_p),
-        ("up", c_void_p),
-        ("down", c_void_p),
-        ("gate_scale", c_void_p),
-        ("up_scale", c_void_p),
-        ("down_scale", c_void_p),
+        ("table", c_void_p),  # see `perilune.kernels.expert_table`
     ]
 
 
@@ -131,6 +127,7 @@ _ERRORS: Final = {
     -2: "a storage format that the kernel does not know",
     -3: "an expert index outside the layer's experts",
     -4: "out of memory",
+    NO_EXPERT: "the weights of an expert are not in memory",
 }
 
 
@@ -263,6 +260,7 @@ def read_bandwidth(*, mebibytes: int = 256, repetitions: int = 5) -> float:
 __all__ = [
     "BLOCK",
     "GROUP",
+    "NO_EXPERT",
     "Experts",
     "Form",
     "Format",

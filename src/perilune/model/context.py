@@ -55,7 +55,10 @@ class Operators:
     def experts(
         self, module: RoutedExperts, x_TD: Tensor, weights_TK: Tensor, indices_TK: Tensor
     ) -> Tensor:
-        """Weighted sum of the chosen experts' answers, [T, D]."""
+        """Weighted sum of the chosen experts' answers, [T, D].
+
+        Where weights must be brought into memory first, a context waits for them here.
+        """
         y_TD: Tensor = module(x_TD, weights_TK, indices_TK)
         return y_TD
 

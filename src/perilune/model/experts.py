@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -46,18 +47,23 @@ class RoutedExperts(nn.Module, ABC):
         order_R = indices_TK.flatten().argsort(stable=True)  # R = T*K rows, sorted by expert
         token_R = order_R // indices_TK.shape[1]
         weight_R = weights_TK.flatten()[order_R].float()
-        rows_E = torch.bincount(indices_TK.flatten(), minlength=self.num_experts).tolist()
+        # The one wait for the device: which experts have rows decides which products are started.
+        starts_E = self._first_rows(indices_TK.flatten()[order_R]).tolist()
         y_TD = torch.zeros_like(x_TD, dtype=torch.float32)
-        start = 0
-        for e, rows in enumerate(rows_E):
-            if rows:
-                token_N = token_R[start : start + rows]
+        for e, (start, end) in enumerate(pairwise(starts_E)):
+            if start < end:
+                token_N = token_R[start:end]
                 answer_ND = self.expert(e, x_TD[token_N])
-                y_TD.index_add_(
-                    0, token_N, answer_ND.float() * weight_R[start : start + rows, None]
-                )
-                start += rows
+                y_TD.index_add_(0, token_N, answer_ND.float() * weight_R[start:end, None])
         return y_TD.to(x_TD.dtype)
+
+    def _first_rows(self, sorted_R: Tensor) -> Tensor:
+        """Sorted expert ids -> where the rows of each expert begin, and the end: int64 [E + 1].
+
+        `bincount` says the same, but waits for the device itself to learn how much memory it needs.
+        """
+        experts_E = torch.arange(self.num_experts + 1, dtype=sorted_R.dtype, device=sorted_R.device)
+        return torch.searchsorted(sorted_R, experts_E)
 
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool

@@ -1,23 +1,76 @@
 """What one forward of the network is given: rows of many sequences, flattened, and where they read.
 
 Shape legend: T rows of this step, S sequences, P pages of the longest sequence, R wanted rows,
-V vocabulary.
+V vocabulary, N rows that are given as vectors, D hidden.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from perilune.errors import UsageError
 from perilune.runner.cache import pages_for
 
 
 @dataclass(frozen=True, slots=True)
+class RowVectors:
+    """Rows whose embedding is given and not looked up, as a picture's are.
+
+    `values` are in the activation type of the model (the dtype of its embedding table) or in
+    float32. The ids of such rows are placeholders: any of the vocabulary.
+    """
+
+    rows: Tensor  # int32 [N], ascending, each once
+    values: Tensor  # [N, D]
+
+    def between(self, start: int, end: int) -> RowVectors | None:
+        """Those of rows `start` to `end` (exclusive), counted from `start`; None: there are none.
+
+        This is how a chunk of a prompt gets its part of the prompt's vectors.
+        """
+        inside = (self.rows >= start) & (self.rows < end)
+        if not bool(inside.any()):
+            return None
+        return RowVectors(self.rows[inside] - start, self.values[inside])
+
+    def check(self, num_rows: int, hidden: int, dtype: torch.dtype) -> None:
+        """Raise UsageError where these are no vectors of a step of `num_rows` rows.
+
+        `dtype` is the activation type, `hidden` the width of the model.
+        """
+        if self.rows.dim() != 1 or self.rows.dtype != torch.int32:
+            raise UsageError(
+                f"rows of vectors must be int32 [N], not {self.rows.dtype} {list(self.rows.shape)}"
+            )
+        if self.rows.device.type != "cpu":
+            raise UsageError(f"rows of vectors must be on the CPU, not on {self.rows.device}")
+        wanted = (self.rows.shape[0], hidden)
+        if tuple(self.values.shape) != wanted:
+            raise UsageError(
+                f"vectors of shape {list(self.values.shape)} where {list(wanted)} is needed",
+                remedy="One vector of the model's hidden size for each row",
+            )
+        if self.values.dtype not in (dtype, torch.float32):
+            raise UsageError(f"vectors must be {dtype} or {torch.float32}, not {self.values.dtype}")
+        rows = self.rows.tolist()
+        if wrong := [row for row in rows if not 0 <= row < num_rows]:
+            raise UsageError(f"a vector for row {wrong[0]} of a step of {num_rows} rows")
+        for before, row in pairwise(rows):
+            if row == before:
+                raise UsageError(f"two vectors for row {row}")
+            if row < before:
+                raise UsageError(f"rows of vectors must ascend, {row} comes after {before}")
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardBatch:
-    """One forward of a mixed prefill and decode batch. All tensors are int32 on the CPU.
+    """One forward of a mixed prefill and decode batch. All tensors are int32 on the CPU, but for
+    the values of `vectors`, which may be anywhere.
 
     A token at position p of sequence s lives in page `page_tables[s, p // 64]`, slot `p % 64`.
     A forward writes the latents of its own rows there first and then attends, row by row, to
@@ -31,6 +84,7 @@ class ForwardBatch:
     context_lengths: Tensor  # [S] tokens in the cache after this step, its own rows included
     logits_rows: Tensor  # [R] rows of T whose logits are wanted
     expanded_until: Tensor  # [S] rows at positions below this may attend in the expanded form
+    vectors: RowVectors | None = None  # rows of T whose embedding is given
 
     @property
     def num_rows(self) -> int:
@@ -50,6 +104,7 @@ class SequenceRows:
     pages: Sequence[int]
     wanted: int  # logits are wanted for the last `wanted` rows
     expanded_until: int = 0
+    vectors: RowVectors | None = None  # rows counted from the first of these
 
 
 def build_batch(sequences: Sequence[SequenceRows]) -> ForwardBatch:
@@ -83,4 +138,24 @@ def build_batch(sequences: Sequence[SequenceRows]) -> ForwardBatch:
         context_lengths=tensor(lengths),
         logits_rows=tensor(wanted),
         expanded_until=tensor([rows.expanded_until for rows in sequences]),
+        vectors=_join_vectors(sequences, starts),
     )
+
+
+def _join_vectors(sequences: Sequence[SequenceRows], starts: Sequence[int]) -> RowVectors | None:
+    """Those of all sequences, rows counted over the whole batch. Raises UsageError."""
+    found: list[tuple[Tensor, Tensor]] = []
+    for sequence, start in zip(sequences, starts, strict=False):
+        given = sequence.vectors
+        if given is None:
+            continue
+        if given.values.dim() != 2:
+            raise UsageError(f"vectors must be [N, hidden], not {list(given.values.shape)}")
+        given.check(len(sequence.tokens), given.values.shape[1], given.values.dtype)
+        found.append((given.rows + start, given.values))
+    if not found:
+        return None
+    rows, values = zip(*found, strict=True)
+    if len({(part.shape[1], part.dtype, part.device) for part in values}) > 1:
+        raise UsageError("the vectors of a batch must be of one width, dtype and device")
+    return RowVectors(torch.cat(rows), torch.cat(values))

@@ -17,7 +17,7 @@ from perilune.formats.bf16 import BF16
 from perilune.kernels import native
 from perilune.kernels.native import Format
 from perilune.model.model import KimiK2Model
-from perilune.runner.select import why_not_native
+from perilune.runner.select import CPU, choose_runner
 from perilune.weights.stored import (
     PROJECTIONS,
     StoredExperts,
@@ -60,8 +60,11 @@ def doctor_checks() -> Iterator[RunnerCheck]:
     for storage in FORMATS.values():
         model = KimiK2Model(TINY).to(torch.bfloat16)
         apply_format(model, CheckpointConfig(TINY, Family.K2, storage))
-        cause = why_not_native(model)
-        detail = f"torch: {cause}" if cause else f"C kernels, {native.isa()}, {_activations(model)}"
+        kind, cause = choose_runner(model)
+        if kind is CPU:
+            detail = f"{kind.name}, {native.isa()}, {_activations(model)}"
+        else:
+            detail = f"{kind.name}: {cause}" if cause else kind.name
         yield RunnerCheck(f"runs {storage.name}", True, detail)
 
 
@@ -75,6 +78,6 @@ def _activations(model: KimiK2Model) -> str:
     else:
         tensors = dict(stored_matrix(stored or model.lm_head)[1])
     described = (BF16 if stored is None else stored.storage).native(tensors)
-    assert described is not None  # `why_not_native` has looked
+    assert described is not None  # the chooser has looked
     form = native.form_for(Format[described.format], exact=False)
     return f"{form.name.lower()} activations"

@@ -47,11 +47,6 @@ class Description:
         return sum(part.per_token for part in self.parts)
 
     @property
-    def memory(self) -> int:
-        """Weights in memory: what is loaded stays as it is stored."""
-        return sum(part.stored for part in self.parts if part.part is not Part.VISION)
-
-    @property
     def latent_full_context(self) -> int:
         """Cache of one conversation of full length."""
         return self.context * self.latent_per_token

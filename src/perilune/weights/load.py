@@ -97,17 +97,17 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return torch.bfloat16 if found is None else TORCH_DTYPES[found.dtype]
 
 
-def loaded_bytes(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> int:
-    """Bytes that `load_model` puts into memory, before anything is built: vision tensors and what
-    else nobody reads not counted, plain tensors in `dtype` (None: the stored one).
+def loaded_tensors(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> dict[str, int]:
+    """Name -> bytes of what `load_model` puts into memory, before anything is built: without vision
+    tensors and what else nobody reads, plain tensors in `dtype` (None: the stored one).
     """
     itemsize = (dtype or stored_dtype(checkpoint)).itemsize
-    return sum(
+    return {
         # The router's correction bias is the one plain tensor that stays float32.
-        spec.numel * itemsize if spec.is_plain and spec.dtype != "F32" else spec.nbytes
+        spec.name: spec.numel * itemsize if spec.is_plain and spec.dtype != "F32" else spec.nbytes
         for spec in expected_tensors(checkpoint.config)
         if not is_vision(spec.name)
-    )
+    }
 
 
 def check_tensors(checkpoint: Checkpoint) -> None:

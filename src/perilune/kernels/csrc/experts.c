@@ -75,13 +75,14 @@ static void group_rows(workspace_parts *parts, int64_t n_experts, int64_t tokens
 }
 
 static plk_matrix expert_matrix(const plk_experts *e, const void *weight, const void *scale,
-                                int64_t out, int64_t in, int64_t expert) {
-  const int64_t weight_bytes = out * in / PLK_GROUP * plk_words_per_group(e->format) * 4;
-  int64_t scale_bytes = 0;
-  if (e->format == PLK_FP8) scale_bytes = (out + 127) / 128 * ((in + 127) / 128) * 4;
-  if (e->format == PLK_INT8 || e->format == PLK_INT4) scale_bytes = out * in / PLK_GROUP * 2;
-  return (plk_matrix){e->format, 0, out, in, (const char *)weight + expert * weight_bytes,
-                      scale ? (const char *)scale + expert * scale_bytes : NULL};
+                                int64_t out, int64_t in) {
+  return (plk_matrix){e->format, 0, out, in, weight, scale};
+}
+
+int plk_expert_present(const plk_experts *e, int64_t expert) {
+  const plk_expert *one = &e->table[expert];
+  if (!one->gate || !one->up || !one->down) return 0;
+  return e->format < PLK_FP8 || (one->gate_scale && one->up_scale && one->down_scale);
 }
 
 static int64_t units_of(int64_t n) { return (n + UNIT - 1) / UNIT; }
@@ -104,9 +105,9 @@ static void gate_up_units(const experts_job *job, const workspace_parts *parts, 
                           int64_t first, int64_t end) {
   const plk_experts *e = job->experts;
   const plk_kernels *kernels = plk_kernels_current();
-  const plk_matrix gate =
-      expert_matrix(e, e->gate, e->gate_scale, e->intermediate, e->hidden, expert);
-  const plk_matrix up = expert_matrix(e, e->up, e->up_scale, e->intermediate, e->hidden, expert);
+  const plk_expert *one = &e->table[expert];
+  const plk_matrix gate = expert_matrix(e, one->gate, one->gate_scale, e->intermediate, e->hidden);
+  const plk_matrix up = expert_matrix(e, one->up, one->up_scale, e->intermediate, e->hidden);
   const int64_t in_bytes = job->form == PLK_X_F32 ? job->x_stride * 4
                                                   : plk_prepared_bytes(job->form, e->hidden);
   const char *input = job->form == PLK_X_F32 ? (const char *)job->x : parts->input;
@@ -148,8 +149,9 @@ static void down_units(const experts_job *job, const workspace_parts *parts, int
   const char *rows[ROWS_AT_ONCE];
   for (int64_t a = 0; a < parts->n_active; a++) {
     const int64_t expert = parts->active[a];
+    const plk_expert *one = &e->table[expert];
     const plk_matrix down =
-        expert_matrix(e, e->down, e->down_scale, e->hidden, e->intermediate, expert);
+        expert_matrix(e, one->down, one->down_scale, e->hidden, e->intermediate);
     const int32_t last_pair = parts->first_pair[expert + 1];
     for (int64_t from = start; from < stop; from += UNIT) {
       const int64_t width = stop - from < UNIT ? stop - from : UNIT;
@@ -217,6 +219,8 @@ int plk_experts_forward(const plk_experts *e, const float *x, int64_t x_stride, 
     return PLK_BAD_SHAPE;
   for (int64_t i = 0; i < tokens * top_k; i++)
     if (indices[i] < 0 || indices[i] >= e->n_experts) return PLK_BAD_INDEX;
+  for (int64_t i = 0; i < tokens * top_k; i++)
+    if (!plk_expert_present(e, indices[i])) return PLK_NO_EXPERT;
   if (tokens == 0) return PLK_OK;
   void *workspace;
   if (posix_memalign(&workspace, 64, (size_t)plk_experts_workspace(e, tokens, top_k, form)))

@@ -15,6 +15,8 @@
 #include <unistd.h>
 #endif
 
+#include "forward_bytes.h"
+#include "forward_check.h"
 #include "forward_run.h"
 #include "rope.h"
 
@@ -78,18 +80,23 @@ void plk_run_add_own_columns(plk_run *r, int thread, const float *y, int64_t n_r
 }
 
 /* ---- Embedding and rotation tables ---- */
+/* Values of a format that is stored in rows -> float32. */
+static void widen_row(int format, const void *rows, int64_t row, int64_t n, float *x) {
+  if (format == PLK_F32) {
+    memcpy(x, (const float *)rows + row * n, (size_t)n * sizeof *x);
+    return;
+  }
+  const uint16_t *narrow = (const uint16_t *)rows + row * n;
+  for (int64_t i = 0; i < n; i++) {
+    const uint32_t bits = (uint32_t)narrow[i] << 16;
+    memcpy(x + i, &bits, sizeof bits);
+  }
+}
+
 static void embed_row(const plk_network *net, int64_t id, float *x) {
   const int64_t n = net->hidden;
   if (!net->embed_native) {
-    if (net->embed_format == PLK_F32) {
-      memcpy(x, (const float *)net->embed + id * n, (size_t)n * sizeof *x);
-    } else {
-      const uint16_t *row = (const uint16_t *)net->embed + id * n;
-      for (int64_t i = 0; i < n; i++) {
-        const uint32_t bits = (uint32_t)row[i] << 16;
-        memcpy(x + i, &bits, sizeof bits);
-      }
-    }
+    widen_row(net->embed_format, net->embed, id, n, x);
     return;
   }
   const int64_t words = net->embed_format == PLK_F32 ? n : n / 2;
@@ -108,11 +115,18 @@ static void embed_row(const plk_network *net, int64_t id, float *x) {
 }
 
 static void begin(plk_run *r, int thread) {
+  const plk_step *step = r->step;
   int64_t first, end;
-  plk_share(r->step->n_rows, thread, r->n_threads, &first, &end);
+  int vector = 0; /* the next row that is given as one */
+  plk_share(step->n_rows, thread, r->n_threads, &first, &end);
+  while (vector < step->n_vectors && step->vector_rows[vector] < first) vector++;
   for (int64_t i = first; i < end; i++) {
-    embed_row(r->net, r->step->input_ids[i], r->plan.x + i * r->net->hidden);
-    plk_rope_table(r->step->positions[i], r->model->frequencies, r->net->rope_dim / 2,
+    float *x = r->plan.x + i * r->net->hidden;
+    if (vector < step->n_vectors && step->vector_rows[vector] == i)
+      widen_row(step->vector_format, step->vectors, vector++, r->net->hidden, x);
+    else
+      embed_row(r->net, step->input_ids[i], x);
+    plk_rope_table(step->positions[i], r->model->frequencies, r->net->rope_dim / 2,
                    r->net->rope_scale, r->plan.rotation + i * r->net->rope_dim);
   }
   plk_barrier();
@@ -127,10 +141,10 @@ static void forward_region(void *context, int thread, int n_threads) {
   begin(r, thread);
   for (int index = 0; index < net->n_layers; index++) {
     plk_run_attention(r, thread, index);
-    if (r->model->layers[index].experts.n_experts)
-      plk_run_experts(r, thread, index);
-    else
+    if (!r->model->layers[index].experts.n_experts)
       plk_run_dense(r, thread, index);
+    else if (plk_run_experts(r, thread, index))
+      return;
   }
   const int64_t n = r->step->n_logits;
   if (n) {
@@ -148,27 +162,38 @@ int plk_forward_abi_version(void) { return PLK_FORWARD_ABI_VERSION; }
 
 int plk_model_create(const plk_network *network, const plk_layer *layers, plk_model **model) {
   *model = NULL;
-  const int bad = plk_plan_check_network(network, layers);
+  const int bad = plk_check_network(network, layers);
   if (bad) return bad;
   plk_model *m = calloc(1, sizeof *m);
   if (!m) return PLK_NO_MEMORY;
   const size_t pairs = (size_t)network->rope_dim / 2;
   m->network = *network;
   m->layers = malloc((size_t)network->n_layers * sizeof *layers);
+  m->stores = calloc((size_t)network->n_layers, sizeof *m->stores);
   m->frequencies = malloc(pairs * sizeof(float));
-  if (!m->layers || !m->frequencies) {
+  if (!m->layers || !m->stores || !m->frequencies) {
     plk_model_free(m);
     return PLK_NO_MEMORY;
   }
   memcpy(m->layers, layers, (size_t)network->n_layers * sizeof *layers);
   memcpy(m->frequencies, network->rope_frequencies, pairs * sizeof(float));
+  m->lacks_experts = plk_check_lacks_experts(m);
   *model = m;
+  return PLK_OK;
+}
+
+int plk_model_set_expert_store(plk_model *model, int32_t layer, const plk_expert_store *store) {
+  if (layer < 0 || layer >= model->network.n_layers || !model->layers[layer].experts.n_experts)
+    return PLK_BAD_INDEX;
+  model->stores[layer] = store ? *store : (plk_expert_store){0};
+  model->lacks_experts = plk_check_lacks_experts(model);
   return PLK_OK;
 }
 
 void plk_model_free(plk_model *model) {
   if (!model) return;
   free(model->layers);
+  free(model->stores);
   free(model->frequencies);
   free(model->arena);
   free(model);
@@ -192,9 +217,11 @@ int plk_model_forward(plk_model *model, const plk_step *step, float *logits,
                       plk_profile *profile) {
   const plk_network *net = &model->network;
   if (profile) memset(profile, 0, sizeof *profile);
-  const int bad = plk_plan_check_step(net, model->layers, step);
+  const int bad = plk_check_step(net, model->layers, step);
   if (bad) return bad;
   if (!step->n_rows) return PLK_OK;
+  if (model->lacks_experts) return PLK_NO_EXPERT;
+  int status = PLK_OK;
   const plk_forward_kernels *ops = plk_forward_kernels_select();
   const int all = plk_threads(), most = step->most_threads;
   const int element = step->cache_format == PLK_F32 ? 4 : 2;
@@ -209,6 +236,7 @@ int plk_model_forward(plk_model *model, const plk_step *step, float *logits,
       .kernels = plk_kernels_current(),
       .logits = logits,
       .profile = profile,
+      .status = &status,
       .n_threads = most > 0 && most < all ? most : all,
       .page_bytes = (int64_t)PLK_PAGE_TOKENS * (net->kv_rank + net->rope_dim) * element,
   };
@@ -230,10 +258,10 @@ int plk_model_forward(plk_model *model, const plk_step *step, float *logits,
   r.mark = start;
   plk_parallel_region_of(forward_region, &r, most);
   if (profile) {
-    plk_plan_count_bytes(net, model->layers, step, profile);
+    plk_count_bytes(net, model->layers, step, profile);
     profile->total_seconds = seconds_since(&start);
   }
-  return PLK_OK;
+  return status;
 }
 
 const plk_forward_kernels *plk_forward_kernels_select(void) {

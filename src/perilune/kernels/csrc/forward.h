@@ -14,7 +14,7 @@
 extern "C" {
 #endif
 
-#define PLK_FORWARD_ABI_VERSION 2
+#define PLK_FORWARD_ABI_VERSION 3
 
 typedef struct {
   int32_t n_layers, hidden, n_heads, q_rank /* 0: the query has no low-rank part */, kv_rank;
@@ -66,7 +66,25 @@ typedef struct {
   int64_t n_pages;
   int32_t cache_format; /* PLK_BF16 or PLK_F32 */
   int32_t most_threads; /* 0 = all of the pool; the result is the same */
+  /* Rows whose embedding is given and not looked up; their ids are placeholders of the vocabulary. */
+  int32_t n_vectors;     /* 0: none */
+  int32_t vector_format; /* PLK_BF16 or PLK_F32 */
+  const int32_t *vector_rows; /* [n_vectors], ascending, each once */
+  const void *vectors;        /* [n_vectors][hidden] */
 } plk_step;
+
+/* Who brings experts into memory where not all of them lie there. Both functions are called by the
+ * thread that called plk_model_forward(), while the others wait. */
+typedef struct {
+  void *context;
+  /* Between the routing of a layer and its expert products: experts [tokens][top_k] are going to be
+   * read. May block until they are there, and may change the layer's table. 0: they are there; any
+   * other value ends the step with PLK_NO_EXPERT. */
+  int (*acquire)(void *context, int32_t layer, int64_t tokens, int64_t top_k,
+                 const int32_t *experts);
+  /* The products of the layer are done, its experts may go. Not called after a failed acquire. */
+  void (*release)(void *context, int32_t layer);
+} plk_expert_store;
 
 /* Where the time of a step went, and which bytes it had to read. */
 enum {
@@ -97,9 +115,15 @@ PLK_API int plk_forward_abi_version(void);
 PLK_API int plk_model_create(const plk_network *network, const plk_layer *layers,
                              plk_model **model);
 PLK_API void plk_model_free(plk_model *model);
+/* From the next step on `store` is asked for the experts of this layer; NULL: all of them lie where
+ * the table says. PLK_BAD_INDEX for a layer without experts. */
+PLK_API int plk_model_set_expert_store(plk_model *model, int32_t layer,
+                                       const plk_expert_store *store);
 /* logits [n_logits][vocabulary]. profile may be NULL. One call at a time for a model. Checks the
  * step: PLK_BAD_INDEX for ids, pages or rows out of range, PLK_BAD_SHAPE for rows that do not
- * follow each other; then nothing was written. */
+ * follow each other, PLK_NO_EXPERT where a layer without a store lacks an expert; then nothing was
+ * written. PLK_NO_EXPERT from a store ends the step where it was: latents of its rows may have been
+ * written, no logits have. */
 PLK_API int plk_model_forward(plk_model *model, const plk_step *step, float *logits,
                               plk_profile *profile);
 

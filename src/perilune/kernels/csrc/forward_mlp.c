@@ -1,4 +1,5 @@
 /* The feed-forward of one layer: dense, or router, shared and routed experts. */
+#include "forward_bytes.h"
 #include "forward_run.h"
 #include "router.h"
 
@@ -37,7 +38,23 @@ void plk_run_dense(plk_run *r, int thread, int index) {
   plk_run_phase_end(r, thread, PLK_PHASE_MLP);
 }
 
-void plk_run_experts(plk_run *r, int thread, int index) {
+/* Have the chosen experts brought into memory. Returns the same in every thread. */
+static int acquire(plk_run *r, int thread, int index, const int32_t *indices) {
+  const plk_expert_store *store = &r->model->stores[index];
+  const plk_experts *experts = &r->model->layers[index].experts;
+  if (thread == 0) {
+    const int64_t n_rows = r->step->n_rows, top_k = r->net->top_k;
+    int status = store->acquire(store->context, index, n_rows, top_k, indices) ? PLK_NO_EXPERT
+                                                                              : PLK_OK;
+    for (int64_t i = 0; i < n_rows * top_k && !status; i++)
+      if (!plk_expert_present(experts, indices[i])) status = PLK_NO_EXPERT;
+    *r->status = status;
+  }
+  plk_barrier();
+  return *r->status;
+}
+
+int plk_run_experts(plk_run *r, int thread, int index) {
   const plk_network *net = r->net;
   const plk_layer *layer = &r->model->layers[index];
   const int64_t n_rows = r->step->n_rows;
@@ -65,17 +82,21 @@ void plk_run_experts(plk_run *r, int thread, int index) {
   if (!few) plk_barrier();
   plk_run_phase_end(r, thread, PLK_PHASE_ROUTE);
 
+  const plk_expert_store *store = &r->model->stores[index];
+  if (store->acquire && acquire(r, thread, index, indices)) return *r->status;
   plk_experts_part(&layer->experts, plk_form_for(layer->experts.format, net->exact), a.f32,
                    a.f32_stride, n_rows, indices, weights, net->top_k, r->plan.expert_sum,
                    net->hidden, r->plan.experts, thread, r->n_threads);
   if (r->profile && thread == 0)
-    plk_plan_count_experts(net, layer, indices, n_rows, r->profile);
+    plk_count_experts(net, layer, indices, n_rows, r->profile);
   plk_run_phase_end(r, thread, PLK_PHASE_EXPERTS);
 
   if (shared) down(r, thread, layer);
   plk_barrier();
+  if (store->release && thread == 0) store->release(store->context, index);
   plk_run_add_own_columns(r, thread, r->plan.expert_sum, n_rows);
   if (shared) plk_run_add_own_columns(r, thread, r->plan.y, n_rows);
   plk_barrier();
   plk_run_phase_end(r, thread, PLK_PHASE_SHARED);
+  return PLK_OK;
 }

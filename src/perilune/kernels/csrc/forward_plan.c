@@ -1,4 +1,4 @@
-/* Checks, memory and work units of a step (see forward_plan.h). */
+/* Memory and work units of a step (see forward_plan.h). */
 #include "forward_plan.h"
 
 #include <stdlib.h>
@@ -6,87 +6,6 @@
 
 #include "attention.h"
 #include "forward_expanded.h"
-#include "router.h"
-
-/* ---- Checks ---- */
-static int bad_matrix(const plk_matrix *m, int64_t out_features, int64_t in_features) {
-  return m->format < PLK_F32 || m->format > PLK_INT4 || m->out_features != out_features ||
-         m->in_features != in_features || out_features < 1 || in_features < PLK_GROUP ||
-         in_features % PLK_GROUP || !m->weight || (m->format >= PLK_FP8 && !m->scale);
-}
-
-static int bad_layer(const plk_network *net, const plk_layer *l) {
-  const int64_t hidden = net->hidden;
-  const int64_t query = (int64_t)net->n_heads * (net->nope_dim + net->rope_dim);
-  if (!l->input_norm || !l->post_attention_norm || !l->kv_norm) return 1;
-  if (net->q_rank && (!l->q_norm || bad_matrix(&l->q_a, net->q_rank, hidden))) return 1;
-  if (bad_matrix(&l->q_b, query, net->q_rank ? net->q_rank : hidden) ||
-      bad_matrix(&l->kv_a, net->kv_rank + net->rope_dim, hidden) ||
-      bad_matrix(&l->o, hidden, (int64_t)net->n_heads * net->value_dim) ||
-      bad_matrix(&l->key_up, net->kv_rank, net->nope_dim) ||
-      bad_matrix(&l->value_up, net->value_dim, net->kv_rank) ||
-      (l->key_out.weight && (bad_matrix(&l->key_out, net->nope_dim, net->kv_rank) ||
-                             l->key_out.format != l->value_up.format)))
-    return 1;
-  const int64_t inside = l->gate.out_features;
-  if (inside && (bad_matrix(&l->gate, inside, hidden) || bad_matrix(&l->up, inside, hidden) ||
-                 bad_matrix(&l->down, hidden, inside)))
-    return 1;
-  const plk_experts *e = &l->experts;
-  if (!e->n_experts) return !inside;
-  return e->n_experts != net->n_experts || e->hidden != hidden || e->intermediate < PLK_GROUP ||
-         e->intermediate % PLK_GROUP || !e->gate || !e->up || !e->down || !l->router_bias ||
-         bad_matrix(&l->router, net->n_experts, hidden);
-}
-
-int plk_plan_check_network(const plk_network *net, const plk_layer *layers) {
-  if (net->n_layers < 1 || net->hidden < 1 || net->n_heads < 1 || net->vocabulary < 1 ||
-      net->rope_dim < 2 || net->rope_dim % 2 || net->rope_dim > PLK_MAX_ROPE ||
-      net->kv_rank % PLK_GROUP || net->q_rank % PLK_GROUP || net->q_rank < 0)
-    return PLK_BAD_SHAPE;
-  if (net->n_experts < 0 || net->n_experts > PLK_ROUTER_MAX_EXPERTS) return PLK_BAD_SHAPE;
-  if (net->n_experts && (net->top_k < 1 || net->top_k > net->n_experts || net->n_group < 1 ||
-                         net->n_experts % net->n_group || net->topk_group < 1 ||
-                         net->topk_group > net->n_group ||
-                         net->top_k > net->n_experts / net->n_group * net->topk_group))
-    return PLK_BAD_SHAPE;
-  if (net->embed_format != PLK_BF16 && net->embed_format != PLK_F32) return PLK_BAD_FORMAT;
-  if (!net->embed || !net->final_norm || !net->rope_frequencies ||
-      bad_matrix(&net->head, net->vocabulary, net->hidden))
-    return PLK_BAD_SHAPE;
-  for (int i = 0; i < net->n_layers; i++)
-    if (bad_layer(net, &layers[i])) return PLK_BAD_SHAPE;
-  return PLK_OK;
-}
-
-int plk_plan_check_step(const plk_network *net, const plk_layer *layers, const plk_step *step) {
-  if (step->cache_format != PLK_BF16 && step->cache_format != PLK_F32) return PLK_BAD_FORMAT;
-  if (step->n_rows < 0 || step->n_sequences < 0 || step->n_logits < 0 ||
-      step->query_starts[0] != 0 || step->query_starts[step->n_sequences] != step->n_rows)
-    return PLK_BAD_SHAPE;
-  for (int i = 0; i < step->n_rows; i++)
-    if (step->input_ids[i] < 0 || step->input_ids[i] >= net->vocabulary) return PLK_BAD_INDEX;
-  for (int i = 0; i < step->n_logits; i++)
-    if (step->logits_rows[i] < 0 || step->logits_rows[i] >= step->n_rows) return PLK_BAD_INDEX;
-  for (int s = 0; s < step->n_sequences; s++) {
-    const int first = step->query_starts[s], end = step->query_starts[s + 1];
-    if (end < first || end > step->n_rows) return PLK_BAD_SHAPE;
-    if (end == first) continue;
-    if (step->positions[first] < 0) return PLK_BAD_INDEX;
-    if (step->expanded_until && step->expanded_until[s] > step->positions[first] &&
-        !layers[0].key_out.weight)
-      return PLK_BAD_SHAPE;
-    for (int i = first + 1; i < end; i++)
-      if (step->positions[i] != step->positions[i - 1] + 1) return PLK_BAD_SHAPE;
-    if (step->context_lengths[s] != step->positions[end - 1] + 1) return PLK_BAD_SHAPE;
-    const int pages = (step->context_lengths[s] + PLK_PAGE_TOKENS - 1) / PLK_PAGE_TOKENS;
-    if (pages > step->pages_per_sequence) return PLK_BAD_SHAPE;
-    const int32_t *table = step->page_tables + (int64_t)s * step->pages_per_sequence;
-    for (int p = 0; p < pages; p++)
-      if (table[p] < 0 || table[p] >= step->n_pages) return PLK_BAD_INDEX;
-  }
-  return PLK_OK;
-}
 
 /* ---- Memory ---- */
 typedef struct {
@@ -336,59 +255,4 @@ void plk_plan_make_units(plk_plan *plan, const plk_network *net, const plk_step 
   }
   plan->block_units[plan->n_blocks] = n_units;
   plan->block_segments[plan->n_blocks] = n_segments;
-}
-
-/* ---- Bytes ---- */
-static int64_t matrix_bytes(const plk_matrix *m) {
-  const int64_t n = m->out_features * m->in_features;
-  switch (m->format) {
-    case PLK_F32:
-      return 4 * n;
-    case PLK_BF16:
-      return 2 * n;
-    case PLK_FP8:
-      return n + (m->out_features + 127) / 128 * ((m->in_features + 127) / 128) * 4;
-    case PLK_INT8:
-      return n + n / PLK_GROUP * 2;
-    default:
-      return n / 2 + n / PLK_GROUP * 2;
-  }
-}
-
-void plk_plan_count_experts(const plk_network *net, const plk_layer *layer,
-                            const int32_t *indices, int64_t n_rows, plk_profile *profile) {
-  uint8_t seen[PLK_ROUTER_MAX_EXPERTS] = {0};
-  int64_t touched = 0;
-  for (int64_t i = 0; i < n_rows * net->top_k; i++) {
-    touched += !seen[indices[i]];
-    seen[indices[i]] = 1;
-  }
-  const plk_matrix one = {.format = layer->experts.format,
-                          .out_features = layer->experts.intermediate,
-                          .in_features = layer->experts.hidden};
-  profile->experts_touched += touched;
-  profile->expert_bytes += touched * 3 * matrix_bytes(&one);
-}
-
-void plk_plan_count_bytes(const plk_network *net, const plk_layer *layers, const plk_step *step,
-                          plk_profile *profile) {
-  for (int i = 0; i < net->n_layers; i++) {
-    const plk_layer *l = &layers[i];
-    profile->attention_bytes +=
-        matrix_bytes(&l->q_b) + matrix_bytes(&l->kv_a) + matrix_bytes(&l->o) +
-        net->n_heads * (matrix_bytes(&l->key_up) + matrix_bytes(&l->value_up));
-    if (net->q_rank) profile->attention_bytes += matrix_bytes(&l->q_a);
-    if (l->gate.out_features)
-      profile->mlp_bytes +=
-          matrix_bytes(&l->gate) + matrix_bytes(&l->up) + matrix_bytes(&l->down);
-    if (l->experts.n_experts) profile->router_bytes += matrix_bytes(&l->router);
-  }
-  if (step->n_logits) profile->head_bytes = matrix_bytes(&net->head);
-  profile->embed_bytes =
-      (int64_t)step->n_rows * net->hidden * (net->embed_format == PLK_F32 ? 4 : 2);
-  int64_t tokens = 0;
-  for (int s = 0; s < step->n_sequences; s++)
-    if (step->query_starts[s + 1] > step->query_starts[s]) tokens += step->context_lengths[s];
-  profile->cache_bytes = tokens * net->n_layers * (net->kv_rank + net->rope_dim) *
-                         (step->cache_format == PLK_F32 ? 4 : 2);
 }

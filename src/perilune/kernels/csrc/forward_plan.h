@@ -1,5 +1,4 @@
-/* What is fixed before a step runs: checks, the layout of its memory, the units of attention, and
- * after it the bytes it had to read. */
+/* What is fixed before a step runs: the layout of its memory, the units of attention. */
 #ifndef PERILUNE_FORWARD_PLAN_H
 #define PERILUNE_FORWARD_PLAN_H
 
@@ -85,8 +84,6 @@ typedef struct {
   int n_heads;
 } plk_plan;
 
-int plk_plan_check_network(const plk_network *network, const plk_layer *layers);
-int plk_plan_check_step(const plk_network *network, const plk_layer *layers, const plk_step *step);
 /* Sets the pointers of `plan` into `arena`; returns the bytes it takes (arena may be NULL). */
 int64_t plk_plan_lay_out(plk_plan *plan, const plk_network *network, const plk_layer *layers,
                          const plk_step *step, int n_threads, char *arena);
@@ -100,9 +97,5 @@ static inline int64_t plk_plan_mixed(const plk_plan *plan, int row, int head, in
   return (int64_t)(r->unit_row - begin) * plan->n_heads + (int64_t)group * r->unit_rows +
          (int64_t)(row - r->unit_row) * heads + (head - group);
 }
-void plk_plan_count_experts(const plk_network *network, const plk_layer *layer,
-                            const int32_t *indices, int64_t n_rows, plk_profile *profile);
-void plk_plan_count_bytes(const plk_network *network, const plk_layer *layers,
-                          const plk_step *step, plk_profile *profile);
 
 #endif

@@ -12,6 +12,8 @@
 struct plk_model {
   plk_network network;
   plk_layer *layers;
+  plk_expert_store *stores; /* [layers]; without acquire: none */
+  int lacks_experts;        /* in a layer without a store */
   float *frequencies;
   char *arena;
   int64_t arena_bytes;
@@ -29,6 +31,7 @@ typedef struct {
   plk_plan plan;
   float *logits;
   plk_profile *profile;
+  int *status; /* shared: what ended the step, else PLK_OK */
   struct timespec mark;
   int n_threads;
   int64_t page_bytes, layer_bytes; /* of the cache */
@@ -80,9 +83,10 @@ void plk_run_linear(plk_run *r, int thread, const plk_matrix *m, const plk_activ
 /* residual stream[:, outputs of this thread] += y */
 void plk_run_add_own_columns(plk_run *r, int thread, const float *y, int64_t n_rows);
 
-/* The halves of a layer. All end with a barrier. */
+/* The halves of a layer. All end with a barrier. plk_run_experts: 0, or in every thread what ended
+ * the step. */
 void plk_run_attention(plk_run *r, int thread, int layer);
 void plk_run_dense(plk_run *r, int thread, int layer);
-void plk_run_experts(plk_run *r, int thread, int layer);
+int plk_run_experts(plk_run *r, int thread, int layer);
 
 #endif

@@ -33,12 +33,19 @@ extern "C" {
 #endif
 
 #define PLK_API __attribute__((visibility("default")))
-#define PLK_ABI_VERSION 1
+#define PLK_ABI_VERSION 2
 #define PLK_BLOCK 16 /* output rows of a block */
 #define PLK_GROUP 32 /* inputs that share one scale, int4 and int8 */
 
 /* ---- Errors: functions that can fail return one of these; 0 is success. ---- */
-enum { PLK_OK = 0, PLK_BAD_SHAPE = -1, PLK_BAD_FORMAT = -2, PLK_BAD_INDEX = -3, PLK_NO_MEMORY = -4 };
+enum {
+  PLK_OK = 0,
+  PLK_BAD_SHAPE = -1,
+  PLK_BAD_FORMAT = -2,
+  PLK_BAD_INDEX = -3,
+  PLK_NO_MEMORY = -4,
+  PLK_NO_EXPERT = -5 /* the weights of a chosen expert are not in memory */
+};
 
 /* ---- Instruction sets: chosen once at load, by CPUID or PERILUNE_ISA. ---- */
 PLK_API int plk_abi_version(void);
@@ -117,16 +124,24 @@ PLK_API int plk_linear(const plk_matrix *matrix, const float *x, int64_t x_strid
                        float *y, int64_t y_stride, int exact);
 
 /* ---- Routed experts: y[t] = sum_k weights[t,k] * down(silu(gate x) * up x), e = indices[t,k] ----
- * Experts are stacked: gate, up [E, intermediate, hidden], down [E, hidden, intermediate], each
- * expert in native layout; hidden and intermediate multiples of 32. The sum over k runs in
- * ascending expert number. An expert named twice by one token counts twice. */
+ * gate, up [intermediate, hidden], down [hidden, intermediate] of each expert in native layout;
+ * hidden and intermediate multiples of 32. Every expert has its own pointers, so each may lie
+ * anywhere. The sum over k runs in ascending expert number. An expert named twice by one token
+ * counts twice. */
 typedef struct {
-  int32_t format; /* plk_format of all three */
+  const void *gate, *up, *down;
+  const void *gate_scale, *up_scale, *down_scale; /* NULL for F32 and BF16 */
+} plk_expert;
+
+typedef struct {
+  int32_t format; /* plk_format of all matrices */
   int32_t reserved;
   int64_t n_experts, hidden, intermediate;
-  const void *gate, *up, *down;
-  const void *gate_scale, *up_scale, *down_scale;
+  const plk_expert *table; /* [n_experts], the caller's: read anew by every call */
 } plk_experts;
+
+/* Whether all pointers of one expert are there. */
+PLK_API int plk_expert_present(const plk_experts *experts, int64_t expert);
 
 PLK_API int64_t plk_experts_workspace(const plk_experts *experts, int64_t tokens, int64_t top_k,
                                       int form);
@@ -137,7 +152,8 @@ PLK_API void plk_experts_part(const plk_experts *experts, int form, const float 
                               int64_t x_stride, int64_t tokens, const int32_t *indices,
                               const float *weights, int64_t top_k, float *y, int64_t y_stride,
                               void *workspace, int thread, int n_threads);
-/* Whole op; checks shapes and indices (PLK_BAD_INDEX), takes its workspace from the heap. */
+/* Whole op; checks shapes, indices (PLK_BAD_INDEX) and pointers (PLK_NO_EXPERT), takes its workspace
+ * from the heap. */
 PLK_API int plk_experts_forward(const plk_experts *experts, const float *x, int64_t x_stride,
                                 int64_t tokens, const int32_t *indices, const float *weights,
                                 int64_t top_k, float *y, int64_t y_stride, int exact);

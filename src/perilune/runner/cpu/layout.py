@@ -21,6 +21,7 @@ from perilune.errors import UsageError
 from perilune.formats import Role, StorageFormat
 from perilune.formats.format import NativeWeights
 from perilune.kernels import native
+from perilune.kernels.expert_table import ExpertTable
 from perilune.kernels.native import GROUP, Form, Format, Matrix
 from perilune.kernels.native import Experts as NativeExperts
 from perilune.model.attention import LatentAttention
@@ -140,26 +141,29 @@ class NativeLayout:
         layer.key_out = Matrix(PLAIN[copy_HNL.dtype], 0, nope, rank, self._kept(copy_HNL), None)
         layer.key_out_stride = nope * rank * copy_HNL.element_size()
 
-    def experts(self, module: RoutedExperts) -> NativeExperts:
-        """The stacked experts of a layer, in whichever format they are stored."""
-        described = NativeExperts(
-            n_experts=module.num_experts,
-            hidden=module.hidden_size,
-            intermediate=module.intermediate_size,
-        )
+    def experts(self, module: RoutedExperts) -> tuple[NativeExperts, ExpertTable]:
+        """The experts of a layer, in whichever format they are stored, and where each lies."""
+        table = ExpertTable(module.num_experts)
         for name in PROJECTIONS:
             part = name.removesuffix("_proj")
             found = stored_experts(module, name)
             assert found is not None  # `unfit` has looked
             storage, stacked = found
+            described = _native(storage, stacked)
             tall = {suffix: tensor.flatten(0, 1) for suffix, tensor in stacked.items()}
-            native_form = _native(storage, stacked)
-            described.format = Format[native_form.format]
-            address, scale = self._in_place(native_form, tall)
-            setattr(described, part, address)
-            if scale:
-                setattr(described, f"{part}_scale", scale)
-        return described
+            self._in_place(described, tall)
+            table.stack(part, stacked[described.values])
+            if described.scale is not None:
+                table.stack(f"{part}_scale", stacked[described.scale])
+        self.keep.append(table.addresses)
+        experts = NativeExperts(
+            format=Format[described.format],
+            n_experts=module.num_experts,
+            hidden=module.hidden_size,
+            intermediate=module.intermediate_size,
+            table=table.pointer,
+        )
+        return experts, table
 
     def _in_place(self, described: NativeWeights, tensors: Mapping[str, Tensor]) -> tuple[int, int]:
         """Rearrange the values (and scales); their addresses, 0 where there is no scale."""

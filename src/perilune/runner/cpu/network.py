@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from ctypes import POINTER, byref, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from dataclasses import dataclass
 from typing import Final
@@ -13,8 +13,11 @@ from torch import Tensor
 
 from perilune.kernels import native
 from perilune.kernels.native import Experts, Format, KernelError, Matrix
+from perilune.runner.batch import RowVectors
+from perilune.runner.cpu.store_callbacks import StoreCallbacks, StoreStruct
+from perilune.runner.expert_store import ExpertStore
 
-ABI_VERSION: Final = 2
+ABI_VERSION: Final = 3
 MAX_EXPERTS: Final = 1024
 MAX_ROPE: Final = 256
 
@@ -103,6 +106,10 @@ class Step(ctypes.Structure):
         ("n_pages", c_int64),
         ("cache_format", c_int32),
         ("most_threads", c_int32),
+        ("n_vectors", c_int32),
+        ("vector_format", c_int32),
+        ("vector_rows", c_void_p),
+        ("vectors", c_void_p),
     ]
 
 
@@ -159,6 +166,22 @@ class NativeNetwork:
         )
         native.check(code, "the native forward of this network")
         self._handle: c_void_p | None = handle
+        self._stores: dict[int, StoreCallbacks] = {}  # by layer
+
+    def set_expert_store(self, store: ExpertStore | None, layers: Iterable[int]) -> None:
+        """Ask `store` for the experts of `layers` from the next step on; None: ask nobody."""
+        if self._handle is None:
+            raise KernelError("the native forward was closed")
+        callbacks = None if store is None else StoreCallbacks(store)
+        for layer in layers:
+            code = self._library.plk_model_set_expert_store(
+                self._handle, layer, None if callbacks is None else byref(callbacks.struct)
+            )
+            native.check(code, f"an expert store of layer {layer}")
+            if callbacks is None:
+                self._stores.pop(layer, None)
+            else:
+                self._stores[layer] = callbacks
 
     def forward(
         self,
@@ -171,16 +194,18 @@ class NativeNetwork:
         logits_rows: Tensor,
         cache: Tensor,
         expanded_until: Tensor | None = None,
+        vectors: RowVectors | None = None,
         profile: bool = False,
         most_threads: int = 0,
     ) -> tuple[Tensor, StepProfile | None]:
         """One step: int32 tensors as in `runner.batch.ForwardBatch`, cache [layers, pages, 64, C].
 
         `expanded_until`: int32 [S]; rows at positions below it attend in the expanded form, for
-        which the layers need their `key_out`. `most_threads`: 0 is all of the pool; the result is
-        the same.
+        which the layers need their `key_out`. `vectors` are float32 or bfloat16. `most_threads`: 0
+        is all of the pool; the result is the same.
         -> float32 logits [R, V] and the profile if wanted. Raises KernelError for a step that
-        contradicts itself; then nothing was written.
+        contradicts itself; then nothing was written. Raises ExpertStoreError where a store did not
+        bring the experts.
         """
         if self._handle is None:
             raise KernelError("the native forward was closed")
@@ -193,6 +218,7 @@ class NativeNetwork:
             )
         ]  # fmt: skip
         until = None if expanded_until is None else expanded_until.contiguous()
+        given = None if vectors is None else _on_cpu(vectors)
         step = Step(
             input_ids.shape[0],
             context_lengths.shape[0],
@@ -202,15 +228,26 @@ class NativeNetwork:
             None if until is None else native.address(until, torch.int32),
             native.address(cache, cache.dtype),
             cache.shape[1],
-            int(Format.F32 if cache.dtype == torch.float32 else Format.BF16),
+            _format(cache),
             most_threads,
         )
+        if given is not None:
+            step.n_vectors, step.vector_format = len(given.rows), _format(given.values)
+            step.vector_rows = native.address(given.rows, torch.int32)
+            step.vectors = native.address(given.values, given.values.dtype)
+        for callbacks in self._stores.values():
+            callbacks.begin()
         logits = torch.empty(logits_rows.shape[0], self.vocabulary, dtype=torch.float32)
         figures = _Profile() if profile else None
         code = self._library.plk_model_forward(
             self._handle, byref(step), logits.data_ptr(), byref(figures) if figures else None
         )
+        if code == native.NO_EXPERT:
+            for callbacks in self._stores.values():
+                callbacks.explain()
         native.check(code, "a step of the native forward")
+        for callbacks in self._stores.values():
+            callbacks.raise_error()
         return logits, _profile(figures) if figures else None
 
     def close(self) -> None:
@@ -223,6 +260,14 @@ class NativeNetwork:
     def __del__(self) -> None:
         if getattr(self, "_handle", None) is not None:
             self.close()
+
+
+def _format(values: Tensor) -> int:
+    return int(Format.F32 if values.dtype == torch.float32 else Format.BF16)
+
+
+def _on_cpu(vectors: RowVectors) -> RowVectors:
+    return RowVectors(vectors.rows.contiguous(), vectors.values.detach().cpu().contiguous())
 
 
 def _profile(figures: _Profile) -> StepProfile:
@@ -244,6 +289,8 @@ def _library() -> ctypes.CDLL:
         lib.plk_model_create.argtypes = [POINTER(Network), POINTER(Layer), POINTER(c_void_p)]
         lib.plk_model_free.restype = None
         lib.plk_model_free.argtypes = [c_void_p]
+        lib.plk_model_set_expert_store.restype = c_int
+        lib.plk_model_set_expert_store.argtypes = [c_void_p, c_int32, POINTER(StoreStruct)]
         lib.plk_model_forward.restype = c_int
         lib.plk_model_forward.argtypes = [c_void_p, POINTER(Step), c_void_p, POINTER(_Profile)]
     except AttributeError as error:

@@ -7,6 +7,7 @@ chunks and on however many threads it runs; so is its result, to the bit.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from perilune.config import ModelConfig
 from perilune.errors import UsageError
 from perilune.formats import FORMATS
 from perilune.kernels import native
+from perilune.kernels.expert_table import ExpertTable
 from perilune.kernels.native import GROUP
 from perilune.kernels.thread_choice import ThreadChoice
 from perilune.model.layer import DecoderLayer
@@ -32,6 +34,7 @@ from perilune.runner.cpu.network import (
     Network,
     StepProfile,
 )
+from perilune.runner.expert_store import ExpertStore
 
 
 def check_dense_format(dense_format: str | None) -> None:
@@ -86,8 +89,10 @@ class CpuRunner:
             dense_format=None if dense_format is None else FORMATS[dense_format],
             expanded=expanded_prefill,
         )
+        self.expert_tables: dict[int, ExpertTable] = {}  # by layer: where each expert lies
+        self._activation = model.model.embed_tokens.weight.dtype
         network = _network(model, self._layout, exact)
-        layers = [_layer(layer, self._layout) for layer in model.model.layers]
+        layers = [self._layer(i, layer) for i, layer in enumerate(model.model.layers)]
         self._native = NativeNetwork(network, layers, self._layout.keep)
 
     @staticmethod
@@ -98,7 +103,13 @@ class CpuRunner:
         return _odd_sizes(model.config) or unfit(model, exact=exact, device=device)
 
     def execute(self, batch: ForwardBatch, cache: PagedLatentCache) -> Tensor:
-        """-> float32 logits [R, V]. Raises KernelError for a step that contradicts itself."""
+        """-> float32 logits [R, V].
+
+        Raises KernelError for a step that contradicts itself, UsageError for vectors that do, and
+        ExpertStoreError.
+        """
+        if batch.vectors is not None:
+            batch.vectors.check(batch.num_rows, self.config.hidden_size, self._activation)
         rows, most = len(batch.input_ids), native.threads()
         if self._choice is None or self._choice.candidates[-1] != most:
             self._choice = ThreadChoice(most)
@@ -112,11 +123,26 @@ class CpuRunner:
             logits_rows=batch.logits_rows,
             cache=cache.storage,
             expanded_until=batch.expanded_until if self._expanded else None,
+            vectors=batch.vectors,
             profile=self.profile,
             most_threads=self._choice.threads(rows),
         )
         self._choice.record(rows, time.perf_counter() - started)
         return logits_RV
+
+    def set_expert_store(
+        self, store: ExpertStore | None, layers: Iterable[int] | None = None
+    ) -> None:
+        """Have `store` bring the experts of `layers` (None: of all that have any), by writing their
+        addresses into `expert_tables`, from the next step on. None: they all lie there.
+        """
+        self._native.set_expert_store(store, self.expert_tables if layers is None else layers)
+
+    def _layer(self, index: int, module: nn.Module) -> Layer:
+        layer, table = _layer(module, self._layout)
+        if table is not None:
+            self.expert_tables[index] = table
+        return layer
 
     def restore(self) -> None:
         """Close, and put the model's weights back. Raises UsageError after quantising."""
@@ -180,7 +206,7 @@ def _network(model: KimiK2Model, layout: NativeLayout, exact: bool) -> Network:
     )
 
 
-def _layer(module: nn.Module, layout: NativeLayout) -> Layer:
+def _layer(module: nn.Module, layout: NativeLayout) -> tuple[Layer, ExpertTable | None]:
     assert isinstance(module, DecoderLayer)
     attention, mlp = module.self_attn, module.mlp
     layer = Layer(
@@ -197,14 +223,15 @@ def _layer(module: nn.Module, layout: NativeLayout) -> Layer:
     else:
         layer.q_b = layout.matrix(attention.q_proj)
     layout.up_projections(attention, layer)
+    table = None
     if isinstance(mlp, MixtureOfExperts):
         layer.router = layout.matrix(mlp.gate, dense=False)
         layer.router_bias = layout.vector(mlp.gate.e_score_correction_bias)
-        layer.experts = layout.experts(mlp.experts)
+        layer.experts, table = layout.experts(mlp.experts)
         mlp = mlp.shared_experts
     assert isinstance(mlp, MLP)
     if mlp.gate_proj.out_features:  # a model may have no shared expert
         layer.gate = layout.matrix(mlp.gate_proj)
         layer.up = layout.matrix(mlp.up_proj)
         layer.down = layout.matrix(mlp.down_proj)
-    return layer
+    return layer, table
