@@ -38,8 +38,10 @@ def test_commands_print_what_the_page_says(tmp_path: Path, monkeypatch: pytest.M
 
 def test_full_sizes_of_the_page() -> None:
     page = PAGE.read_text("utf-8")
-    rows = dict(re.findall(r"^\| (BF16|FP8|INT4) \|.*\| ([\d.]+ [TG]B) \|$", page, re.M))
-    for name, family in (("BF16", Family.K2), ("FP8", Family.K2), ("INT4", Family.K25)):
+    rows = dict(re.findall(r"^\| (BF16|FP8|INT4|INT8) \|.*\| ([\d.]+ [TG]B) \|$", page, re.M))
+    assert {name.lower() for name in rows} == FORMATS.keys()
+    for name in rows:
+        family = Family.K25 if name == "INT4" else Family.K2
         stored = describe(full_size(family, FORMATS[name.lower()])).stored
         value, unit = gigabytes(stored).split()
         assert rows[name] in (f"{value} {unit}", f"{float(value):.0f} {unit}")
