@@ -24,10 +24,11 @@ from typing import Any
 import perilune.agent.session as session_module
 from perilune.agent.agent import Agent
 from perilune.agent.budgets import Budget
-from perilune.agent.chat_model import Delta, Message, Sampling
+from perilune.agent.chat_model import Message, Sampling
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.run import Run
 from perilune.agent.tool import FunctionTool, ToolContext, ToolResult, tool
+from perilune.chat.deltas import Delta
 
 LIMIT_MS = 10.0
 LIMIT_MB = 50.0

@@ -15,8 +15,9 @@ from perilune.agent.home import find_run
 from perilune.agent.journal import read_journal
 from perilune.agent.models.engine import EngineModel
 from perilune.chat import deltas as chat
+from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
-from perilune.engine.request import FinishReason, RequestMetrics, SequenceOutput
+from perilune.engine.request import RequestMetrics, SequenceOutput
 from perilune.errors import CheckpointError, EngineDeadError, RequestError
 from perilune.events import AssistantMessage, ToolFinished
 from tests.agent import simple_tools as tools

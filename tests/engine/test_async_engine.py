@@ -14,13 +14,19 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from perilune.chat.deltas import ContentDelta, ReasoningDelta, ToolCallEnd, ToolCallStart
+from perilune.chat.deltas import (
+    ContentDelta,
+    FinishReason,
+    ReasoningDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from perilune.engine import watchdog
 from perilune.engine.async_engine import AsyncEngine, EngineState
 from perilune.engine.driver import Add
 from perilune.engine.hosts import ProcessHost, ThreadHost
 from perilune.engine.llm import LLM
-from perilune.engine.request import FinishReason, OutputFormat, SequenceOutput
+from perilune.engine.request import OutputFormat, SequenceOutput
 from perilune.engine.sampling_params import Grammar, SamplingParams
 from perilune.errors import EngineDeadError, EngineError, RequestError
 from perilune.runner.batch import ForwardBatch

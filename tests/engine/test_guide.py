@@ -14,11 +14,12 @@ import jsonschema
 import pytest
 import torch
 
+from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
 from perilune.engine.grammar import GrammarCompiler
 from perilune.engine.guide import Guide, Phase, ToolGrammar
 from perilune.engine.llm import LLM, Result
-from perilune.engine.request import FinishReason, ToolChoice, Tools
+from perilune.engine.request import ToolChoice, Tools
 from perilune.engine.sampling_params import Grammar, SamplingParams
 from perilune.errors import RequestError
 

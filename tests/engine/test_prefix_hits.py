@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from perilune.chat.deltas import FinishReason, TokenLogprob
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.request import FinishReason, SequenceOutput, TokenLogprob
+from perilune.engine.request import SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import MIN_COPIED_TOKENS
 from perilune.runner.cache import PagedLatentCache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perilune.engine.request import FinishReason
+from perilune.chat.deltas import FinishReason
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.errors import EngineError, RequestError

@@ -13,8 +13,9 @@ from collections import Counter
 
 import pytest
 
+from perilune.chat.deltas import FinishReason
 from perilune.engine.engine import Engine
-from perilune.engine.request import FinishReason, SequenceState
+from perilune.engine.request import SequenceState
 from perilune.engine.sampling_params import SamplingParams
 from perilune.runner.cache import PAGE_SIZE
 

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
 from perilune.engine.conversation import encode_conversation, recommended_sampling
 from perilune.engine.driver import (
@@ -34,7 +35,7 @@ from perilune.engine.hosts import EngineDiedLoading, make_host
 from perilune.engine.life import LifeEvent
 from perilune.engine.llm import read_options
 from perilune.engine.metrics import EngineStatus
-from perilune.engine.request import FinishReason, OutputFormat, SequenceOutput
+from perilune.engine.request import OutputFormat, SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import EngineDeadError, EngineError, PeriluneError, RequestError, UsageError
 from perilune.model.model import KimiK2Model

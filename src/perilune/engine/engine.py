@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from perilune.chat.deltas import Delta, Finished
+from perilune.chat.deltas import Delta, Finished, FinishReason, TokenLogprob
 from perilune.chat.format import ChatFormat
 from perilune.engine.batch import Batch, ScheduledRows
 from perilune.engine.guide import Guide
@@ -24,14 +24,12 @@ from perilune.engine.metrics import EngineMetrics, EngineStatus, ReadCost, StepM
 from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
 from perilune.engine.request import (
-    FinishReason,
     OutputFormat,
     Request,
     RequestMetrics,
     SequenceOutput,
     SequenceState,
     State,
-    TokenLogprob,
     Tools,
 )
 from perilune.engine.sampler import Sampled, SampleRow, sample, score_tokens
@@ -341,12 +339,10 @@ class Engine:
         self.scheduler.commit(sequence, len(sequence.tokens) - 1)
         if reason is not None:
             if sequence.detokenizer is not None:
-                end = sequence.detokenizer.finish(
-                    "length" if reason is FinishReason.LENGTH else "stop"
-                )
+                end = sequence.detokenizer.finish(reason)
                 deltas += end
                 if isinstance(end[-1], Finished):  # complete tool calls make it TOOL_CALLS
-                    reason = FinishReason(end[-1].reason)
+                    reason = end[-1].reason
             self.scheduler.finish(sequence)
         self._put(
             sequence,

@@ -8,18 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perilune.chat.deltas import ContentDelta, Delta, ReasoningDelta, assemble
+from perilune.chat.deltas import ContentDelta, Delta, FinishReason, ReasoningDelta, TokenLogprob
 from perilune.chat.format import ChatFormat
+from perilune.chat.turn import assemble
 from perilune.engine.conversation import encode_conversation, recommended_sampling
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.request import (
-    FinishReason,
-    OutputFormat,
-    RequestMetrics,
-    SequenceOutput,
-    TokenLogprob,
-)
+from perilune.engine.request import OutputFormat, RequestMetrics, SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import RequestError, UsageError
 from perilune.model.model import KimiK2Model

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
+from perilune.chat.deltas import Delta, FinishReason, TokenLogprob
 from perilune.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from perilune.chat.deltas import Delta
     from perilune.engine.detokenizer import Detokenizer
     from perilune.engine.guide import Guide
     from perilune.engine.speculation import NgramSpeculator
@@ -27,16 +27,6 @@ class State(Enum):
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
-
-
-class FinishReason(StrEnum):
-    """Why an answer ended. The first three are those of the OpenAI API."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    TOOL_CALLS = "tool_calls"
-    CANCELLED = "cancelled"
-    ERROR = "error"
 
 
 class OutputFormat(StrEnum):
@@ -177,15 +167,6 @@ class SequenceState:
     def num_pending(self) -> int:
         """Tokens not yet in the cache; 1 while decoding."""
         return len(self.tokens) - self.num_computed
-
-
-@dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """A picked token, its log probability under the model, and the likeliest tokens there."""
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent.agent import Agent
-from perilune.agent.chat_model import ChatModel, Delta, Message, Sampling
+from perilune.agent.chat_model import ChatModel, Message, Sampling
 from perilune.agent.memory_journal import MemoryJournal
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.tool import tool
+from perilune.chat.deltas import Delta
 from perilune.events import Record
 from perilune.swarm.limits import SwarmLimits
 from perilune.swarm.swarm import Swarm

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.chat_model import ChatModel, Delta, Message, Sampling
+from perilune.agent.chat_model import ChatModel, Message, Sampling
+from perilune.chat.deltas import Delta
 from perilune.config import StorageFormat
 from perilune.errors import UsageError
 from perilune.kernels.native import GROUP
