@@ -49,6 +49,8 @@ class ModelError(AgentError):
     a refused request whose cause is known, and is not the length of the prompt.
     """
 
+    code = "model"
+
     def __init__(
         self,
         message: str,

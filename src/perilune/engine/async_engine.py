@@ -37,7 +37,14 @@ from perilune.engine.llm import read_options
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import OutputFormat, SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
-from perilune.errors import EngineDeadError, EngineError, PeriluneError, RequestError, UsageError
+from perilune.errors import (
+    EngineDeadError,
+    EngineError,
+    PeriluneError,
+    RequestError,
+    UsageError,
+    request_error,
+)
 from perilune.model.model import KimiK2Model
 
 RESTART_WINDOW = 60.0  # seconds in which `max_restarts` are allowed
@@ -278,9 +285,9 @@ class AsyncEngine:
                     self._put(output.request_id, output)
                     if output.metrics is not None:  # its last
                         self._working.discard(output.request_id)
-            case Refused(request_id, message, param, remedy):
+            case Refused(request_id, message, param, remedy, code):
                 self._working.discard(request_id)
-                self._put(request_id, RequestError(message, param=param, remedy=remedy))
+                self._put(request_id, request_error(code, message, param=param, remedy=remedy))
             case Loading():
                 self.loading = self.latest_load = event
             case Died(cause, reason):
@@ -373,7 +380,7 @@ class EngineStream:
             raise output
         self._done = output.metrics is not None  # comes with the last of a request
         if output.finish_reason is FinishReason.ERROR:
-            raise RequestError(output.error or "the request failed")
+            raise request_error(output.error_code, output.error or "the request failed")
         return output
 
     async def aclose(self) -> None:

@@ -67,8 +67,9 @@ class Refused:
 
     request_id: str
     message: str
-    param: str | None
-    remedy: str
+    param: str | None = None
+    remedy: str = ""
+    code: str = RequestError.code
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +142,7 @@ def drive(engine: Engine, commands: SimpleQueue[Command], emit: Callable[[Event]
                     pass  # it was cancelled meanwhile
                 case Cancel(request_id) if request_id in compiling:
                     compiling.remove(request_id)
-                    emit(Refused(request_id, "the request was cancelled", None, ""))
+                    emit(Refused(request_id, "the request was cancelled"))
                 case Cancel(request_id):
                     engine.cancel(request_id)
                 case EndThinking(request_id):
@@ -181,6 +182,6 @@ def _add(
             tools=add.tools,
         )
     except RequestError as error:
-        emit(Refused(add.request_id, error.message, error.param, error.remedy))
+        emit(Refused(add.request_id, error.message, error.param, error.remedy, error.code))
     else:
         emit(Taken(add.request_id))

@@ -391,9 +391,11 @@ class Engine:
     # --- endings and figures -----------------------------------------------------------------
 
     def _fail(self, request: Request, error: PeriluneError) -> None:
-        self._end(request, FinishReason.ERROR, str(error))
+        self._end(request, FinishReason.ERROR, error)
 
-    def _end(self, request: Request, reason: FinishReason, error: str | None = None) -> None:
+    def _end(
+        self, request: Request, reason: FinishReason, error: PeriluneError | None = None
+    ) -> None:
         """End what is left of a request."""
         for sequence in request.sequences:
             if sequence.state is not State.FINISHED:
@@ -401,7 +403,11 @@ class Engine:
                 self._put(
                     sequence,
                     SequenceOutput(
-                        request.request_id, sequence.index, finish_reason=reason, error=error
+                        request.request_id,
+                        sequence.index,
+                        finish_reason=reason,
+                        error=None if error is None else str(error),
+                        error_code="" if error is None else error.code,
                     ),
                 )
 

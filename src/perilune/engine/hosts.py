@@ -295,6 +295,8 @@ class ProcessHost:
 class EngineDiedLoading(EngineDeadError):
     """The engine's process ended while it loaded. `why`: as far as can be known."""
 
+    code = "engine_died_loading"
+
     def __init__(self, why: Ended) -> None:
         self.why = why
         short = "Give it more memory, or a smaller cache_tokens" if (

@@ -17,7 +17,7 @@ from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.engine.speculation import NgramSpeculator, Survival
 from perilune.engine.text_memory import TextMemories
-from perilune.errors import RequestError
+from perilune.errors import ContextLengthError, RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,13 +56,13 @@ class Intake:
             )
         params.validate_for(config.vocab_size)
         if len(prompt) >= config.max_context:
-            raise RequestError(
+            raise ContextLengthError(
                 f"the prompt has {len(prompt)} tokens, the model reads {config.max_context}",
                 param="prompt",
                 remedy="Shorten the prompt",
             )
         if len(prompt) >= self._cache_tokens:
-            raise RequestError(
+            raise ContextLengthError(
                 f"the prompt has {len(prompt)} tokens, the latent cache holds {self._cache_tokens}",
                 param="prompt",
                 remedy="Shorten the prompt, or give the engine a larger cache",

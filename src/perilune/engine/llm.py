@@ -16,7 +16,7 @@ from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
 from perilune.engine.request import OutputFormat, RequestMetrics, SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
-from perilune.errors import RequestError, UsageError
+from perilune.errors import RequestError, UsageError, request_error
 from perilune.model.model import KimiK2Model
 
 Prompt = str | Sequence[int]
@@ -206,7 +206,9 @@ class LLM:
                             result.answers.append(Answer(len(result.answers)))
                         result.answers[output.index].add(output)
                         if output.error is not None:
-                            error = RequestError(f"{output.request_id}: {output.error}")
+                            error = request_error(
+                                output.error_code, f"{output.request_id}: {output.error}"
+                            )
                         if output.metrics is not None:
                             result.metrics = output.metrics
                             advance()

@@ -182,4 +182,5 @@ class SequenceOutput:
     finish_reason: FinishReason | None = None
     stop: int | str | None = None  # the stop id or string that ended it
     error: str | None = None
+    error_code: str = ""  # of the RequestError that `error` is the text of
     metrics: RequestMetrics | None = None  # with the last output of the request

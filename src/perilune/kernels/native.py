@@ -30,6 +30,8 @@ GROUP: Final = 32
 class KernelError(PeriluneError):
     """A kernel refused its arguments, or memory ran out under it."""
 
+    code = "kernel"
+
 
 class Format(IntEnum):
     """`plk_format`: how the weights of a native matrix are stored."""

@@ -23,7 +23,7 @@ from perilune.chat.parser import Channel
 from perilune.engine.async_engine import EngineStream
 from perilune.engine.driver import Add
 from perilune.engine.request import OutputFormat, RequestMetrics, SequenceOutput
-from perilune.errors import PeriluneError, RequestError
+from perilune.errors import GrammarError, PeriluneError, RequestError
 from perilune.events import Usage
 from perilune.serve.api_error import ApiError, api_error
 from perilune.serve.stream import AnswerDelta, Completed, Event
@@ -236,6 +236,6 @@ def _valid(text: str) -> str:
 
 def _failure(error: PeriluneError) -> ApiError:
     """What a client is told when a request fails that had been taken."""
-    if isinstance(error, RequestError) and "grammar" not in error.message:
+    if isinstance(error, RequestError) and not isinstance(error, GrammarError):
         return ApiError(500, str(error), code="generation_failed")
     return api_error(error)

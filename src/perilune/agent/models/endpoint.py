@@ -21,7 +21,7 @@ from perilune.agent.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.chunks import ChunkReader
 from perilune.agent.models.endings import NEAR_WINDOW, read_ending
 from perilune.agent.models.endpoint_url import read_endpoint_url
-from perilune.agent.models.refusals import status_error
+from perilune.agent.models.refusals import names_no_model, status_error
 from perilune.agent.models.server_events import Done, EventReader, ServerEvent, read_json
 from perilune.agent.models.spelled_turn import SpelledTurn
 from perilune.agent.models.tool_call_index import OpenCall
@@ -354,7 +354,8 @@ class EndpointModel:
             pass  # the status says enough
         status = response.status_code
         if status in (404, 405, 421):
-            return self._not_found(status, status_error(status, response.headers, body))
+            error = status_error(status, response.headers, body)
+            return self._not_found(status, error, is_model=names_no_model(body))
         if status < 400:
             return ModelError(
                 f"the endpoint answered {status}, which is no completion",
@@ -362,10 +363,9 @@ class EndpointModel:
             )
         return status_error(status, response.headers, body)
 
-    def _not_found(self, status: int, error: ModelError) -> ModelError:
+    def _not_found(self, status: int, error: ModelError, *, is_model: bool) -> ModelError:
         """A path that is not there, or a model that is not."""
-        low = error.message.lower()
-        if "model" in low and ("not" in low or "unknown" in low or "exist" in low):
+        if is_model:
             return ModelError(
                 error.message, status=status, explained=True, remedy="Name another with --model."
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 from perilune.agent.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.wire import to_wire
 from perilune.chat.deltas import Delta, Finished, FinishReason, Truncated
-from perilune.errors import ChatError, EngineDeadError, RequestError
+from perilune.errors import ChatError, ContextLengthError, EngineDeadError, RequestError
 from perilune.events import Usage
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class EngineModel:
         except EngineDeadError as error:
             raise ModelError(error.message, kind="overloaded", retryable=True) from error
         except (RequestError, ChatError) as error:
-            kind = "context" if "context" in error.message else "request"
+            kind = "context" if error.code == ContextLengthError.code else "request"
             raise ModelError(error.message, kind=kind, remedy=error.remedy) from error
         if finished is None or finished.error is not None:
             detail = finished.error if finished is not None else "it has no end"
