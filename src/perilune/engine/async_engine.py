@@ -19,7 +19,9 @@ from typing import Any, Literal
 from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
 from perilune.engine.conversation import encode_conversation, recommended_sampling
-from perilune.engine.driver import (
+from perilune.engine.core_client import EngineDiedLoading, make_core_client
+from perilune.engine.core_messages import (
+    Accepted,
     Add,
     Cancel,
     Died,
@@ -28,10 +30,8 @@ from perilune.engine.driver import (
     Loading,
     Outputs,
     Refused,
-    Taken,
 )
 from perilune.engine.engine import Engine
-from perilune.engine.hosts import EngineDiedLoading, make_host
 from perilune.engine.life import LifeEvent
 from perilune.engine.llm import read_options
 from perilune.engine.metrics import EngineStatus
@@ -61,7 +61,7 @@ class EngineState(StrEnum):
     CLOSED = "closed"
 
 
-_Item = SequenceOutput | PeriluneError | None  # None: the request has been taken
+_Item = SequenceOutput | PeriluneError | None  # None: the request is accepted
 
 
 class AsyncEngine:
@@ -93,7 +93,7 @@ class AsyncEngine:
         self.loading: Loading | None = None  # how far the load under way has come
         self.latest_load: Loading | None = None  # the same, kept when it is over
         self.on_life: Callable[[LifeEvent], None] | None = None  # told of deaths, on the loop
-        self._host = make_host(
+        self._core = make_core_client(
             model, read_options(options), chat, isolation,
             busy=lambda: bool(self._working), on_life=self._tell,
         )  # fmt: skip
@@ -130,7 +130,7 @@ class AsyncEngine:
         self._fail_all(lambda request_id: f"request {request_id} was cut off by a shutdown")
         if self._starting is not None:
             await asyncio.gather(self._starting, return_exceptions=True)
-            await self._host.stop()
+            await self._core.stop()
 
     async def generate(
         self,
@@ -139,7 +139,7 @@ class AsyncEngine:
         *,
         request_id: str | None = None,
         priority: int = 0,
-        salt: str = "",
+        cache_salt: str = "",
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Continue a text or token ids. Raises RequestError and EngineDeadError."""
         if isinstance(prompt, str):
@@ -149,7 +149,7 @@ class AsyncEngine:
             list(prompt),
             params or SamplingParams(),
             priority,
-            salt,
+            cache_salt,
             OutputFormat.TEXT if self.chat_format else OutputFormat.TOKENS,
         )
         async with aclosing(self._stream(add)) as outputs:
@@ -168,7 +168,7 @@ class AsyncEngine:
         preserve_thinking: bool = False,
         request_id: str | None = None,
         priority: int = 0,
-        salt: str = "",
+        cache_salt: str = "",
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Answer a conversation; the deltas are thinking, content and tool calls.
 
@@ -190,7 +190,7 @@ class AsyncEngine:
             conversation.prompt,
             params or recommended_sampling(chat.family, thinking=thinking),
             priority,
-            salt,
+            cache_salt,
             OutputFormat.CHAT,
             conversation.thinking,
             conversation.tools,
@@ -212,12 +212,12 @@ class AsyncEngine:
     def cancel(self, request_id: str) -> None:
         """End a request; its stream ends with finish_reason "cancelled"."""
         if request_id in self._streams:
-            self._host.send(Cancel(request_id))
+            self._core.send(Cancel(request_id))
 
     def end_thinking(self, request_id: str) -> bool:
         """Have a request close its thinking and answer. False when it is not under way."""
         if request_id in self._streams:
-            self._host.send(EndThinking(request_id))
+            self._core.send(EndThinking(request_id))
         return request_id in self._streams
 
     @property
@@ -232,7 +232,7 @@ class AsyncEngine:
         return EngineState.DEAD if failed else EngineState.READY
 
     async def submit(self, add: Add) -> EngineStream:
-        """Hand a request over; its stream, as soon as the engine has taken it.
+        """Hand a request over; its stream, as soon as the engine has accepted it.
 
         Raises RequestError when the request is refused, EngineDeadError.
         """
@@ -243,10 +243,10 @@ class AsyncEngine:
         self._streams[add.request_id] = queue
         self._working.add(add.request_id)
         self._idle.clear()
-        self._host.send(add)
+        self._core.send(add)
         stream = EngineStream(self, add.request_id, queue)
         try:
-            await stream._wait_until_taken()
+            await stream._wait_until_accepted()
         except BaseException:
             await stream.aclose()
             raise
@@ -264,7 +264,7 @@ class AsyncEngine:
         self._streams.pop(request_id, None)
         self._working.discard(request_id)
         if not done:
-            self._host.send(Cancel(request_id))
+            self._core.send(Cancel(request_id))
         if not self._streams:
             self._idle.set()
 
@@ -277,7 +277,7 @@ class AsyncEngine:
 
     def _on_event(self, event: Event) -> None:
         match event:
-            case Taken(request_id):
+            case Accepted(request_id):
                 self._put(request_id, None)
             case Outputs(outputs, status):
                 self.status = status
@@ -303,7 +303,7 @@ class AsyncEngine:
 
     async def _start(self) -> None:
         try:
-            await self._host.start(self._on_event)
+            await self._core.start(self._on_event)
         finally:
             self.loading = None
 
@@ -323,7 +323,7 @@ class AsyncEngine:
                 )
             self._restarts.append(now)
             try:
-                await self._host.restart(self._on_event)
+                await self._core.restart(self._on_event)
             except PeriluneError as error:
                 if self._closing:
                     raise
@@ -390,7 +390,7 @@ class EngineStream:
             self._engine._leave(self.request_id, done=self._done)
             self._done = True
 
-    async def _wait_until_taken(self) -> None:
+    async def _wait_until_accepted(self) -> None:
         item = await self._queue.get()
         if isinstance(item, PeriluneError):
             self._done = True

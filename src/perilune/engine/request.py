@@ -17,8 +17,8 @@ from perilune.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from perilune.engine.detokenizer import Detokenizer
-    from perilune.engine.guide import Guide
     from perilune.engine.speculation import NgramSpeculator
+    from perilune.engine.structured_output import StructuredOutput
 
 
 class State(Enum):
@@ -109,7 +109,7 @@ class Request:
     prompt: Sequence[int]
     params: SamplingParams
     priority: int = 0
-    salt: str = ""  # cached prefixes are shared only between requests of the same salt
+    cache_salt: str = ""  # cached prefixes are shared only between requests of the same cache_salt
     output: OutputFormat = OutputFormat.TOKENS
     thinking: bool = True  # CHAT: may the model think
     tools: Tools | None = None  # CHAT
@@ -141,7 +141,7 @@ class SequenceState:
     # Positions below this attend in the expanded form; None until it is first admitted.
     expanded_until: int | None = None
     output_counts: dict[int, int] = field(default_factory=dict)  # for penalties
-    guide: Guide | None = None
+    structured_output: StructuredOutput | None = None
     speculator: NgramSpeculator | None = None
     detokenizer: Detokenizer | None = None
 

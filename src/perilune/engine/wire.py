@@ -10,7 +10,8 @@ from typing import Any, BinaryIO
 
 import msgspec
 
-from perilune.engine.driver import (
+from perilune.engine.core_messages import (
+    Accepted,
     Add,
     Cancel,
     Command,
@@ -21,7 +22,6 @@ from perilune.engine.driver import (
     Outputs,
     Refused,
     Stop,
-    Taken,
 )
 from perilune.engine.load import EngineOptions
 
@@ -76,8 +76,8 @@ def event_frame(event: Event) -> bytes:
     match event:
         case Outputs():
             return frame("outputs", event)
-        case Taken():
-            return frame("taken", event)
+        case Accepted():
+            return frame("accepted", event)
         case Refused():
             return frame("refused", event)
         case Died():
@@ -89,8 +89,8 @@ def event_frame(event: Event) -> bytes:
 def read_event(kind: str, body: Any) -> Event:
     if kind == "outputs":
         return msgspec.convert(body, Outputs)
-    if kind == "taken":
-        return msgspec.convert(body, Taken)
+    if kind == "accepted":
+        return msgspec.convert(body, Accepted)
     if kind == "refused":
         return msgspec.convert(body, Refused)
     if kind == "loading":

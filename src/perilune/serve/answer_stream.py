@@ -21,7 +21,7 @@ from perilune.chat.deltas import (
 from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel
 from perilune.engine.async_engine import EngineStream
-from perilune.engine.driver import Add
+from perilune.engine.core_messages import Add
 from perilune.engine.request import OutputFormat, RequestMetrics, SequenceOutput
 from perilune.errors import GrammarError, PeriluneError, RequestError
 from perilune.events import Usage

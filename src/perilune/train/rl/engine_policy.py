@@ -16,7 +16,7 @@ from typing import Self
 from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
 from perilune.engine.async_engine import AsyncEngine
-from perilune.engine.driver import Add
+from perilune.engine.core_messages import Add
 from perilune.engine.request import OutputFormat
 from perilune.engine.sampling_params import SamplingParams
 from perilune.model.model import KimiK2Model
