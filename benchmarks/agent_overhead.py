@@ -25,9 +25,10 @@ import perilune.agent.loop.session as session_module
 from perilune.agent.agent import Agent
 from perilune.agent.budgets import Budget
 from perilune.agent.loop.run import Run
-from perilune.agent.models.chat_model import Delta, Message, Sampling
+from perilune.agent.models.chat_model import Message, Sampling
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.tool import FunctionTool, ToolContext, ToolResult, tool
+from perilune.chat.deltas import Delta
 
 LIMIT_MS = 10.0
 LIMIT_MB = 50.0

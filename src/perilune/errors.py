@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 
 class PeriluneError(Exception):
     """Base of every error that Perilune raises on purpose.
 
     `message` says what is wrong, `remedy` what the reader can do about it (may be empty).
-    `str(error)` holds both, so that an uncaught error is still useful.
+    `str(error)` holds both, so that an uncaught error is still useful. `code` is for programs: one
+    word a class, which stays when the message changes (docs/errors.md).
     """
+
+    code: ClassVar[str] = "error"
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
         self.message = message
@@ -20,6 +24,8 @@ class PeriluneError(Exception):
 
 class UsageError(PeriluneError):
     """The caller asked for something that makes no sense; nothing was done."""
+
+    code = "usage"
 
 
 class DeviceError(UsageError):
@@ -35,6 +41,7 @@ class CheckpointError(PeriluneError):
     `detail` is the message without file and tensor.
     """
 
+    code = "checkpoint"
     default_remedy = ""
 
     def __init__(
@@ -57,18 +64,21 @@ class CheckpointError(PeriluneError):
 class ConfigError(CheckpointError):
     """`config.json` is missing, unreadable or contradicts itself."""
 
+    code = "config"
     default_remedy = "Restore the published config.json of the checkpoint"
 
 
 class UnsupportedArchitectureError(ConfigError):
     """The checkpoint is of a model family that Perilune does not implement."""
 
+    code = "unsupported_architecture"
     default_remedy = "Use a Kimi K2, K2 Thinking, K2.5 or K2.6 checkpoint"
 
 
 class UnsafeFileError(CheckpointError):
     """The folder holds something that would have to be executed or unpickled. It never is."""
 
+    code = "unsafe_file"
     default_remedy = "Get the folder again, from its publisher, as safetensors"
 
 
@@ -96,28 +106,44 @@ class UnsafeFileWarning(UserWarning):
 class CorruptFileError(CheckpointError):
     """A file's bytes contradict its header, its index or its recorded hash."""
 
+    code = "corrupt_file"
     default_remedy = "Download the file again and compare its sha256 with the published one"
 
 
 class TensorMismatchError(CheckpointError):
     """A tensor is missing, surplus, or of the wrong dtype or shape."""
 
+    code = "tensor_mismatch"
     default_remedy = "Use the config.json and the files of one and the same checkpoint"
 
 
 class OutOfMemoryError(PeriluneError):
     """What was asked for does not fit, with the numbers; raised before the work starts."""
 
+    code = "out_of_memory"
+
 
 class DiskFullError(PeriluneError):
     """The files do not fit on the disk, with the numbers; what was there before is untouched."""
+
+    code = "disk_full"
 
 
 # --- chat ------------------------------------------------------------------------------------
 
 
 class ChatError(PeriluneError):
-    """A conversation or a tokenizer file cannot be turned into token ids."""
+    """A conversation or a tokenizer file cannot be turned into token ids.
+
+    `param` is the place in the request that is at fault (`messages[2].content`), if there is one;
+    the message begins with it.
+    """
+
+    code = "chat"
+
+    def __init__(self, message: str, *, param: str | None = None, remedy: str = "") -> None:
+        self.param = param
+        super().__init__(f"{param}: {message}" if param else message, remedy=remedy)
 
 
 # --- engine ----------------------------------------------------------------------------------
@@ -126,9 +152,13 @@ class ChatError(PeriluneError):
 class EngineError(PeriluneError):
     """The engine cannot do what was asked."""
 
+    code = "engine"
+
 
 class RequestError(EngineError):
     """One request is refused or failed; the others go on. `param` names the field at fault."""
+
+    code = "bad_request"
 
     def __init__(self, message: str, *, param: str | None = None, remedy: str = "") -> None:
         self.param = param
@@ -149,8 +179,30 @@ class ExpertStoreError(EngineError):
         super().__init__(f"{which} of layer {layer}: {message}", remedy=remedy)
 
 
+class ContextLengthError(RequestError):
+    """The prompt is longer than the model's context or the engine's cache."""
+
+    code = "context_length_exceeded"
+
+
+class GrammarError(RequestError):
+    """A grammar, schema or pattern cannot be used, or the answer cannot go on under it."""
+
+    code = "bad_grammar"
+
+
+def request_error(
+    code: str, message: str, *, param: str | None = None, remedy: str = ""
+) -> RequestError:
+    """The refusal of a request that came as its parts, from another process or thread."""
+    kinds = {kind.code: kind for kind in (ContextLengthError, GrammarError)}
+    return kinds.get(code, RequestError)(message, param=param, remedy=remedy)
+
+
 class EngineDeadError(EngineError):
     """The engine's worker died; the requests that were in flight are failed by name."""
+
+    code = "engine_dead"
 
 
 # --- agent -----------------------------------------------------------------------------------
@@ -159,13 +211,19 @@ class EngineDeadError(EngineError):
 class AgentError(PeriluneError):
     """An agent run cannot start or go on."""
 
+    code = "agent"
+
 
 class ToolError(AgentError):
     """A tool call failed; its message is what the model is shown."""
 
+    code = "tool"
+
 
 class SandboxError(AgentError):
     """The sandbox cannot be built or does not hold; nothing is run without it."""
+
+    code = "sandbox"
 
 
 # --- training --------------------------------------------------------------------------------
@@ -174,6 +232,10 @@ class SandboxError(AgentError):
 class TrainingError(PeriluneError):
     """A training run cannot go on; its last checkpoint is whole."""
 
+    code = "training"
+
 
 class DataError(TrainingError):
     """A data source failed, or a file of it is damaged."""
+
+    code = "data"

@@ -58,6 +58,18 @@ _LINE_END = re.compile(r"\r\n|\r|\n")
 _FRAGMENT = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
+class BinaryFileError(ToolError):
+    """A file holds no text."""
+
+    code = "binary_file"
+
+
+class UnknownEncodingError(ToolError):
+    """A file looks like text, and no encoding that is known or named in it fits."""
+
+    code = "unknown_encoding"
+
+
 @dataclass(frozen=True)
 class TextFile:
     """A decoded file. `sure`: the encoding is not a guess; `exact`: it can be written back."""
@@ -130,7 +142,7 @@ def decode(data: bytes, path: str) -> TextFile:
             except UnicodeDecodeError as error:
                 raise _unreadable(path, f"begins as {_NAMES[encoding]} and is not", error) from None
     if b"\0" in data[:BINARY_HEAD]:
-        raise ToolError(f"{path} is a binary file ({len(data)} bytes)")
+        raise BinaryFileError(f"{path} is a binary file ({len(data)} bytes)")
     declared = declared_encoding(data, path)
     if declared not in (None, "utf-8", "ascii"):
         try:
@@ -143,7 +155,7 @@ def decode(data: bytes, path: str) -> TextFile:
         return _read(data, "utf-8")
     except UnicodeDecodeError as error:
         if b"\0" in data:
-            raise ToolError(f"{path} is a binary file ({len(data)} bytes)") from None
+            raise BinaryFileError(f"{path} is a binary file ({len(data)} bytes)") from None
         guess = _guess(data)
         if guess is None:
             raise _unreadable(
@@ -288,8 +300,8 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _unreadable(path: str, why: str, error: UnicodeDecodeError) -> ToolError:
-    return ToolError(
+def _unreadable(path: str, why: str, error: UnicodeDecodeError) -> UnknownEncodingError:
+    return UnknownEncodingError(
         f"{path} {why} (byte {error.start})",
         remedy="Convert it to UTF-8 first, if its encoding is known.",
     )

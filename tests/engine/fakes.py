@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from perilune.engine.engine import Engine
-from perilune.engine.intake import EngineConfig
+from perilune.engine.input_processor import EngineConfig
 from perilune.engine.prefix_cache import PrefixCache, PrefixNode
 from perilune.engine.request import SequenceOutput
 from perilune.engine.sampler import Sampled, SampleRow, derive_seed, sample

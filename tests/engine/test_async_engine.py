@@ -14,13 +14,19 @@ import psutil
 import pytest
 import pytest_asyncio
 
-from perilune.chat.deltas import ContentDelta, ReasoningDelta, ToolCallEnd, ToolCallStart
+from perilune.chat.deltas import (
+    ContentDelta,
+    FinishReason,
+    ReasoningDelta,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from perilune.engine import watchdog
 from perilune.engine.async_engine import AsyncEngine, EngineState
-from perilune.engine.driver import Add
-from perilune.engine.hosts import ProcessHost, ThreadHost
+from perilune.engine.core_client import ProcessCoreClient, ThreadCoreClient
+from perilune.engine.core_messages import Add
 from perilune.engine.llm import LLM
-from perilune.engine.request import FinishReason, OutputFormat, SequenceOutput
+from perilune.engine.request import OutputFormat, SequenceOutput
 from perilune.engine.sampling_params import Grammar, SamplingParams
 from perilune.errors import EngineDeadError, EngineError, RequestError
 from perilune.runner.batch import ForwardBatch
@@ -139,8 +145,8 @@ async def test_a_killed_process_fails_its_requests_by_name_and_comes_back(
     async with AsyncEngine(bf16_folder, isolation="process", **OPTIONS) as engine:
         stream = engine.generate("The Moon", LONG, request_id="mine")
         await anext(stream)
-        assert isinstance(engine._host, ProcessHost) and engine._host.process_id is not None
-        os.kill(engine._host.process_id, signal.SIGKILL)
+        assert isinstance(engine._core, ProcessCoreClient) and engine._core.process_id is not None
+        os.kill(engine._core.process_id, signal.SIGKILL)
         with pytest.raises(EngineDeadError, match=r"mine.*-9"):
             await collect(stream)
         assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
@@ -156,8 +162,8 @@ def quick_watchdog(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 async def test_a_process_that_hangs_is_killed_and_comes_back(bf16_folder: Path) -> None:
     async with AsyncEngine(bf16_folder, isolation="process", **OPTIONS) as engine:
-        assert isinstance(engine._host, ProcessHost) and engine._host.process_id is not None
-        stopped = engine._host.process_id
+        assert isinstance(engine._core, ProcessCoreClient) and engine._core.process_id is not None
+        stopped = engine._core.process_id
         os.kill(stopped, signal.SIGSTOP)
         await asyncio.sleep(1.5)  # it has no work, so its silence means nothing
         assert psutil.Process(stopped).status() == psutil.STATUS_STOPPED
@@ -177,21 +183,21 @@ async def test_an_answer_that_nobody_reads_is_no_hang(bf16_folder: Path) -> None
 
 async def test_a_standby_takes_over_and_is_not_needed(bf16_folder: Path) -> None:
     async with AsyncEngine(bf16_folder, isolation="process", **OPTIONS) as engine:
-        host = engine._host
-        assert isinstance(host, ProcessHost) and host._standby is not None
+        core = engine._core
+        assert isinstance(core, ProcessCoreClient) and core._standby is not None
         assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
         first = _bandwidth(engine)
-        standby = host._standby.pid
-        _kill(host.process_id)
+        standby = core._standby.pid
+        _kill(core.process_id)
         await _back(engine)
-        assert host.process_id == standby
+        assert core.process_id == standby
         assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
         assert _bandwidth(engine) == first  # measured by the first alone
-        _kill(host._standby.pid)
-        _kill(host.process_id)
+        _kill(core._standby.pid)
+        _kill(core.process_id)
         await _back(engine)
         assert len(tokens(await collect(engine.generate("The Moon", SHORT)))) == 12
-        left = [host.process_id, host._standby.pid]
+        left = [core.process_id, core._standby.pid]
     assert not any(psutil.pid_exists(pid) for pid in left if pid is not None)
 
 
@@ -217,8 +223,8 @@ async def test_a_crash_in_a_thread_fails_its_requests_by_name_and_comes_back(
     bf16_folder: Path,
 ) -> None:
     async with AsyncEngine(bf16_folder, max_restarts=1, **OPTIONS) as engine:
-        assert isinstance(engine._host, ThreadHost) and engine._host._engine is not None
-        runner = engine._host._engine.runner
+        assert isinstance(engine._core, ThreadCoreClient) and engine._core._engine is not None
+        runner = engine._core._engine.runner
         execute = runner.execute
 
         def crash(step: ForwardBatch, cache: object) -> None:

@@ -7,10 +7,9 @@ import random
 
 import pytest
 
-from perilune.chat.deltas import ContentDelta, Delta, Finished, ReasoningDelta
-from perilune.engine.detokenizer import Detokenizer, End
+from perilune.chat.deltas import ContentDelta, Delta, Finished, FinishReason, ReasoningDelta
+from perilune.engine.detokenizer import Detokenizer
 from perilune.engine.llm import LLM
-from perilune.engine.request import FinishReason
 from perilune.engine.sampling_params import SamplingParams
 
 
@@ -23,8 +22,8 @@ class Script:
     def feed(self, token_id: int) -> list[Delta]:
         return [self._deltas[token_id]]
 
-    def finish(self, reason: End | None = None) -> list[Delta]:
-        return [Finished(reason or "length")]
+    def finish(self, reason: FinishReason | None = None) -> list[Delta]:
+        return [Finished(reason or FinishReason.LENGTH)]
 
 
 def read(deltas: list[Delta], stop: list[str]) -> tuple[list[Delta], str | None]:
@@ -34,7 +33,7 @@ def read(deltas: list[Delta], stop: list[str]) -> tuple[list[Delta], str | None]
         seen += detokenizer.feed(token)
         if detokenizer.stopped_by is not None:
             break
-    return seen + detokenizer.finish("length"), detokenizer.stopped_by
+    return seen + detokenizer.finish(FinishReason.LENGTH), detokenizer.stopped_by
 
 
 def text_of(deltas: list[Delta]) -> str:

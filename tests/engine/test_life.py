@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from perilune.engine import async_engine, hosts, life, watchdog
+from perilune.engine import async_engine, core_client, life, watchdog
 from perilune.engine.async_engine import AsyncEngine, EngineState
-from perilune.engine.driver import Died, Loading
-from perilune.engine.hosts import EngineDiedLoading, ProcessHost
+from perilune.engine.core_client import EngineDiedLoading, ProcessCoreClient
+from perilune.engine.core_messages import Died, Loading
 from perilune.engine.life import LifeEvent, MemoryKills, describe_error, describe_exit
 from perilune.engine.load_reports import LoadReports
 from perilune.engine.sampling_params import SamplingParams
@@ -105,7 +105,7 @@ async def test_each_death_is_told_once_with_its_cause(
     """Killed, aborted, hung, and its standby: also when the next is there before anybody looks."""
     monkeypatch.setattr(watchdog, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(watchdog, "HUNG_SECONDS", 0.5)
-    monkeypatch.setattr(hosts, "STANDBY_PAUSE", 0.05)
+    monkeypatch.setattr(core_client, "STANDBY_PAUSE", 0.05)
     events: list[LifeEvent] = []
     engine = AsyncEngine(bf16_folder, isolation="process", max_restarts=9, **OPTIONS)
     engine.on_life = events.append
@@ -114,23 +114,23 @@ async def test_each_death_is_told_once_with_its_cause(
     async with engine:
         assert loads and loads[-1].done == loads[-1].total > 0
         assert not events and engine.loading is None
-        host = engine._host
-        assert isinstance(host, ProcessHost)
-        kill(host.process_id, signal.SIGABRT)
+        core = engine._core
+        assert isinstance(core, ProcessCoreClient)
+        kill(core.process_id, signal.SIGABRT)
         await back(engine, events, 1)
         stream = engine.generate("The Moon", LONG, request_id="mine")
         await anext(stream)
-        kill(host.process_id, signal.SIGSTOP)  # it has work and does nothing
+        kill(core.process_id, signal.SIGSTOP)  # it has work and does nothing
         with pytest.raises(EngineDeadError, match="it hung"):
             await anext(stream)
             while True:
                 await anext(stream)
         await back(engine, events, 2)
-        assert host._standby is not None
-        first = host._standby.pid
+        assert core._standby is not None
+        first = core._standby.pid
         kill(first)
         async with asyncio.timeout(60):
-            while host._standby is None or host._standby.pid == first:
+            while core._standby is None or core._standby.pid == first:
                 await asyncio.sleep(0.01)
         assert [output async for output in engine.generate("The Moon", SHORT)]
     told = [(event.kind, event.reason) for event in events]
@@ -160,19 +160,19 @@ class _Watched:
 async def test_a_process_killed_in_its_first_load_says_so(bf16_folder: Path) -> None:
     engine = AsyncEngine(bf16_folder, isolation="process", **OPTIONS)
     starting = asyncio.create_task(engine.start())
-    host = engine._host
-    assert isinstance(host, ProcessHost)
-    while host.process_id is None:
+    core = engine._core
+    assert isinstance(core, ProcessCoreClient)
+    while core.process_id is None:
         await asyncio.sleep(0.01)
-    kill(host.process_id, signal.SIGSEGV)
+    kill(core.process_id, signal.SIGSEGV)
     with pytest.raises(EngineDiedLoading, match=r"while loading.*SIGSEGV") as error:
         await starting
     assert error.value.why.reason == "SIGSEGV" and error.value.remedy
     await engine.close()
 
 
-class FlakyHost:
-    """A host whose restarts fail as they are told to."""
+class FlakyCore:
+    """A core whose restarts fail as they are told to."""
 
     def __init__(self, failures: list[Exception]) -> None:
         self.failures, self.restarts = failures, 0
@@ -200,7 +200,7 @@ async def test_a_start_that_fails_is_counted_and_tried_again_within_the_limit(
     engine = AsyncEngine(bf16_folder, max_restarts=3)
     engine.on_life = events.append
     why = describe_exit(-9)
-    host = engine._host = FlakyHost([EngineDiedLoading(why) for _ in range(failures)])
+    core = engine._core = FlakyCore([EngineDiedLoading(why) for _ in range(failures)])
     await engine.start()
     engine._on_event(Died("a kernel went wrong", "error"))
     assert engine.state is EngineState.LOADING
@@ -213,7 +213,7 @@ async def test_a_start_that_fails_is_counted_and_tried_again_within_the_limit(
         assert engine.state is EngineState.READY
     else:
         assert kinds == ["died", *["load_failed"] * 3, "gave_up"]
-        assert engine.state is EngineState.DEAD and host.restarts == 3
+        assert engine.state is EngineState.DEAD and core.restarts == 3
         with pytest.raises(EngineDeadError, match="died 4 times within a minute"):
             await engine.start()
     assert {event.reason for event in events if event.kind == "load_failed"} <= {"SIGKILL"}
@@ -227,10 +227,10 @@ async def test_messages_that_cannot_be_read_are_a_death(bf16_folder: Path) -> No
     engine = AsyncEngine(bf16_folder, isolation="process", **OPTIONS)
     engine.on_life = events.append
     async with engine:
-        host = engine._host
-        assert isinstance(host, ProcessHost) and host._process is not None
-        assert host._process.stdout is not None
-        host._process.stdout.feed_data(b"\x00\x00\x00\x05hello")
+        core = engine._core
+        assert isinstance(core, ProcessCoreClient) and core._process is not None
+        assert core._process.stdout is not None
+        core._process.stdout.feed_data(b"\x00\x00\x00\x05hello")
         await back(engine, events, 1)
         assert [output async for output in engine.generate("The Moon", SHORT)]
     assert [event.kind for event in events] == ["died", "back"]
@@ -245,12 +245,12 @@ async def kills_at_random(folder: Path, seed: int, times: int) -> None:
     engine.on_life = events.append
     killed: set[int] = set()
     async with engine:
-        host = engine._host
-        assert isinstance(host, ProcessHost)
+        core = engine._core
+        assert isinstance(core, ProcessCoreClient)
         while len(killed) < times:
             await asyncio.sleep(draw.choice([0.0, 0.02, 0.2, 1.0, 3.0]))
             of_engine = draw.random() < 0.75
-            process = host._process if of_engine else host._standby
+            process = core._process if of_engine else core._standby
             if process is not None and process.returncode is None and process.pid not in killed:
                 killed.add(process.pid)
                 kill(process.pid, draw.choice([signal.SIGKILL, signal.SIGSEGV, signal.SIGTERM]))

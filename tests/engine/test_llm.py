@@ -13,12 +13,12 @@ import pytest
 import torch
 
 import perilune
+from perilune.chat.deltas import FinishReason
 from perilune.config import ModelConfig, read_config
 from perilune.engine.conversation import next_call_index, recommended_sampling
 from perilune.engine.llm import LLM
 from perilune.engine.load import EngineOptions, load_engine, plan_memory
 from perilune.engine.metrics import ReadCost, StepMetrics
-from perilune.engine.request import FinishReason
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import EngineError, OutOfMemoryError, RequestError, UsageError
 from perilune.formats.bf16 import BF16

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from perilune.chat.deltas import FinishReason, TokenLogprob
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.request import FinishReason, SequenceOutput, TokenLogprob
+from perilune.engine.request import SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import MIN_COPIED_TOKENS
 from perilune.runner.cache import PagedLatentCache
@@ -137,8 +138,8 @@ def test_few_tokens_are_not_worth_a_copy(copied: list[tuple[int, int]]) -> None:
 def test_another_salt_and_scored_prompts_take_nothing() -> None:
     engine = fake_engine(pages=12)
     ask(engine, text(40))
-    assert ask(engine, text(40), salt="other")[0] == 0
-    assert ask(engine, text(40), salt="other")[0] == 39
+    assert ask(engine, text(40), cache_salt="other")[0] == 0
+    assert ask(engine, text(40), cache_salt="other")[0] == 39
     engine.add_request(text(40), params(3, prompt_logprobs=1))
     (*_, last) = run(engine)
     assert cached(last) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perilune.engine.request import FinishReason
+from perilune.chat.deltas import FinishReason
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.errors import EngineError, RequestError
@@ -76,7 +76,7 @@ def test_a_known_prefix_is_not_computed_again() -> None:
     assert second.metrics is not None and second.metrics.cached_tokens == 199
     assert engine.runner.rows - rows == 1
     # Another salt is another tenant.
-    engine.add_request([5] * 200, params(1), salt="other")
+    engine.add_request([5] * 200, params(1), cache_salt="other")
     (third,) = run(engine)
     assert third.metrics is not None and third.metrics.cached_tokens == 0
 

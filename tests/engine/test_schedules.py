@@ -13,8 +13,9 @@ from collections import Counter
 
 import pytest
 
+from perilune.chat.deltas import FinishReason
 from perilune.engine.engine import Engine
-from perilune.engine.request import FinishReason, SequenceState
+from perilune.engine.request import SequenceState
 from perilune.engine.sampling_params import SamplingParams
 from perilune.runner.cache import PAGE_SIZE
 
@@ -52,7 +53,7 @@ def run_schedule(seed: int) -> Counter[str]:
             prompt = trunk[:cut] + [rng.randrange(VOCAB - 1) for _ in range(rng.choice([0, 1, 9]))]
             params = random_params(rng, max_sequences)
             request_id = engine.add_request(
-                prompt, params, priority=rng.choice([0, 0, 1]), salt=rng.choice(["", "", "b"])
+                prompt, params, priority=rng.choice([0, 0, 1]), cache_salt=rng.choice(["", "", "b"])
             )
             for index in range(params.n):
                 expected[request_id, index] = reference(

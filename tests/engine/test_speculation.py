@@ -148,9 +148,9 @@ def test_the_text_is_the_same_with_and_without(temperature: float) -> None:
 def test_what_was_said_speeds_up_the_next_request_of_the_same_salt_only() -> None:
     params = SamplingParams(max_tokens=60, temperature=0.0, seed=8, ignore_eos=True)
 
-    def steps(engine: Engine, salt: str) -> int:
+    def steps(engine: Engine, cache_salt: str) -> int:
         before = engine.metrics.steps
-        engine.add_request([5, 6, 7], params, salt=salt)
+        engine.add_request([5, 6, 7], params, cache_salt=cache_salt)
         run(engine)
         return engine.metrics.steps - before
 

@@ -7,19 +7,20 @@ from itertools import pairwise
 
 from hypothesis import strategies as st
 
-from perilune.engine.request import FinishReason, RequestMetrics
-from perilune.serve.stream import (
-    CallArguments,
-    CallEnd,
-    CallStart,
-    Completed,
-    Content,
-    Event,
+from perilune.chat.deltas import (
+    ContentDelta,
+    Delta,
     Finished,
-    Reasoning,
+    FinishReason,
+    ReasoningDelta,
     ReasoningEnd,
-    Usage,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
 )
+from perilune.engine.request import RequestMetrics
+from perilune.events import Usage
+from perilune.serve.stream import Completed
 
 TEXT = st.text(min_size=1, max_size=12)
 ARGUMENTS = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=3)
@@ -34,24 +35,26 @@ def _pieces(draw: st.DrawFn, text: str) -> list[str]:
 
 
 @st.composite
-def event_streams(draw: st.DrawFn) -> list[Event]:
+def event_streams(draw: st.DrawFn) -> list[Delta | Completed]:
     """All events of a request with one answer."""
-    events: list[Event] = []
+    events: list[Delta | Completed] = []
     if draw(st.booleans()):
-        events += [Reasoning(0, text) for text in draw(st.lists(TEXT, min_size=1, max_size=3))]
-        events.append(ReasoningEnd(0))
-    events += [Content(0, text) for text in draw(st.lists(TEXT, max_size=3))]
+        events += [ReasoningDelta(text) for text in draw(st.lists(TEXT, min_size=1, max_size=3))]
+        events.append(ReasoningEnd())
+    events += [ContentDelta(text) for text in draw(st.lists(TEXT, max_size=3))]
     calls = draw(st.integers(0, 3))
     cut = bool(calls) and draw(st.booleans())
     for call in range(calls):
-        events.append(CallStart(0, call, f"functions.tool:{call}", draw(st.sampled_from("ab"))))
+        events.append(ToolCallStart(call, f"functions.tool:{call}", draw(st.sampled_from("ab"))))
         text = json.dumps(draw(ARGUMENTS))
         pieces = draw(_pieces(text))
         if cut and call == calls - 1:
-            events += [CallArguments(0, call, piece) for piece in pieces[: draw(st.integers(0, 4))]]
+            events += [
+                ToolCallArguments(call, piece) for piece in pieces[: draw(st.integers(0, 4))]
+            ]
             break
-        events += [CallArguments(0, call, piece) for piece in pieces]
-        events.append(CallEnd(0, call))
+        events += [ToolCallArguments(call, piece) for piece in pieces]
+        events.append(ToolCallEnd(call))
     if cut:
         reason = FinishReason.LENGTH
     elif calls:
@@ -59,5 +62,9 @@ def event_streams(draw: st.DrawFn) -> list[Event]:
     else:
         reason = draw(st.sampled_from([FinishReason.STOP, FinishReason.LENGTH]))
     stop = draw(st.sampled_from([None, 7, "END"])) if reason is FinishReason.STOP else None
-    usage = Usage(draw(st.integers(3, 50)), draw(st.integers(0, 50)), draw(st.integers(0, 3)), 0)
-    return [*events, Finished(0, reason, usage, stop), Completed(usage, RequestMetrics())]
+    usage = Usage(
+        prompt_tokens=draw(st.integers(3, 50)),
+        completion_tokens=draw(st.integers(0, 50)),
+        cached_tokens=draw(st.integers(0, 3)),
+    )
+    return [*events, Finished(reason, usage, stop), Completed(usage, RequestMetrics())]

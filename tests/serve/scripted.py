@@ -1,8 +1,8 @@
 """A network that says what a script tells it to, behind the real engine.
 
-Scheduler, guides, parsers, usage and cancellation are the real ones; only the logits are written by
-hand: one-hot on the next token of the script. The script of a turn is chosen by the text of its
-prompt, so that any client can hold any conversation with it.
+Scheduler, structured output, parsers, usage and cancellation are the real ones; only the logits
+are written by hand: one-hot on the next token of the script. The script of a turn is chosen by the
+text of its prompt, so that any client can hold any conversation with it.
 
     model = Scripted([Turn("Hello!", reasoning="They greet.")])
     model = Scripted(lambda prompt: Turn(calls=[("get_weather", {"city": "Oslo"})]))
@@ -22,7 +22,7 @@ from torch import Tensor
 from perilune.chat.format import ChatFormat
 from perilune.engine.conversation import next_call_index
 from perilune.engine.engine import Engine
-from perilune.engine.intake import EngineConfig
+from perilune.engine.input_processor import EngineConfig
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.runner.batch import ForwardBatch
 from perilune.runner.cache import PagedLatentCache

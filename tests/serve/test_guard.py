@@ -97,7 +97,7 @@ def test_keys_from_flags_environment_and_file(tmp_path: Path) -> None:
         names[key] = caller.name
     assert names == {"plain-key-1": "keys-2", "named-key-2": "alice", "hashed-key": "bob",
                      "flag-key-3": "key-1"}  # fmt: skip
-    salts = {keys.find({"x-api-key": key}).salt for key in names}  # type: ignore[union-attr]
+    salts = {keys.find({"x-api-key": key}).cache_salt for key in names}  # type: ignore[union-attr]
     assert len(salts) == 4
     assert keys.find({"x-api-key": f"sha256:{digest}"}) is None
     for wrong in ("", "# nothing\n"):

@@ -116,7 +116,7 @@ def test_a_dead_engine_fails_its_streams_in_the_words_of_their_api(tiny_folder: 
             ) as reply:
                 lines = reply.iter_lines()
                 next(lines)
-                os.kill(service.engine._host.process_id, signal.SIGKILL)  # type: ignore[attr-defined]
+                os.kill(service.engine._core.process_id, signal.SIGKILL)  # type: ignore[attr-defined]
                 rest = list(lines)
             assert any(line.startswith(error_line) for line in rest), rest[-5:]
             assert "data: [DONE]" not in rest

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perilune.engine.async_engine import AsyncEngine, EngineState
-from perilune.engine.driver import Loading
+from perilune.engine.core_messages import Loading
 from perilune.engine.life import LifeEvent
 from perilune.serve import access_log, chat_completions, load_lines, server
 from perilune.serve.access_log import Handled, shown_path, shown_word
@@ -85,7 +85,7 @@ def test_a_killed_engine_is_a_line_and_counts_however_soon_it_is_back(
         with httpx.stream("POST", url + URL, json=ENDLESS, timeout=60) as reply:
             found = reply.iter_lines()
             next(found)
-            os.kill(box[0].engine._host.process_id, signal.SIGKILL)  # type: ignore[attr-defined]
+            os.kill(box[0].engine._core.process_id, signal.SIGKILL)  # type: ignore[attr-defined]
             assert "data: [DONE]" not in list(found)
         assert eventually(lambda: any("the engine is back" in line for line in lines()))
         text = httpx.get(url + "/metrics").text
@@ -151,7 +151,7 @@ async def test_a_stream_that_breaks_is_not_a_200(
 ) -> None:
     """Weights that give no numbers: the request fails after its stream has begun."""
     async with scripted(Turn("Hello, hello, hello!", reasoning="Hm.")) as client:
-        engine = client.service.engine._host._engine
+        engine = client.service.engine._core._engine
         healthy, steps = engine.runner.execute, 0
 
         def damaged(step: Any, cache: Any) -> Any:

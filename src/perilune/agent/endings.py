@@ -19,11 +19,14 @@ and nothing was applied."""
 class RunEnded(AgentError):
     """Base: the run ends here, with `reason` as its name."""
 
+    code = "run_ended"
     reason = "ended"
 
 
 class BudgetExceeded(RunEnded):
     """A budget is spent; `reason` is "budget:<which>", e.g. "budget:steps"."""
+
+    code = "budget_exceeded"
 
     def __init__(self, which: str, spent: float, limit: float) -> None:
         self.which = which
@@ -37,38 +40,46 @@ class BudgetExceeded(RunEnded):
 class RepeatedCalls(RunEnded):
     """The model kept making the same calls with the same results despite reminders."""
 
+    code = "repeated_calls"
     reason = "repeat"
 
 
 class Interrupted(RunEnded):
     """A person (or the caller's cancellation) stopped the run."""
 
+    code = "interrupted"
     reason = "interrupted"
 
 
 class ModelFailed(RunEnded):
     """The model could not be reached, or refused, and retrying did not or cannot help."""
 
+    code = "model_failed"
     reason = "model"
 
 
 class ContextOverflow(RunEnded):
     """What must be shown to the model does not fit its window, whatever is left out."""
 
+    code = "context_overflow"
     reason = "context"
 
 
 class JournalFailed(RunEnded):
     """The journal cannot be written (a full disk, say); a run that leaves no trace is not run."""
 
+    code = "journal_failed"
     reason = "journal"
 
 
 class RunBusy(AgentError):
     """Another live process drives this run."""
 
+    code = "run_busy"
+
 
 class LeaseLost(JournalFailed):
     """Another process took the run over; this one must not write any more."""
 
+    code = "lease_lost"
     reason = "lease"

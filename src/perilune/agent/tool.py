@@ -302,6 +302,8 @@ def _parameters_of(function: Callable[..., Any]) -> dict[str, Any]:
 class UnusableTool(UsageError):
     """A tool that cannot be offered to a model: its name, or its schema."""
 
+    code = "unusable_tool"
+
 
 class ToolRegistry:
     """The tools of a run by name: declared to the model, checked before every call.

@@ -59,9 +59,9 @@ class Message:
 def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
     """Check and type a conversation. Raises ChatError; the caller's objects are not changed."""
     if isinstance(messages, str | Mapping) or not isinstance(messages, Sequence):
-        raise ChatError("messages: must be a list of messages")
+        raise ChatError("must be a list of messages", param="messages")
     if not messages:
-        raise ChatError("messages: is empty", remedy="Give at least one message")
+        raise ChatError("is empty", param="messages", remedy="Give at least one message")
     ids = ToolCallIds()
     result = []
     for index, raw in enumerate(messages):
@@ -74,7 +74,7 @@ def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
 
 def _read_message(index: int, raw: Any, ids: ToolCallIds) -> Message:
     if not isinstance(raw, Mapping):
-        raise ChatError(f"messages[{index}]: must be an object, not {type(raw).__name__}")
+        raise ChatError(f"must be an object, not {type(raw).__name__}", param=f"messages[{index}]")
     role = raw.get("role")
     role = _ROLE_ALIASES.get(role, role) if isinstance(role, str) else role
     if role not in ROLES:
@@ -195,4 +195,4 @@ def _string(index: int, field: str, value: Any) -> str:
 
 
 def _fail(index: int, field: str, what: str, *, remedy: str = "") -> NoReturn:
-    raise ChatError(f"messages[{index}].{field}: {what}", remedy=remedy)
+    raise ChatError(what, param=f"messages[{index}].{field}", remedy=remedy)

@@ -158,17 +158,17 @@ class ChatParser:
         deltas: list[Delta] = []
         if self.channel is not Channel.ENDED:
             deltas = self._text(self._decoder.finish())
-            if reason != "stop" and self.channel is Channel.TOOL_SECTION:
+            if reason != FinishReason.STOP and self.channel is Channel.TOOL_SECTION:
                 deltas.append(Truncated("tool_section", ""))
             if self.channel in (Channel.CONTENT, Channel.REASONING, Channel.TOOL_SECTION):
                 deltas += self._marker_outside_call(_Marker.STOP)
             else:
                 deltas += self._end_call(_Marker.STOP)
-            reason = reason or "length"
+            reason = reason or FinishReason.LENGTH
         elif reason is None:
-            reason = "stop"
-        if reason == "stop" and self._completed_calls:
-            reason = "tool_calls"
+            reason = FinishReason.STOP
+        if reason == FinishReason.STOP and self._completed_calls:
+            reason = FinishReason.TOOL_CALLS
         return [*deltas, Finished(reason)]
 
     def prefill(self, ids: Iterable[int]) -> None:

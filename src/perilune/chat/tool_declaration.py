@@ -23,22 +23,23 @@ def read_tools(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     functions of an endpoint) are kept as they are.
     """
     if isinstance(tools, str | Mapping) or not isinstance(tools, Sequence):
-        raise ChatError("tools: must be a list of tools")
+        raise ChatError("must be a list of tools", param="tools")
     for index, tool in enumerate(tools):
         if not isinstance(tool, Mapping):
-            raise ChatError(f"tools[{index}]: must be an object")
+            raise ChatError("must be an object", param=f"tools[{index}]")
         if not isinstance(tool.get("type"), str):
             raise ChatError(
-                f"tools[{index}].type: is missing",
+                "is missing",
+                param=f"tools[{index}].type",
                 remedy='A tool is {"type": "function", "function": {"name", "parameters"}}',
             )
         if tool["type"] != "function":
             continue
         function = tool.get("function")
         if not isinstance(function, Mapping):
-            raise ChatError(f"tools[{index}].function: must be an object")
+            raise ChatError("must be an object", param=f"tools[{index}].function")
         if not isinstance(function.get("name"), str) or not function["name"]:
-            raise ChatError(f"tools[{index}].function.name: must be a non-empty string")
+            raise ChatError("must be a non-empty string", param=f"tools[{index}].function.name")
     return [_sorted(tool, f"tools[{i}]", 0) for i, tool in enumerate(tools)]
 
 
@@ -57,13 +58,13 @@ def as_typescript(tools: Sequence[Mapping[str, Any]]) -> str:
 
 def _sorted(value: Any, where: str, depth: int) -> Any:
     if depth > MAX_SCHEMA_DEPTH:
-        raise ChatError(f"{where}: nested deeper than {MAX_SCHEMA_DEPTH}")
+        raise ChatError(f"nested deeper than {MAX_SCHEMA_DEPTH}", param=where)
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
-            raise ChatError(f"{where}: an object has a key that is not a string")
+            raise ChatError("an object has a key that is not a string", param=where)
         return {key: _sorted(value[key], where, depth + 1) for key in sorted(value)}
     if isinstance(value, list | tuple):
         return [_sorted(item, where, depth + 1) for item in value]
     if value is None or isinstance(value, str | bool | int | float):
         return value
-    raise ChatError(f"{where}: a {type(value).__name__} cannot be written as JSON")
+    raise ChatError(f"a {type(value).__name__} cannot be written as JSON", param=where)

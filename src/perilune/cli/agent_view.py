@@ -22,12 +22,12 @@ from perilune.events import (
     CheckMade,
     Compacted,
     Content,
-    ContentDelta,
+    ContentShown,
     CopyMade,
     Event,
     PermissionDecided,
     PlanUpdated,
-    ReasoningDelta,
+    ReasoningShown,
     Record,
     RepeatNoticed,
     Retried,
@@ -97,9 +97,9 @@ class AgentView:
             case StepStarted():
                 self._streamed = False
                 self._spin("thinking")
-            case ReasoningDelta(text=text):
+            case ReasoningShown(text=text):
                 self._think(text)
-            case ContentDelta(text=text):
+            case ContentShown(text=text):
                 self._fold_thinking()
                 if self._answers:
                     self._stream(text)

@@ -268,7 +268,7 @@ def speak(
 
     Whatever can be refused is refused before the weights are read.
     """
-    from perilune.chat.deltas import assemble
+    from perilune.chat.turn import assemble
     from perilune.model.generation import check_request
 
     check_request(read_config(folder).text, turn.prompt_ids, **turn.sampling)

@@ -290,7 +290,7 @@ def _replay(history: History, *, thoughts: bool, speed: float | None) -> None:
     from rich.console import Console
 
     from perilune.cli.agent_view import AgentView, plain, text_of
-    from perilune.events import AssistantMessage, ReasoningDelta, Record, UserMessage
+    from perilune.events import AssistantMessage, ReasoningShown, Record, UserMessage
 
     console = Console()
     view = AgentView(console, answers=True, thoughts=thoughts)
@@ -303,6 +303,6 @@ def _replay(history: History, *, thoughts: bool, speed: float | None) -> None:
         if isinstance(event, UserMessage) and event.source in ("task", "steer", "queue"):
             console.print(plain(f"› {text_of(event.content)}", "bold cyan"))
         if isinstance(event, AssistantMessage) and event.reasoning:
-            view(Record(event=ReasoningDelta(text=event.reasoning), run=record.run))
+            view(Record(event=ReasoningShown(text=event.reasoning), run=record.run))
         view(record)
     view.wait()

@@ -1,7 +1,8 @@
 """The engine: many requests to tokens.
 
 Read in this order: `sampling_params`, `request`, `page_allocator`, `prefix_cache`, `scheduler`,
-`batch`, the room `perilune.runner` (`batch`, `cache`, `runner`, `torch_runner`), `sampler`,
-`grammar`, `guide`, `text_memory`, `speculation`, `detokenizer`, `engine`, then `llm` and
-`async_engine`. `docs/engine.md` walks one request through them.
+`scheduler_output`, the room `perilune.runner` (`batch`, `cache`, `runner`, `torch_runner`),
+`sampler`, `grammar`, `structured_output`, `text_memory`, `speculation`, `detokenizer`,
+`input_processor`, `engine`, then `llm`, `core_messages`, `core_loop`, `core_client` and
+`async_engine`. `docs/engine.md` walks one request through them and explains the terms.
 """

@@ -9,16 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from perilune.engine.batch import Batch, ScheduledRows
+from perilune.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from perilune.errors import ExpertStoreError
 from perilune.runner.cache import PagedLatentCache
 from perilune.runner.runner import ModelRunner
 
-Failed = list[tuple[ScheduledRows, ExpertStoreError]]
+Failed = list[tuple[ScheduledSequence, ExpertStoreError]]
 
 
 def execute(
-    runner: ModelRunner, batch: Batch, cache: PagedLatentCache, vocab_size: int
+    runner: ModelRunner, batch: SchedulerOutput, cache: PagedLatentCache, vocab_size: int
 ) -> tuple[Tensor, Failed]:
     """-> logits of all wanted rows, and the sequences that failed, whose logits are zero."""
     try:
@@ -27,7 +27,9 @@ def execute(
         if len(batch.scheduled) == 1:
             (rows,) = batch.scheduled
             return torch.zeros(rows.num_wanted, vocab_size), [(rows, error)]
-    parts = [execute(runner, Batch([rows]), cache, vocab_size) for rows in batch.scheduled]
+    parts = [
+        execute(runner, SchedulerOutput([rows]), cache, vocab_size) for rows in batch.scheduled
+    ]
     return (
         torch.cat([logits for logits, _ in parts]),
         [failure for _, failed in parts for failure in failed],

@@ -16,9 +16,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
+from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
 from perilune.engine.conversation import encode_conversation, recommended_sampling
-from perilune.engine.driver import (
+from perilune.engine.core_client import EngineDiedLoading, make_core_client
+from perilune.engine.core_messages import (
+    Accepted,
     Add,
     Cancel,
     Died,
@@ -27,16 +30,21 @@ from perilune.engine.driver import (
     Loading,
     Outputs,
     Refused,
-    Taken,
 )
 from perilune.engine.engine import Engine
-from perilune.engine.hosts import EngineDiedLoading, make_host
 from perilune.engine.life import LifeEvent
 from perilune.engine.llm import read_options
 from perilune.engine.metrics import EngineStatus
-from perilune.engine.request import FinishReason, OutputFormat, SequenceOutput
+from perilune.engine.request import OutputFormat, SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
-from perilune.errors import EngineDeadError, EngineError, PeriluneError, RequestError, UsageError
+from perilune.errors import (
+    EngineDeadError,
+    EngineError,
+    PeriluneError,
+    RequestError,
+    UsageError,
+    request_error,
+)
 from perilune.model.model import KimiK2Model
 
 RESTART_WINDOW = 60.0  # seconds in which `max_restarts` are allowed
@@ -53,7 +61,7 @@ class EngineState(StrEnum):
     CLOSED = "closed"
 
 
-_Item = SequenceOutput | PeriluneError | None  # None: the request has been taken
+_Item = SequenceOutput | PeriluneError | None  # None: the request is accepted
 
 
 class AsyncEngine:
@@ -85,7 +93,7 @@ class AsyncEngine:
         self.loading: Loading | None = None  # how far the load under way has come
         self.latest_load: Loading | None = None  # the same, kept when it is over
         self.on_life: Callable[[LifeEvent], None] | None = None  # told of deaths, on the loop
-        self._host = make_host(
+        self._core = make_core_client(
             model, read_options(options), chat, isolation,
             busy=lambda: bool(self._working), on_life=self._tell,
         )  # fmt: skip
@@ -122,7 +130,7 @@ class AsyncEngine:
         self._fail_all(lambda request_id: f"request {request_id} was cut off by a shutdown")
         if self._starting is not None:
             await asyncio.gather(self._starting, return_exceptions=True)
-            await self._host.stop()
+            await self._core.stop()
 
     async def generate(
         self,
@@ -131,7 +139,7 @@ class AsyncEngine:
         *,
         request_id: str | None = None,
         priority: int = 0,
-        salt: str = "",
+        cache_salt: str = "",
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Continue a text or token ids. Raises RequestError and EngineDeadError."""
         if isinstance(prompt, str):
@@ -141,7 +149,7 @@ class AsyncEngine:
             list(prompt),
             params or SamplingParams(),
             priority,
-            salt,
+            cache_salt,
             OutputFormat.TEXT if self.chat_format else OutputFormat.TOKENS,
         )
         async with aclosing(self._stream(add)) as outputs:
@@ -160,7 +168,7 @@ class AsyncEngine:
         preserve_thinking: bool = False,
         request_id: str | None = None,
         priority: int = 0,
-        salt: str = "",
+        cache_salt: str = "",
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Answer a conversation; the deltas are thinking, content and tool calls.
 
@@ -182,7 +190,7 @@ class AsyncEngine:
             conversation.prompt,
             params or recommended_sampling(chat.family, thinking=thinking),
             priority,
-            salt,
+            cache_salt,
             OutputFormat.CHAT,
             conversation.thinking,
             conversation.tools,
@@ -204,12 +212,12 @@ class AsyncEngine:
     def cancel(self, request_id: str) -> None:
         """End a request; its stream ends with finish_reason "cancelled"."""
         if request_id in self._streams:
-            self._host.send(Cancel(request_id))
+            self._core.send(Cancel(request_id))
 
     def end_thinking(self, request_id: str) -> bool:
         """Have a request close its thinking and answer. False when it is not under way."""
         if request_id in self._streams:
-            self._host.send(EndThinking(request_id))
+            self._core.send(EndThinking(request_id))
         return request_id in self._streams
 
     @property
@@ -224,7 +232,7 @@ class AsyncEngine:
         return EngineState.DEAD if failed else EngineState.READY
 
     async def submit(self, add: Add) -> EngineStream:
-        """Hand a request over; its stream, as soon as the engine has taken it.
+        """Hand a request over; its stream, as soon as the engine has accepted it.
 
         Raises RequestError when the request is refused, EngineDeadError.
         """
@@ -235,10 +243,10 @@ class AsyncEngine:
         self._streams[add.request_id] = queue
         self._working.add(add.request_id)
         self._idle.clear()
-        self._host.send(add)
+        self._core.send(add)
         stream = EngineStream(self, add.request_id, queue)
         try:
-            await stream._wait_until_taken()
+            await stream._wait_until_accepted()
         except BaseException:
             await stream.aclose()
             raise
@@ -256,7 +264,7 @@ class AsyncEngine:
         self._streams.pop(request_id, None)
         self._working.discard(request_id)
         if not done:
-            self._host.send(Cancel(request_id))
+            self._core.send(Cancel(request_id))
         if not self._streams:
             self._idle.set()
 
@@ -269,7 +277,7 @@ class AsyncEngine:
 
     def _on_event(self, event: Event) -> None:
         match event:
-            case Taken(request_id):
+            case Accepted(request_id):
                 self._put(request_id, None)
             case Outputs(outputs, status):
                 self.status = status
@@ -277,9 +285,9 @@ class AsyncEngine:
                     self._put(output.request_id, output)
                     if output.metrics is not None:  # its last
                         self._working.discard(output.request_id)
-            case Refused(request_id, message, param, remedy):
+            case Refused(request_id, message, param, remedy, code):
                 self._working.discard(request_id)
-                self._put(request_id, RequestError(message, param=param, remedy=remedy))
+                self._put(request_id, request_error(code, message, param=param, remedy=remedy))
             case Loading():
                 self.loading = self.latest_load = event
             case Died(cause, reason):
@@ -295,7 +303,7 @@ class AsyncEngine:
 
     async def _start(self) -> None:
         try:
-            await self._host.start(self._on_event)
+            await self._core.start(self._on_event)
         finally:
             self.loading = None
 
@@ -315,7 +323,7 @@ class AsyncEngine:
                 )
             self._restarts.append(now)
             try:
-                await self._host.restart(self._on_event)
+                await self._core.restart(self._on_event)
             except PeriluneError as error:
                 if self._closing:
                     raise
@@ -372,7 +380,7 @@ class EngineStream:
             raise output
         self._done = output.metrics is not None  # comes with the last of a request
         if output.finish_reason is FinishReason.ERROR:
-            raise RequestError(output.error or "the request failed")
+            raise request_error(output.error_code, output.error or "the request failed")
         return output
 
     async def aclose(self) -> None:
@@ -382,7 +390,7 @@ class EngineStream:
             self._engine._leave(self.request_id, done=self._done)
             self._done = True
 
-    async def _wait_until_taken(self) -> None:
+    async def _wait_until_accepted(self) -> None:
         item = await self._queue.get()
         if isinstance(item, PeriluneError):
             self._done = True

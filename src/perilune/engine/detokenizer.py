@@ -6,13 +6,11 @@ Text that may be the beginning of a stop string is held back until it is decided
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
-from perilune.chat.deltas import ContentDelta, Delta, Finished
+from perilune.chat.deltas import ContentDelta, Delta, Finished, FinishReason
 from perilune.chat.parser import Channel, ChatParser
 from perilune.chat.tokenizer import StreamDecoder
-
-End = Literal["stop", "length"]
 
 
 class Parser(Protocol):
@@ -20,7 +18,7 @@ class Parser(Protocol):
 
     def feed(self, token_id: int) -> list[Delta]: ...
 
-    def finish(self, reason: End | None = None) -> list[Delta]: ...
+    def finish(self, reason: FinishReason | None = None) -> list[Delta]: ...
 
 
 class TextParser:
@@ -33,10 +31,10 @@ class TextParser:
         text = self._decoder.feed(token_id)
         return [ContentDelta(text)] if text else []
 
-    def finish(self, reason: End | None = None) -> list[Delta]:
+    def finish(self, reason: FinishReason | None = None) -> list[Delta]:
         text = self._decoder.finish()
         rest: list[Delta] = [ContentDelta(text)] if text else []
-        return [*rest, Finished(reason or "length")]
+        return [*rest, Finished(reason or FinishReason.LENGTH)]
 
 
 class Detokenizer:
@@ -57,12 +55,12 @@ class Detokenizer:
         """Deltas that this token completes. After `stopped_by` is set, only `finish`."""
         return self._check(self._parser.feed(token_id))
 
-    def finish(self, reason: End) -> list[Delta]:
-        """The rest; the last delta is `Finished`."""
+    def finish(self, reason: FinishReason) -> list[Delta]:
+        """The rest, where it ended by STOP or LENGTH; the last delta is `Finished`."""
         *deltas, finished = self._parser.finish(reason)
         already_stopped = self.stopped_by is not None
         deltas = [] if already_stopped else [*self._check(deltas), *self._release()]
-        return [*deltas, finished if self.stopped_by is None else Finished("stop")]
+        return [*deltas, finished if self.stopped_by is None else Finished(FinishReason.STOP)]
 
     def _check(self, deltas: list[Delta]) -> list[Delta]:
         """Look for the stop strings in content; other deltas pass, behind what they follow."""

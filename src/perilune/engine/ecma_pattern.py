@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import llguidance
 
-from perilune.errors import RequestError
+from perilune.errors import GrammarError
 
 MAX_NESTING = 60  # of groups
 MAX_REPEAT = 100_000
@@ -55,7 +55,7 @@ class Pattern:
 
 
 def translate(pattern: str) -> Pattern:
-    """Raises RequestError (param "grammar") for what is no pattern in ECMAScript."""
+    """Raises GrammarError (param "grammar") for what is no pattern in ECMAScript."""
     reader = _Reader(_KNOWN.get(pattern, pattern))
     text = reader.disjunction(0)
     if reader.place != len(reader.text):
@@ -73,8 +73,8 @@ class _Reader:
         self.ahead: list[str] = []  # of look-aheads at the start: patterns of their own
         self._alternatives = _has_alternatives(text)
 
-    def error(self, what: str) -> RequestError:
-        return RequestError(
+    def error(self, what: str) -> GrammarError:
+        return GrammarError(
             f"the pattern {self.text[:80]!r} has {what} at {self.place}", param="grammar"
         )
 

@@ -1,8 +1,8 @@
 """The engine: requests in, outputs out, one step at a time.
 
 A step is: schedule, forward, sample, take in. Nothing here waits or depends on the time of day:
-the same calls in the same order give the same outputs. The faces around it (`llm`, `async_engine`)
-decide when to step.
+the same calls in the same order give the same outputs. `llm` and `async_engine` decide when to
+step.
 """
 
 from __future__ import annotations
@@ -15,30 +15,28 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from perilune.chat.deltas import Delta, Finished
+from perilune.chat.deltas import Delta, Finished, FinishReason, TokenLogprob
 from perilune.chat.format import ChatFormat
 from perilune.engine import apart
-from perilune.engine.batch import Batch, ScheduledRows
-from perilune.engine.guide import Guide
-from perilune.engine.intake import EngineConfig, Intake
+from perilune.engine.input_processor import EngineConfig, InputProcessor
 from perilune.engine.metrics import EngineMetrics, EngineStatus, ReadCost, StepMetrics
 from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
 from perilune.engine.request import (
-    FinishReason,
     OutputFormat,
     Request,
     RequestMetrics,
     SequenceOutput,
     SequenceState,
     State,
-    TokenLogprob,
     Tools,
 )
 from perilune.engine.sampler import Sampled, SampleRow, sample, score_tokens
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import Scheduler
+from perilune.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from perilune.engine.speculation import RowCost
+from perilune.engine.structured_output import StructuredOutput
 from perilune.errors import PeriluneError, RequestError
 from perilune.runner.cache import PAGE_SIZE, PagedLatentCache
 from perilune.runner.runner import ModelRunner
@@ -70,7 +68,7 @@ class Engine:
             self.pages, model=config.identity, storage_format=str(cache.storage.dtype)
         )
         self.scheduler = Scheduler(config.scheduler, self.pages, self.prefix_cache)
-        self._intake = Intake(config, cache.num_pages * PAGE_SIZE, chat)
+        self._input_processor = InputProcessor(config, cache.num_pages * PAGE_SIZE, chat)
         # A head may be wider than the tokenizer; what has no text is never picked.
         self._known_tokens = chat.tokenizer.vocab_size if chat else config.vocab_size
         self._read_cost = read_cost
@@ -101,7 +99,7 @@ class Engine:
         *,
         request_id: str | None = None,
         priority: int = 0,
-        salt: str = "",
+        cache_salt: str = "",
         output: OutputFormat = OutputFormat.TOKENS,
         thinking: bool = True,
         tools: Tools | None = None,
@@ -113,7 +111,7 @@ class Engine:
             prompt=tuple(prompt),
             params=params,
             priority=priority,
-            salt=salt,
+            cache_salt=cache_salt,
             output=output,
             thinking=thinking,
             tools=tools,
@@ -122,18 +120,18 @@ class Engine:
         )
         if request.request_id in self._requests:
             raise RequestError(f"{request.request_id!r} is already under way", param="request_id")
-        self._intake.check(request)
-        request.max_length = self._intake.max_length(request)
-        request.terminators = self._intake.terminators(request)
+        self._input_processor.check(request)
+        request.max_length = self._input_processor.max_length(request)
+        request.terminators = self._input_processor.terminators(request)
         seed = self._random.getrandbits(64) if params.seed is None else params.seed
-        request.sequences = [self._intake.first_sequence(request, seed)]
+        request.sequences = [self._input_processor.first_sequence(request, seed)]
         self._requests[request.request_id] = request
         self.scheduler.add(request)
         return request.request_id
 
     def compile(self, params: SamplingParams, tools: Tools | None) -> RequestError | None:
         """Compile a request's grammars beforehand, perhaps in another thread; what is wrong."""
-        return self._intake.compile(params, tools)
+        return self._input_processor.compile(params, tools)
 
     def cancel(self, request_id: str) -> bool:
         """Take a request out and free its pages now. False when it is not there (any more)."""
@@ -150,7 +148,7 @@ class Engine:
         if (request := self._requests.get(request_id)) is None:
             return False
         for sequence in request.sequences:
-            self._intake.end_thinking(sequence)
+            self._input_processor.end_thinking(sequence)
         return True
 
     def clear_prefix_cache(self) -> None:
@@ -159,7 +157,7 @@ class Engine:
         And what speculation remembers of texts.
         """
         self.scheduler.clear_prefix_cache()
-        self._intake.forget_texts()
+        self._input_processor.forget_texts()
 
     def status(self) -> EngineStatus:
         pages, latest = self.pages, self.metrics.latest_steps
@@ -201,8 +199,8 @@ class Engine:
         started = self._clock()
         batch = self.scheduler.schedule(self._propose)
         if batch.scheduled:
-            for rows in batch.scheduled:
-                metrics = rows.sequence.request.metrics
+            for part in batch.scheduled:
+                metrics = part.sequence.request.metrics
                 if metrics.first_scheduled is None:
                     metrics.first_scheduled = started
             masks = self._start_masks(batch)
@@ -215,7 +213,7 @@ class Engine:
                 self._fail(rows.sequence.request, error)
             self._take_in(batch, logits, masks)
             seconds = self._clock() - started
-            if all(rows.count == 1 for rows in batch.scheduled):
+            if all(part.count == 1 for part in batch.scheduled):
                 self._row_cost.observe(note.rows, seconds)
             self.metrics.note_step(note, seconds)
         outputs, self._outputs = self._outputs, []
@@ -227,32 +225,34 @@ class Engine:
         least = self._row_cost.break_even(len(self.scheduler.running))
         return sequence.speculator.propose(sequence.tokens, limit, least)
 
-    def _start_masks(self, batch: Batch) -> dict[SequenceState, Future[Masks]]:
+    def _start_masks(self, batch: SchedulerOutput) -> dict[SequenceState, Future[Masks]]:
         """Compute the masks beside the forward, in a thread: llguidance lets go of the GIL."""
         return {
-            rows.sequence: self._mask_thread.submit(_masks, rows.sequence.guide, rows.drafts)
-            for rows in batch.scheduled
-            if rows.completes and rows.sequence.guide is not None
+            part.sequence: self._mask_thread.submit(
+                _masks, part.sequence.structured_output, part.drafts
+            )
+            for part in batch.scheduled
+            if part.completes and part.sequence.structured_output is not None
         }
 
     def _take_in(
-        self, batch: Batch, logits: Tensor, masks: dict[SequenceState, Future[Masks]]
+        self, batch: SchedulerOutput, logits: Tensor, masks: dict[SequenceState, Future[Masks]]
     ) -> None:
         """Sample the wanted rows and give every sequence its tokens."""
         takers: list[tuple[SequenceState, list[int]]] = []  # and the drafts behind it
         sample_rows: list[SampleRow] = []
         logits_rows: list[int] = []
         end = 0
-        for rows in batch.scheduled:
-            sequence = rows.sequence
-            start, end = end, end + rows.num_wanted
+        for part in batch.scheduled:
+            sequence = part.sequence
+            start, end = end, end + part.num_wanted
             if sequence.state is not State.RUNNING:
                 continue  # its request failed in this loop
-            self.scheduler.commit(sequence, rows.start + rows.count)
-            if rows.scores_prompt:
-                self._score_prompt(rows, logits[start:end])
-                start = end - rows.num_sampled
-            if not rows.completes:
+            self.scheduler.commit(sequence, part.start + part.count)
+            if part.scores_prompt:
+                self._score_prompt(part, logits[start:end])
+                start = end - part.num_sampled
+            if not part.completes:
                 continue
             try:
                 allowed = masks[sequence].result() if sequence in masks else []
@@ -260,8 +260,8 @@ class Engine:
                 self._fail(sequence.request, error)
                 continue
             for taker in self._fork(sequence):
-                takers.append((taker, rows.drafts))
-                sample_rows += self._sample_rows(taker, rows.drafts, allowed)
+                takers.append((taker, part.drafts))
+                sample_rows += self._sample_rows(taker, part.drafts, allowed)
                 logits_rows += range(start, end)
         if logits_rows != list(range(logits.shape[0])):
             logits = logits[logits_rows]  # a prompt's row for each of its n answers
@@ -274,10 +274,10 @@ class Engine:
                 except PeriluneError as error:
                     self._fail(sequence.request, error)
 
-    def _score_prompt(self, rows: ScheduledRows, logits_RV: Tensor) -> None:
+    def _score_prompt(self, part: ScheduledSequence, logits_RV: Tensor) -> None:
         """Note what the model thinks of the prompt's tokens behind these rows."""
-        request = rows.sequence.request
-        following = rows.sequence.tokens[rows.start + 1 : rows.start + rows.count + 1]
+        request = part.sequence.request
+        following = part.sequence.tokens[part.start + 1 : part.start + part.count + 1]
         assert request.params.prompt_logprobs is not None
         request.prompt_logprobs += score_tokens(
             logits_RV, following, request.params.prompt_logprobs, known=self._known_tokens
@@ -289,7 +289,7 @@ class Engine:
         if len(request.sequences) == request.params.n:
             return [sequence]
         for index in range(1, request.params.n):
-            copy = self._intake.further_sequence(sequence, index)
+            copy = self._input_processor.further_sequence(sequence, index)
             self.scheduler.fork(sequence, copy)
             request.sequences.append(copy)
         return request.sequences
@@ -344,12 +344,10 @@ class Engine:
         self.scheduler.commit(sequence, len(sequence.tokens) - 1)
         if reason is not None:
             if sequence.detokenizer is not None:
-                end = sequence.detokenizer.finish(
-                    "length" if reason is FinishReason.LENGTH else "stop"
-                )
+                end = sequence.detokenizer.finish(reason)
                 deltas += end
                 if isinstance(end[-1], Finished):  # complete tool calls make it TOOL_CALLS
-                    reason = FinishReason(end[-1].reason)
+                    reason = end[-1].reason
             self.scheduler.finish(sequence)
         self._put(
             sequence,
@@ -380,8 +378,8 @@ class Engine:
         terminators = sequence.request.terminators
         sequence.tokens.append(token)
         sequence.output_counts[token] = sequence.output_counts.get(token, 0) + 1
-        if sequence.guide is not None:
-            sequence.guide.advance(token)
+        if sequence.structured_output is not None:
+            sequence.structured_output.advance(token)
         if token in terminators:
             return FinishReason.STOP, token
         # A model's stop id that does not stop (ignore_eos) is no text either.
@@ -389,7 +387,11 @@ class Engine:
             deltas += sequence.detokenizer.feed(token)
             if sequence.detokenizer.stopped_by is not None:
                 return FinishReason.STOP, sequence.detokenizer.stopped_by
-        if not terminators and sequence.guide is not None and sequence.guide.ended:
+        if (
+            not terminators
+            and sequence.structured_output is not None
+            and sequence.structured_output.ended
+        ):
             return FinishReason.STOP, None
         if len(sequence.tokens) >= sequence.request.max_length:
             return FinishReason.LENGTH, None
@@ -398,9 +400,11 @@ class Engine:
     # --- endings and figures -----------------------------------------------------------------
 
     def _fail(self, request: Request, error: PeriluneError) -> None:
-        self._end(request, FinishReason.ERROR, str(error))
+        self._end(request, FinishReason.ERROR, error)
 
-    def _end(self, request: Request, reason: FinishReason, error: str | None = None) -> None:
+    def _end(
+        self, request: Request, reason: FinishReason, error: PeriluneError | None = None
+    ) -> None:
         """End what is left of a request."""
         for sequence in request.sequences:
             if sequence.state is not State.FINISHED:
@@ -408,7 +412,11 @@ class Engine:
                 self._put(
                     sequence,
                     SequenceOutput(
-                        request.request_id, sequence.index, finish_reason=reason, error=error
+                        request.request_id,
+                        sequence.index,
+                        finish_reason=reason,
+                        error=None if error is None else str(error),
+                        error_code="" if error is None else error.code,
                     ),
                 )
 
@@ -432,25 +440,25 @@ class Engine:
             metrics.proposed_tokens += len(drafts)
             metrics.accepted_tokens += taken - 1
 
-    def _step_metrics(self, batch: Batch, forward_seconds: float) -> StepMetrics:
+    def _step_metrics(self, batch: SchedulerOutput, forward_seconds: float) -> StepMetrics:
         cost = self._read_cost
-        drafts = sum(len(rows.drafts) for rows in batch.scheduled)
-        context = sum(rows.start + rows.count + len(rows.drafts) for rows in batch.scheduled)
+        drafts = sum(len(part.drafts) for part in batch.scheduled)
+        context = sum(part.start + part.count + len(part.drafts) for part in batch.scheduled)
         return StepMetrics(
-            rows=batch.num_rows,
+            rows=batch.num_tokens,
             sequences=len(batch.scheduled),
             draft_rows=drafts,
             forward_seconds=forward_seconds,
-            bytes_read=None if cost is None else cost.step(batch.num_rows, context),
+            bytes_read=None if cost is None else cost.step(batch.num_tokens, context),
             bandwidth=self.bandwidth,
         )
 
 
-def _masks(guide: Guide, drafts: list[int]) -> Masks:
-    """The mask behind the sequence and behind each draft, up to one that the guide forbids."""
+def _masks(state: StructuredOutput, drafts: list[int]) -> Masks:
+    """The masks behind the sequence and behind each draft, up to a draft that is forbidden."""
     if not drafts:
-        return [guide.allowed()]
-    ahead = guide.fork()
+        return [state.allowed()]
+    ahead = state.fork()
     masks: Masks = []
     for draft in drafts:
         masks.append(ahead.allowed())

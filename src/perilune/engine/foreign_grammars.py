@@ -15,24 +15,24 @@ import llguidance
 from llguidance.gbnf_to_lark import GbnfToLarkError, gbnf_to_lark, is_lark_syntax
 
 from perilune.engine.json_schema import constrain
-from perilune.errors import RequestError
+from perilune.errors import GrammarError
 
 MAX_TAGS = 128
 
 
 def lark_of_gbnf(text: str) -> str:
-    """Lark stays as it is. Raises RequestError (param "grammar") for what is neither."""
+    """Lark stays as it is. Raises GrammarError (param "grammar") for what is neither."""
     if is_lark_syntax(text):
         return text
     joined = re.sub(r"[ \t]*\r?\n[ \t]*\|", " |", text)  # xgrammar lets alternatives go on so
     try:
         return gbnf_to_lark(joined)
     except GbnfToLarkError as error:
-        raise RequestError(f"the grammar cannot be read: {error}", param="grammar") from None
+        raise GrammarError(f"the grammar cannot be read: {error}", param="grammar") from None
     except RecursionError:
-        raise RequestError("the grammar is nested too deep", param="grammar") from None
+        raise GrammarError("the grammar is nested too deep", param="grammar") from None
     except Exception as error:  # the converter raises plain ones for rules that are not there
-        raise RequestError(
+        raise GrammarError(
             f"the grammar cannot be read: {str(error)[:200]}",
             param="grammar",
             remedy="Rules are `NAME ::= ...`, and the first one to be read is `root`",
@@ -41,7 +41,7 @@ def lark_of_gbnf(text: str) -> str:
 
 def structural_tags(definition: Mapping[str, Any]) -> str:
     """`{"structures": [{"begin", "schema", "end"}], "triggers": [...]}`: where the text comes to a
-    trigger, a structure of it follows. Raises RequestError (param "grammar")."""
+    trigger, a structure of it follows. Raises GrammarError (param "grammar")."""
     structures, triggers = definition.get("structures"), definition.get("triggers")
     if not isinstance(structures, list) or not 0 < len(structures) <= MAX_TAGS:
         raise _bad(f"structures must be a list of 1 to {MAX_TAGS}")
@@ -92,5 +92,5 @@ def _regex(text: str) -> str:
     return "".join(c if c.isascii() and c.isalnum() else f"\\x{{{ord(c):x}}}" for c in text)
 
 
-def _bad(what: str) -> RequestError:
-    return RequestError(f"the structural tag: {what}", param="grammar")
+def _bad(what: str) -> GrammarError:
+    return GrammarError(f"the structural tag: {what}", param="grammar")

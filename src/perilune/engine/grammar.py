@@ -23,7 +23,7 @@ from perilune.chat.tokenizer import Tokenizer
 from perilune.engine.foreign_grammars import lark_of_gbnf, structural_tags
 from perilune.engine.json_schema import constrain
 from perilune.engine.sampling_params import Grammar, GrammarKind
-from perilune.errors import RequestError
+from perilune.errors import GrammarError
 
 if TYPE_CHECKING:
     from llguidance._lib import JsonCompileOptions
@@ -61,17 +61,17 @@ class Matcher:
         return bool(self._matcher.is_stopped())
 
     def advance(self, token: int) -> None:
-        """Raises RequestError when the grammar does not allow the token."""
+        """Raises GrammarError when the grammar does not allow the token."""
         if not self._matcher.consume_token(token):
             self._raise_error()
-            raise RequestError(f"token {token} does not fit the grammar", param="grammar")
+            raise GrammarError(f"token {token} does not fit the grammar", param="grammar")
 
     def fork(self) -> Matcher:
         return Matcher(self._matcher.deep_copy(), self._end_token, self._size)
 
     def _raise_error(self) -> None:
         if self._matcher.is_error():
-            raise RequestError(
+            raise GrammarError(
                 f"the grammar cannot be used: {self._matcher.get_error().strip()}",
                 param="grammar",
                 remedy="Correct or simplify it",
@@ -91,11 +91,11 @@ class GrammarCompiler:
         self._compiled: OrderedDict[str, llguidance.LLMatcher] = OrderedDict()
 
     def compile(self, grammar: Grammar) -> Matcher:
-        """A matcher at the start of the grammar. Raises RequestError (param "grammar")."""
+        """A matcher at the start of the grammar. Raises GrammarError (param "grammar")."""
         return self._matcher(_source(grammar))
 
     def compile_arguments(self, schema: Mapping[str, Any], whitespace: str = "") -> Matcher:
-        """For a tool's arguments, an object. Raises RequestError (param "grammar").
+        """For a tool's arguments, an object. Raises GrammarError (param "grammar").
 
         What no grammar can hold is left out; where the rest is still too much for the grammar
         library, the arguments are any object.
@@ -104,7 +104,7 @@ class GrammarCompiler:
         source = _json_source({**schema, "type": "object"}, options)
         try:
             return self._matcher(source)
-        except RequestError as error:
+        except GrammarError as error:
             log.warning("the schema of a tool's arguments is not held: %s", error.message[:200])
             return self._matcher(_json_source({"type": "object"}, options))
 
@@ -113,7 +113,7 @@ class GrammarCompiler:
         if template is None:
             template = llguidance.LLMatcher(self._tokenizer, source, log_level=0)
             if template.is_error():
-                raise RequestError(
+                raise GrammarError(
                     f"the grammar cannot be used: {template.get_error().strip()}",
                     param="grammar",
                     remedy="Correct or simplify it",
@@ -132,14 +132,14 @@ def _source(grammar: Grammar) -> str:
             return _json_source({"type": "object"}, _options(grammar.whitespace))
         case GrammarKind.JSON_SCHEMA:
             if not isinstance(definition, Mapping | bool):
-                raise RequestError("a JSON schema must be an object", param="grammar")
+                raise GrammarError("a JSON schema must be an object", param="grammar")
             return _json_source(definition, _options(grammar.whitespace))
         case GrammarKind.STRUCTURAL_TAG if isinstance(definition, Mapping):
             return structural_tags(definition)
         case GrammarKind.CHOICE if isinstance(definition, Sequence) and definition:
             return llguidance.LLMatcher.grammar_from_lark(_choice(definition))
     if not isinstance(definition, str):
-        raise RequestError(f"a {grammar.kind} grammar must be text", param="grammar")
+        raise GrammarError(f"a {grammar.kind} grammar must be text", param="grammar")
     if grammar.kind is GrammarKind.REGEX:
         return llguidance.LLMatcher.grammar_from_regex(definition)
     if grammar.kind is GrammarKind.GBNF:
@@ -161,7 +161,7 @@ def _json_source(schema: Mapping[str, Any] | bool, options: JsonCompileOptions) 
     try:
         return _json_source_of(json.dumps(schema), json.dumps(options))
     except (TypeError, ValueError, RecursionError, AttributeError) as error:
-        raise RequestError(f"the JSON schema cannot be used: {error}", param="grammar") from None
+        raise GrammarError(f"the JSON schema cannot be used: {error}", param="grammar") from None
 
 
 @functools.lru_cache(maxsize=MAX_COMPILED)
@@ -177,7 +177,7 @@ def _end_token(tokenizer: Tokenizer) -> int:
     for token in (ids.im_end, ids.eos):
         if token is not None:
             return token
-    raise RequestError("the vocabulary has no end token, which grammars need", param="grammar")
+    raise GrammarError("the vocabulary has no end token, which grammars need", param="grammar")
 
 
 class _Vocabulary:

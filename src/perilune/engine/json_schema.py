@@ -23,7 +23,7 @@ from perilune.engine.schema_formats import FORMATS, KEPT_FORMATS
 from perilune.engine.schema_recursion import check_recursion, definition_of, mentioned, reach
 from perilune.engine.schema_references import REFERENCES, References
 from perilune.engine.schema_unions import TYPES, disjoint
-from perilune.errors import RequestError
+from perilune.errors import GrammarError
 
 MAX_UPPER_BOUND = 2**24  # of lengths: above, nothing that fits into a context is longer
 MAX_BOUND = 10**17  # bounds of numbers beyond it are none that the grammar library can write
@@ -59,7 +59,7 @@ class Constrained:
 
 
 def constrain(schema: Mapping[str, Any] | bool) -> Constrained:
-    """Raises RequestError (param "grammar") for a schema that is none, or refers to nothing."""
+    """Raises GrammarError (param "grammar") for a schema that is none, or refers to nothing."""
     if isinstance(schema, bool):
         return Constrained(schema)
     return _Constrainer(schema).run()
@@ -180,7 +180,7 @@ class _Constrainer:
                 raise _fail(f"{where}.{key}", "must be text")
             try:
                 target = self._references.resolve(node, reference)
-            except RequestError as error:
+            except GrammarError as error:
                 raise _fail(f"{where}.{key}", error.message) from None
             written = self._written(target, f"{where}.{key}")
             if "$ref" in out:
@@ -207,7 +207,7 @@ class _Constrainer:
         if node.get("pattern") is not None:
             try:
                 found = translate(node["pattern"])
-            except RequestError as error:
+            except GrammarError as error:
                 raise _fail(f"{where}.pattern", error.message) from None
             patterns += found.patterns
             if not found.exact:
@@ -250,7 +250,7 @@ class _Constrainer:
         for pattern, child in by_pattern.items():
             try:
                 found = translate(pattern)
-            except RequestError as error:
+            except GrammarError as error:
                 raise _fail(f"{where}.patternProperties", error.message) from None
             if len(by_pattern) > 1 or not found.exact or len(found.patterns) > 1:
                 # Which of several hold for a name is nothing that the grammar can say.
@@ -368,5 +368,5 @@ def _might_match(pattern: str, name: str) -> bool:
         return True
 
 
-def _fail(where: str, what: str) -> RequestError:
-    return RequestError(f"{where.removeprefix('.')}: {what}", param="grammar")
+def _fail(where: str, what: str) -> GrammarError:
+    return GrammarError(f"{where.removeprefix('.')}: {what}", param="grammar")

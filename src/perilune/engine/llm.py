@@ -8,21 +8,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perilune.chat.deltas import ContentDelta, Delta, ReasoningDelta, assemble
+from perilune.chat.deltas import ContentDelta, Delta, FinishReason, ReasoningDelta, TokenLogprob
 from perilune.chat.format import ChatFormat
+from perilune.chat.turn import assemble
 from perilune.engine.conversation import encode_conversation, recommended_sampling
 from perilune.engine.engine import Engine
 from perilune.engine.load import load_engine
 from perilune.engine.options import EngineOptions
-from perilune.engine.request import (
-    FinishReason,
-    OutputFormat,
-    RequestMetrics,
-    SequenceOutput,
-    TokenLogprob,
-)
+from perilune.engine.request import OutputFormat, RequestMetrics, SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
-from perilune.errors import RequestError, UsageError
+from perilune.errors import RequestError, UsageError, request_error
 from perilune.model.model import KimiK2Model
 
 Prompt = str | Sequence[int]
@@ -212,7 +207,9 @@ class LLM:
                             result.answers.append(Answer(len(result.answers)))
                         result.answers[output.index].add(output)
                         if output.error is not None:
-                            error = RequestError(f"{output.request_id}: {output.error}")
+                            error = request_error(
+                                output.error_code, f"{output.request_id}: {output.error}"
+                            )
                         if output.metrics is not None:
                             result.metrics = output.metrics
                             advance()

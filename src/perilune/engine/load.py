@@ -16,7 +16,7 @@ import torch
 from perilune.chat.format import ChatFormat
 from perilune.config import ModelConfig
 from perilune.engine.engine import Engine
-from perilune.engine.intake import EngineConfig
+from perilune.engine.input_processor import EngineConfig
 from perilune.engine.metrics import ReadCost, device_bandwidth
 from perilune.engine.options import EngineOptions
 from perilune.engine.scheduler import SchedulerConfig

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from perilune.engine.driver import Loading
+from perilune.engine.core_messages import Loading
 from perilune.weights.progress import Progress
 
 REPORT_SECONDS = 0.25

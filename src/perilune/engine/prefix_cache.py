@@ -61,9 +61,9 @@ class PrefixCache:
         """Pages that have a name."""
         return len(self._node_of_page)
 
-    def root_key(self, salt: str) -> bytes:
+    def root_key(self, cache_salt: str) -> bytes:
         return hashlib.blake2b(
-            (self._identity + salt).encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES
+            (self._identity + cache_salt).encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES
         ).digest()
 
     def extend_keys(self, keys: list[bytes], tokens: Sequence[int]) -> None:

@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
+from perilune.chat.deltas import Delta, FinishReason, TokenLogprob
 from perilune.engine.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
-    from perilune.chat.deltas import Delta
     from perilune.engine.detokenizer import Detokenizer
-    from perilune.engine.guide import Guide
     from perilune.engine.speculation import NgramSpeculator
+    from perilune.engine.structured_output import StructuredOutput
 
 
 class State(Enum):
@@ -27,16 +27,6 @@ class State(Enum):
     WAITING = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
-
-
-class FinishReason(StrEnum):
-    """Why an answer ended. The first three are those of the OpenAI API."""
-
-    STOP = "stop"
-    LENGTH = "length"
-    TOOL_CALLS = "tool_calls"
-    CANCELLED = "cancelled"
-    ERROR = "error"
 
 
 class OutputFormat(StrEnum):
@@ -119,7 +109,7 @@ class Request:
     prompt: Sequence[int]
     params: SamplingParams
     priority: int = 0
-    salt: str = ""  # cached prefixes are shared only between requests of the same salt
+    cache_salt: str = ""  # cached prefixes are shared only between requests of the same cache_salt
     output: OutputFormat = OutputFormat.TOKENS
     thinking: bool = True  # CHAT: may the model think
     tools: Tools | None = None  # CHAT
@@ -151,7 +141,7 @@ class SequenceState:
     # Positions below this attend in the expanded form; None until it is first admitted.
     expanded_until: int | None = None
     output_counts: dict[int, int] = field(default_factory=dict)  # for penalties
-    guide: Guide | None = None
+    structured_output: StructuredOutput | None = None
     speculator: NgramSpeculator | None = None
     detokenizer: Detokenizer | None = None
 
@@ -180,15 +170,6 @@ class SequenceState:
 
 
 @dataclass(frozen=True, slots=True)
-class TokenLogprob:
-    """A picked token, its log probability under the model, and the likeliest tokens there."""
-
-    token: int
-    logprob: float
-    top: tuple[tuple[int, float], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class SequenceOutput:
     """What one step brought one sequence. The last of a sequence has a finish_reason."""
 
@@ -201,4 +182,5 @@ class SequenceOutput:
     finish_reason: FinishReason | None = None
     stop: int | str | None = None  # the stop id or string that ended it
     error: str | None = None
+    error_code: str = ""  # of the RequestError that `error` is the text of
     metrics: RequestMetrics | None = None  # with the last output of the request

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from perilune.engine.request import TokenLogprob
+from perilune.chat.deltas import TokenLogprob
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import RequestError
 

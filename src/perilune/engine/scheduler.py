@@ -14,10 +14,10 @@ from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from perilune.engine.batch import Batch, ScheduledRows
 from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
 from perilune.engine.request import Request, SequenceState, State
+from perilune.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from perilune.errors import EngineError
 from perilune.runner.cache import PAGE_SIZE, pages_for
 
@@ -62,7 +62,7 @@ class Scheduler:
         self.prefix_cache = prefix_cache
         self.waiting: list[SequenceState] = []  # both queues are kept in order
         self.running: list[SequenceState] = []
-        self._scheduled: dict[SequenceState, ScheduledRows] = {}
+        self._scheduled: dict[SequenceState, ScheduledSequence] = {}
         self._copies: list[tuple[int, int]] = []
 
     # --- the queues --------------------------------------------------------------------------
@@ -70,7 +70,7 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queue the first sequence; the others join when the prompt is computed (`fork`)."""
         first = request.sequences[0]
-        first.page_keys = [self.prefix_cache.root_key(request.salt)]
+        first.page_keys = [self.prefix_cache.root_key(request.cache_salt)]
         insort(self.waiting, first, key=_order)
 
     def fork(self, sequence: SequenceState, copy: SequenceState) -> None:
@@ -118,7 +118,7 @@ class Scheduler:
 
     # --- a step ------------------------------------------------------------------------------
 
-    def schedule(self, propose: Propose | None = None) -> Batch:
+    def schedule(self, propose: Propose | None = None) -> SchedulerOutput:
         """The next step. It is empty only when nothing is queued."""
         self._scheduled, self._copies = {}, []
         budget = self.config.max_batch_tokens
@@ -136,7 +136,7 @@ class Scheduler:
             if not self._admit(sequence):
                 break
             budget -= self._schedule(sequence, budget)
-        return Batch(list(self._scheduled.values()), self._copies)
+        return SchedulerOutput(list(self._scheduled.values()), self._copies)
 
     def _schedule(self, sequence: SequenceState, budget: int) -> int:
         """Give the sequence up to `budget` rows, as many as there are pages for; how many."""
@@ -152,7 +152,7 @@ class Scheduler:
                 return 0
         if count <= 0:
             return 0
-        self._scheduled[sequence] = ScheduledRows(sequence, start, count)
+        self._scheduled[sequence] = ScheduledSequence(sequence, start, count)
         return count
 
     def _add_drafts(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from perilune.errors import RequestError
+from perilune.errors import GrammarError
 
 
 def check_recursion(root: Any, definitions: Mapping[str, Any]) -> None:
@@ -16,7 +16,7 @@ def check_recursion(root: Any, definitions: Mapping[str, Any]) -> None:
 
     A branch of a union that does so adds nothing to the union and is dropped; elsewhere nothing
     could match. References with more beside them, inside of what they refer to, lose the rest.
-    Raises RequestError.
+    Raises GrammarError.
     """
     nodes = {"": root, **definitions}
     direct = {name: set(_direct(node)) for name, node in nodes.items()}
@@ -25,7 +25,7 @@ def check_recursion(root: Any, definitions: Mapping[str, Any]) -> None:
             _drop_circular(node, name, direct)
         direct = {name: set(_direct(node)) for name, node in nodes.items()}
         if any(name in reach(name, direct) for name in nodes):
-            raise RequestError(
+            raise GrammarError(
                 "a reference leads back to itself with nothing in between",
                 param="grammar",
                 remedy="Refer to it from a property or an item",

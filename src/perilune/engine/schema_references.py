@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urldefrag, urljoin
 
-from perilune.errors import RequestError
+from perilune.errors import GrammarError
 
 # Keywords whose value is a schema, a list of schemas, or schemas by name.
 SCHEMAS = frozenset(
@@ -59,7 +59,7 @@ class References:
             if not isinstance(node, Mapping) or id(node) in self._bases:
                 continue
             if len(self._bases) >= MAX_NODES:
-                raise RequestError(f"it has more than {MAX_NODES} subschemas", param="grammar")
+                raise GrammarError(f"it has more than {MAX_NODES} subschemas", param="grammar")
             identifier = node.get("$id", node.get("id"))
             if isinstance(identifier, str) and identifier:
                 address, anchor = _split(_join(base, identifier))
@@ -77,7 +77,7 @@ class References:
     def resolve(self, node: Mapping[str, Any], reference: str) -> Any:
         """The schema that `reference`, written in `node`, points at.
 
-        Raises RequestError (param "grammar") where that is not in the document or no schema.
+        Raises GrammarError (param "grammar") where that is not in the document or no schema.
         """
         base = self._bases.get(id(node), "")
         address, fragment = _split(reference)
@@ -94,7 +94,7 @@ class References:
                     return found
                 if isinstance(found, bool):
                     return found
-        raise RequestError(
+        raise GrammarError(
             f"the reference {reference!r:.100} points at no schema in this document",
             param="grammar",
             remedy="Refer by '#', '#/$defs/NAME' or another pointer, an $anchor or an $id in it",

@@ -119,14 +119,14 @@ class TextMemories:
 
     def __init__(self) -> None:
         self._calibration = Calibration()
-        self._by_salt: OrderedDict[str, TextMemory] = OrderedDict()
+        self._by_cache_salt: OrderedDict[str, TextMemory] = OrderedDict()
 
-    def of(self, salt: str) -> TextMemory:
-        memory = self._by_salt.setdefault(salt, TextMemory(self._calibration))
-        self._by_salt.move_to_end(salt)
-        if len(self._by_salt) > MOST_MEMORIES:
-            self._by_salt.popitem(last=False)
+    def of(self, cache_salt: str) -> TextMemory:
+        memory = self._by_cache_salt.setdefault(cache_salt, TextMemory(self._calibration))
+        self._by_cache_salt.move_to_end(cache_salt)
+        if len(self._by_cache_salt) > MOST_MEMORIES:
+            self._by_cache_salt.popitem(last=False)
         return memory
 
     def clear(self) -> None:
-        self._by_salt.clear()
+        self._by_cache_salt.clear()

@@ -6,13 +6,12 @@ A message is its length (4 bytes, big-endian) and a list [kind, body]. Source: m
 from __future__ import annotations
 
 import struct
-from dataclasses import fields
 from typing import Any, BinaryIO
 
 import msgspec
 
-from perilune.chat import deltas
-from perilune.engine.driver import (
+from perilune.engine.core_messages import (
+    Accepted,
     Add,
     Cancel,
     Command,
@@ -23,11 +22,8 @@ from perilune.engine.driver import (
     Outputs,
     Refused,
     Stop,
-    Taken,
 )
-from perilune.engine.metrics import EngineStatus
 from perilune.engine.options import EngineOptions
-from perilune.engine.request import FinishReason, RequestMetrics, SequenceOutput, TokenLogprob
 
 LENGTH = struct.Struct(">I")
 
@@ -36,18 +32,6 @@ _COMMANDS: dict[str, type[Command]] = {
     "cancel": Cancel,
     "end_thinking": EndThinking,
     "stop": Stop,
-}
-_DELTAS: dict[str, Any] = {
-    delta.__name__: delta
-    for delta in (
-        deltas.ReasoningDelta,
-        deltas.ContentDelta,
-        deltas.ToolCallStart,
-        deltas.ToolCallArguments,
-        deltas.ToolCallEnd,
-        deltas.Truncated,
-        deltas.Finished,
-    )
 }
 
 
@@ -90,10 +74,10 @@ def read_load(body: Any) -> tuple[str, EngineOptions]:
 
 def event_frame(event: Event) -> bytes:
     match event:
-        case Outputs(outputs, status):
-            return frame("outputs", [[_pack_output(output) for output in outputs], status])
-        case Taken():
-            return frame("taken", event)
+        case Outputs():
+            return frame("outputs", event)
+        case Accepted():
+            return frame("accepted", event)
         case Refused():
             return frame("refused", event)
         case Died():
@@ -104,40 +88,11 @@ def event_frame(event: Event) -> bytes:
 
 def read_event(kind: str, body: Any) -> Event:
     if kind == "outputs":
-        packed, status = body
-        return Outputs(
-            [_unpack_output(output) for output in packed], msgspec.convert(status, EngineStatus)
-        )
-    if kind == "taken":
-        return msgspec.convert(body, Taken)
+        return msgspec.convert(body, Outputs)
+    if kind == "accepted":
+        return msgspec.convert(body, Accepted)
     if kind == "refused":
         return msgspec.convert(body, Refused)
     if kind == "loading":
         return msgspec.convert(body, Loading)
     return msgspec.convert(body, Died)
-
-
-def _pack_output(output: SequenceOutput) -> dict[str, Any]:
-    body = {field.name: getattr(output, field.name) for field in fields(output)}
-    body["deltas"] = [
-        [type(delta).__name__, *(getattr(delta, field.name) for field in fields(delta))]
-        for delta in output.deltas
-    ]
-    return body
-
-
-def _unpack_output(body: dict[str, Any]) -> SequenceOutput:
-    unpacked = tuple(_DELTAS[name](*values) for name, *values in body["deltas"])
-    metrics, reason = body["metrics"], body["finish_reason"]
-    return SequenceOutput(
-        body["request_id"],
-        body["index"],
-        tokens=tuple(body["tokens"]),
-        deltas=unpacked,
-        logprobs=msgspec.convert(body["logprobs"], tuple[TokenLogprob, ...]),
-        prompt_logprobs=msgspec.convert(body["prompt_logprobs"], tuple[TokenLogprob, ...]),
-        finish_reason=None if reason is None else FinishReason(reason),
-        stop=body["stop"],
-        error=body["error"],
-        metrics=None if metrics is None else msgspec.convert(metrics, RequestMetrics),
-    )

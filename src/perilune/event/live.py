@@ -21,12 +21,16 @@ class RequestSent(Event, frozen=True, kw_only=True, tag="request.sent"):
     durable: ClassVar[bool] = False
 
 
-class ReasoningDelta(Event, frozen=True, kw_only=True, tag="reasoning.delta"):
+class ReasoningShown(Event, frozen=True, kw_only=True, tag="reasoning.delta"):
+    """More of the model's thinking came."""
+
     durable: ClassVar[bool] = False
     text: str
 
 
-class ContentDelta(Event, frozen=True, kw_only=True, tag="content.delta"):
+class ContentShown(Event, frozen=True, kw_only=True, tag="content.delta"):
+    """More of the answer came."""
+
     durable: ClassVar[bool] = False
     text: str
 

@@ -31,6 +31,8 @@ NO_EXPERT: Final = -5  # `PLK_NO_EXPERT`
 class KernelError(PeriluneError):
     """A kernel refused its arguments, or memory ran out under it."""
 
+    code = "kernel"
+
 
 class Format(IntEnum):
     """`plk_format`: how the weights of a native matrix are stored."""

@@ -1,4 +1,4 @@
-"""From the engine's outputs to the events of `stream.py`, with usage and scores."""
+"""From the engine's outputs to the deltas of the answers (`stream.py`), with usage and scores."""
 
 from __future__ import annotations
 
@@ -7,33 +7,26 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from perilune.chat import deltas
+from perilune.chat.deltas import (
+    ContentDelta,
+    Delta,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    ReasoningEnd,
+    TokenLogprob,
+    ToolCallStart,
+    Truncated,
+)
 from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel
 from perilune.engine.async_engine import EngineStream
-from perilune.engine.driver import Add
-from perilune.engine.request import (
-    FinishReason,
-    OutputFormat,
-    RequestMetrics,
-    SequenceOutput,
-    TokenLogprob,
-)
-from perilune.errors import PeriluneError, RequestError
+from perilune.engine.core_messages import Add
+from perilune.engine.request import OutputFormat, RequestMetrics, SequenceOutput
+from perilune.errors import GrammarError, PeriluneError, RequestError
+from perilune.events import Usage
 from perilune.serve.api_error import ApiError, api_error
-from perilune.serve.stream import (
-    CallArguments,
-    CallEnd,
-    CallStart,
-    Completed,
-    Content,
-    Event,
-    Finished,
-    Reasoning,
-    ReasoningEnd,
-    TokenScore,
-    Usage,
-)
+from perilune.serve.stream import AnswerDelta, Completed, Event
 
 
 @dataclass(slots=True)
@@ -45,8 +38,7 @@ class _Track:
     reasoned: bool = False  # reasoning was sent and its end was not
     reasoning: int = 0  # tokens of it
     tokens: list[int] = field(default_factory=list)
-    call_ids: list[str] = field(default_factory=list)
-    scores: list[TokenScore] = field(default_factory=list)  # whose text has not come yet
+    scores: list[TokenLogprob] = field(default_factory=list)  # whose text has not come yet
     cut: bool = False
 
 
@@ -68,7 +60,7 @@ class AnswerStream:
         self.token_times: list[float] = []  # of the first answer's outputs, for latencies
         self.token_counts: list[int] = []  # and how many tokens each brought
         self.finish_reasons: list[FinishReason] = []
-        self.prompt_scores: tuple[TokenScore, ...] = ()  # of the prompt's second token and on
+        self.prompt_scores: tuple[TokenLogprob, ...] = ()  # of the prompt's second token and on
         self.metrics: RequestMetrics | None = None
         self.error: ApiError | None = None  # what broke it
         self._outputs = outputs
@@ -147,7 +139,7 @@ class AnswerStream:
             self.token_times.append(time.monotonic())
             self.token_counts.append(len(output.tokens))
         if output.prompt_logprobs:
-            self.prompt_scores = tuple(map(_score, output.prompt_logprobs))
+            self.prompt_scores = output.prompt_logprobs
         self._count(track, output)
         for delta in output.deltas:
             self._delta(output.index, track, delta)
@@ -173,36 +165,36 @@ class AnswerStream:
             elif track.thinking:
                 track.reasoning += 1
             elif not track.in_call and score is not None:
-                track.scores.append(_score(score))
+                track.scores.append(score)
 
-    def _delta(self, index: int, track: _Track, delta: deltas.Delta) -> None:
-        put = self._events.append
-        if isinstance(delta, deltas.ReasoningDelta):
-            if text := _valid(delta.text):
-                track.reasoned = True
-                put(Reasoning(index, text))
-            return
-        if isinstance(delta, deltas.ContentDelta | deltas.ToolCallStart):
-            self._end_reasoning(index, track)
+    def _delta(self, index: int, track: _Track, delta: Delta) -> None:
+        """Hand a delta on; text without what is no text, content with its scores."""
         match delta:
-            case deltas.ContentDelta(text):
+            case ReasoningDelta(text):
+                if text := _valid(text):
+                    track.reasoned = True
+                    self._put(index, ReasoningDelta(text))
+            case ContentDelta(text):
+                self._end_reasoning(index, track)
                 if text := _valid(text):
                     scores, track.scores = track.scores, []
-                    put(Content(index, text, tuple(scores)))
-            case deltas.ToolCallStart(call, call_id, name):
-                track.call_ids.append(call_id)
-                put(CallStart(index, call, call_id, name))
-            case deltas.ToolCallArguments(call, text):
-                put(CallArguments(index, call, text))
-            case deltas.ToolCallEnd(call):
-                put(CallEnd(index, call))
-            case deltas.Truncated(where, _):
+                    self._put(index, ContentDelta(text, tuple(scores)))
+            case Truncated(where, _):
                 track.cut = track.cut or where != "reasoning"
+            case Finished():
+                pass  # `_finish` says it, with usage
+            case _:
+                if isinstance(delta, ToolCallStart):
+                    self._end_reasoning(index, track)
+                self._put(index, delta)
+
+    def _put(self, index: int, delta: Delta) -> None:
+        self._events.append(AnswerDelta(index, delta))
 
     def _end_reasoning(self, index: int, track: _Track) -> None:
         if track.reasoned:
             track.reasoned = False
-            self._events.append(ReasoningEnd(index))
+            self._put(index, ReasoningEnd())
 
     def _finish(self, output: SequenceOutput, track: _Track) -> None:
         reason = output.finish_reason
@@ -213,27 +205,28 @@ class AnswerStream:
         if track.scores and track.scores[-1].token == output.stop:
             track.scores.pop()  # a stop id is no text
         if track.scores:
-            self._events.append(Content(output.index, "", tuple(track.scores)))
+            self._put(output.index, ContentDelta("", tuple(track.scores)))
         # A call that was left half-written must not run, whatever ended the text.
         if track.cut:
             reason = FinishReason.LENGTH
         self.finish_reasons.append(reason)
         cached = 0 if output.metrics is None else output.metrics.cached_tokens
-        usage = Usage(len(self.prompt), len(track.tokens), cached, track.reasoning)
-        self._events.append(Finished(output.index, reason, usage, output.stop, tuple(track.tokens)))
+        usage = Usage(
+            prompt_tokens=len(self.prompt),
+            completion_tokens=len(track.tokens),
+            reasoning_tokens=track.reasoning,
+            cached_tokens=cached,
+        )
+        self._put(output.index, Finished(reason, usage, output.stop, tuple(track.tokens)))
         if output.metrics is not None:
             self.metrics = output.metrics
             total = Usage(
-                len(self.prompt),
-                self.completion_tokens,
-                cached,
-                sum(track.reasoning for track in self._tracks),
+                prompt_tokens=len(self.prompt),
+                completion_tokens=self.completion_tokens,
+                reasoning_tokens=sum(each.reasoning for each in self._tracks),
+                cached_tokens=cached,
             )
             self._events.append(Completed(total, output.metrics))
-
-
-def _score(score: TokenLogprob) -> TokenScore:
-    return TokenScore(score.token, score.logprob, score.top)
 
 
 def _valid(text: str) -> str:
@@ -243,6 +236,6 @@ def _valid(text: str) -> str:
 
 def _failure(error: PeriluneError) -> ApiError:
     """What a client is told when a request fails that had been taken."""
-    if isinstance(error, RequestError) and "grammar" not in error.message:
+    if isinstance(error, RequestError) and not isinstance(error, GrammarError):
         return ApiError(500, str(error), code="generation_failed")
     return api_error(error)

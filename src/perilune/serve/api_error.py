@@ -10,6 +10,7 @@ from typing import Any
 
 from perilune.errors import (
     ChatError,
+    ContextLengthError,
     EngineDeadError,
     EngineError,
     PeriluneError,
@@ -101,14 +102,12 @@ def api_error(error: PeriluneError) -> ApiError:
     """One of our own errors as what a client is told."""
     match error:
         case EngineDeadError():
-            return ApiError(503, str(error), code="engine_dead", retry_after=5)
+            return ApiError(503, str(error), code=EngineDeadError.code, retry_after=5)
         case ChatError():
-            place = error.message.partition(": ")[0]
-            is_place = place.startswith(("messages", "tools"))
-            return invalid(str(error), place if is_place else "messages")
+            return invalid(str(error), error.param or "messages")
+        case ContextLengthError():
+            return invalid(str(error), "messages", error.code)
         case RequestError():
-            if error.param == "prompt" and "tokens" in error.message:
-                return invalid(str(error), "messages", "context_length_exceeded")
             return invalid(str(error), error.param)
         case EngineError():
             return ApiError(503, str(error), code="engine_unavailable", retry_after=5)

@@ -13,7 +13,19 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
-from perilune.engine.request import FinishReason, RequestMetrics
+from perilune.chat.deltas import (
+    ContentDelta,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    ReasoningEnd,
+    TokenLogprob,
+    ToolCallArguments,
+    ToolCallStart,
+)
+from perilune.chat.turn import AssembledTurn
+from perilune.engine.request import RequestMetrics
+from perilune.events import Usage
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError
 from perilune.serve.chat_request import read_chat
@@ -22,20 +34,7 @@ from perilune.serve.fields import check_model
 from perilune.serve.http import HttpRequest, Reply, Route, StreamReply, sse
 from perilune.serve.request import left_out_headers, new_id
 from perilune.serve.service import Service
-from perilune.serve.stream import (
-    Answer,
-    CallArguments,
-    CallStart,
-    Completed,
-    Content,
-    Event,
-    Finished,
-    Reasoning,
-    ReasoningEnd,
-    TokenScore,
-    Usage,
-    collect,
-)
+from perilune.serve.stream import Completed, Event, collect
 from perilune.serve.thinking_switches import shows_thinking
 
 DONE = b"data: [DONE]\n\n"
@@ -129,39 +128,40 @@ class _Writer:
 
     # --- whole ---
 
-    def choice(self, index: int, answer: Answer) -> dict[str, Any]:
+    def choice(self, index: int, answer: AssembledTurn) -> dict[str, Any]:
+        calls = answer.complete_calls
         message: dict[str, Any] = {
             "role": "assistant",
-            "content": answer.content or (None if answer.calls else ""),
+            "content": answer.content or (None if calls else ""),
             "refusal": None,
         }
-        if answer.reasoning and self._show_reasoning:
-            message["reasoning_content"] = answer.reasoning
+        if (reasoning := answer.reasoning) and self._show_reasoning:
+            message["reasoning_content"] = reasoning
             if self._alias:
-                message["reasoning"] = answer.reasoning
-        if answer.calls:
+                message["reasoning"] = reasoning
+        if calls:
             message["tool_calls"] = [
                 {
                     "id": client_call_id(call.id, call.name, number),
                     "type": "function",
                     "function": {"name": call.name, "arguments": call.arguments},
                 }
-                for number, call in enumerate(answer.calls)
+                for number, call in enumerate(calls)
             ]
         choice = {
             "index": index,
             "message": message,
-            "finish_reason": finish_reason(answer.finish_reason),
+            "finish_reason": finish_reason(answer.ending.reason),
             "logprobs": self.logprobs(answer.scores) if self._logprobs else None,
         }
         if self._token_ids:
-            choice["token_ids"] = list(answer.tokens)
+            choice["token_ids"] = list(answer.ending.tokens)
         return choice
 
-    def logprobs(self, scores: Sequence[TokenScore]) -> dict[str, Any]:
+    def logprobs(self, scores: Sequence[TokenLogprob]) -> dict[str, Any]:
         return {"content": [self._score(score) for score in scores], "refusal": None}
 
-    def _score(self, score: TokenScore) -> dict[str, Any]:
+    def _score(self, score: TokenLogprob) -> dict[str, Any]:
         return {
             **self._token(score.token, score.logprob),
             "top_logprobs": [self._token(token, value) for token, value in score.top],
@@ -184,7 +184,7 @@ class _Writer:
                     yield self._frame(index, {"role": "assistant", "content": ""})
                 frames: list[bytes] = []
                 async for event in stream:
-                    frames += self._event(event, stream)
+                    frames += self._event(event)
                     if frames and not stream.more_is_here:
                         yield b"".join(frames)
                         frames.clear()
@@ -193,16 +193,19 @@ class _Writer:
                 return
             yield DONE
 
-    def _event(self, event: Event, stream: AnswerStream) -> list[bytes]:
-        match event:
-            case Content(index, text, scores):
+    def _event(self, event: Event) -> list[bytes]:
+        if isinstance(event, Completed):
+            return [self._usage(event.usage, event.metrics)] if self._final_usage else []
+        index = event.index
+        match event.delta:
+            case ContentDelta(text, scores):
                 logprobs = self.logprobs(scores) if self._logprobs else None
                 return [self._frame(index, {"content": text}, logprobs=logprobs)]
-            case Reasoning(index, text) if self._show_reasoning:
+            case ReasoningDelta(text) if self._show_reasoning:
                 return [self._frame(index, self._reasoning(text))]
-            case ReasoningEnd(index) if self._show_reasoning:
+            case ReasoningEnd() if self._show_reasoning:
                 return [self._frame(index, self._reasoning(""))]
-            case CallStart(index, call, call_id, name):
+            case ToolCallStart(call, call_id, name):
                 function = {"name": name, "arguments": ""}
                 started = {
                     "index": call,
@@ -211,13 +214,11 @@ class _Writer:
                     "function": function,
                 }
                 return [self._frame(index, {"tool_calls": [started]})]
-            case CallArguments(index, call, text):
+            case ToolCallArguments(call, text):
                 piece = {"index": call, "function": {"arguments": text}}
                 return [self._frame(index, {"tool_calls": [piece]})]
-            case Finished():
-                return [self._end(event)]
-            case Completed(usage, metrics):
-                return [self._usage(usage, metrics)] if self._final_usage else []
+            case Finished() as finished:
+                return [self._end(index, finished)]
         return []
 
     def _reasoning(self, text: str) -> dict[str, Any]:
@@ -230,16 +231,16 @@ class _Writer:
         choice = {"index": index, "delta": delta, "finish_reason": None, "logprobs": logprobs}
         return sse({**self._head, "choices": [choice], "usage": None})
 
-    def _end(self, event: Finished) -> bytes:
+    def _end(self, index: int, finished: Finished) -> bytes:
         choice: dict[str, Any] = {
-            "index": event.index,
+            "index": index,
             "delta": {},
-            "finish_reason": finish_reason(event.reason),
+            "finish_reason": finish_reason(finished.reason),
             "logprobs": None,
-            "usage": usage_json(event.usage),
+            "usage": usage_json(finished.usage or Usage()),
         }
         if self._token_ids:
-            choice["token_ids"] = list(event.tokens)
+            choice["token_ids"] = list(finished.tokens)
         return sse({**self._head, "choices": [choice], "usage": None})
 
     def _usage(self, usage: Usage, metrics: RequestMetrics) -> bytes:
@@ -265,19 +266,19 @@ def client_call_id(call_id: str, name: str, call: int) -> str:
 
 def usage_json(usage: Usage) -> dict[str, Any]:
     return {
-        "prompt_tokens": usage.prompt,
-        "completion_tokens": usage.completion,
-        "total_tokens": usage.total,
-        "cached_tokens": usage.cached,
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.total_tokens,
+        "cached_tokens": usage.cached_tokens,
         "prompt_tokens_details": {
-            "cached_tokens": usage.cached,
-            "text_tokens": usage.prompt,
+            "cached_tokens": usage.cached_tokens,
+            "text_tokens": usage.prompt_tokens,
             "image_tokens": 0,
             "audio_tokens": 0,
         },
         "completion_tokens_details": {
-            "reasoning_tokens": usage.reasoning,
-            "text_tokens": usage.completion - usage.reasoning,
+            "reasoning_tokens": usage.reasoning_tokens,
+            "text_tokens": usage.completion_tokens - usage.reasoning_tokens,
             "audio_tokens": 0,
             "accepted_prediction_tokens": 0,
             "rejected_prediction_tokens": 0,

@@ -14,6 +14,9 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from perilune.chat.deltas import ContentDelta, Finished, TokenLogprob
+from perilune.chat.turn import AssembledTurn
+from perilune.events import Usage
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, invalid, unsupported
 from perilune.serve.chat_completions import DONE, finish_reason, timings_json, usage_json
@@ -23,16 +26,7 @@ from perilune.serve.fields import check_extra, check_model, sampling_of
 from perilune.serve.http import HttpRequest, Reply, Route, StreamReply, sse
 from perilune.serve.request import TextRequest, left_out_headers, new_id
 from perilune.serve.service import Service
-from perilune.serve.stream import (
-    Answer,
-    Completed,
-    Content,
-    Event,
-    Finished,
-    TokenScore,
-    Usage,
-    collect,
-)
+from perilune.serve.stream import AnswerDelta, Completed, Event, collect
 
 DEFAULT_MAX_TOKENS = 16  # OpenAI's
 MAX_PROMPTS = 128
@@ -113,9 +107,9 @@ async def completions(service: Service, request: HttpRequest) -> Reply | StreamR
     for stream, result in zip(streams, collected, strict=True):
         for answer in result.answers:
             choices.append(writer.choice(len(choices), stream, answer))
-        usage = _sum(usage, result.usage)
+        usage += result.usage
     if body.max_tokens == 0:
-        usage = Usage(usage.prompt, 0, usage.cached, 0)
+        usage = Usage(prompt_tokens=usage.prompt_tokens, cached_tokens=usage.cached_tokens)
     return Reply(
         {
             **writer.head,
@@ -144,10 +138,10 @@ class _Writer:
             "system_fingerprint": service.fingerprint,
         }
 
-    def choice(self, index: int, stream: AnswerStream, answer: Answer) -> dict[str, Any]:
+    def choice(self, index: int, stream: AnswerStream, answer: AssembledTurn) -> dict[str, Any]:
         echo, none_wanted = bool(self._body.echo), self._body.max_tokens == 0
         text = "" if none_wanted else answer.content
-        scores: list[TokenScore | int] = [] if none_wanted else [*answer.scores]
+        scores: list[TokenLogprob | int] = [] if none_wanted else [*answer.scores]
         if echo:
             text = self._tokenizer.decode(stream.prompt) + text
             # Nothing comes before the first token, so it has no probability.
@@ -155,15 +149,15 @@ class _Writer:
         choice: dict[str, Any] = {
             "index": index,
             "text": text,
-            "finish_reason": "length" if none_wanted else finish_reason(answer.finish_reason),
+            "finish_reason": "length" if none_wanted else finish_reason(answer.ending.reason),
             "logprobs": None if self._body.logprobs is None else self._logprobs(scores, 0),
         }
         if self._body.return_token_ids:
             choice["prompt_token_ids"] = stream.prompt
-            choice["token_ids"] = [] if none_wanted else list(answer.tokens)
+            choice["token_ids"] = [] if none_wanted else list(answer.ending.tokens)
         return choice
 
-    def _logprobs(self, scores: Sequence[TokenScore | int], offset: int) -> dict[str, Any]:
+    def _logprobs(self, scores: Sequence[TokenLogprob | int], offset: int) -> dict[str, Any]:
         tokens: list[str] = []
         offsets: list[int] = []
         values: list[float | None] = []
@@ -205,7 +199,7 @@ class _Writer:
         for stream in streams:
             first.append(first[-1] + stream.n)
         usage = Usage()
-        queue: asyncio.Queue[tuple[int, Event] | ApiError | None] = asyncio.Queue()
+        queue: asyncio.Queue[Event | ApiError | None] = asyncio.Queue()
         readers = [
             asyncio.create_task(_read(stream, first[number], queue))
             for number, stream in enumerate(streams)
@@ -225,14 +219,14 @@ class _Writer:
                 if isinstance(item, ApiError):
                     yield sse(item.openai())
                     return
-                index, event = item
-                match event:
-                    case Content(_, text, scores):
-                        yield self._frame(index, text, scores)
-                    case Finished():
-                        yield self._end(index, event)
-                    case Completed():
-                        usage = _sum(usage, event.usage)
+                if isinstance(item, Completed):
+                    usage += item.usage
+                    continue
+                match item.delta:
+                    case ContentDelta(text, scores):
+                        yield self._frame(item.index, text, scores)
+                    case Finished() as finished:
+                        yield self._end(item.index, finished)
             options = self._body.stream_options
             if options is not None and options.include_usage:
                 yield sse({**self.head, "choices": [], "usage": usage_json(usage)})
@@ -243,7 +237,7 @@ class _Writer:
             await asyncio.gather(*readers, return_exceptions=True)
             await _close(streams)
 
-    def _frame(self, index: int, text: str, scores: Sequence[TokenScore] | None) -> bytes:
+    def _frame(self, index: int, text: str, scores: Sequence[TokenLogprob] | None) -> bytes:
         wanted = self._body.logprobs is not None and scores is not None
         choice = {
             "index": index,
@@ -253,25 +247,26 @@ class _Writer:
         }
         return sse({**self.head, "choices": [choice], "usage": None})
 
-    def _end(self, index: int, event: Finished) -> bytes:
+    def _end(self, index: int, finished: Finished) -> bytes:
         choice = {
             "index": index,
             "text": "",
-            "finish_reason": finish_reason(event.reason),
+            "finish_reason": finish_reason(finished.reason),
             "logprobs": None,
-            "usage": usage_json(event.usage),
+            "usage": usage_json(finished.usage or Usage()),
         }
         return sse({**self.head, "choices": [choice], "usage": None})
 
 
 async def _read(
-    stream: AnswerStream, first: int, queue: asyncio.Queue[tuple[int, Event] | ApiError | None]
+    stream: AnswerStream, first: int, queue: asyncio.Queue[Event | ApiError | None]
 ) -> None:
     try:
         async with aclosing(stream):
             async for event in stream:
-                index = 0 if isinstance(event, Completed) else event.index
-                queue.put_nowait((first + index, event))
+                if isinstance(event, AnswerDelta):
+                    event = AnswerDelta(first + event.index, event.delta)
+                queue.put_nowait(event)
     except ApiError as error:
         queue.put_nowait(error)
     queue.put_nowait(None)
@@ -286,12 +281,3 @@ def _prompts(prompt: Any) -> list[str | list[int]]:
     if isinstance(prompt, str):
         return [prompt]
     return [prompt] if isinstance(prompt[0], int) else list(prompt)
-
-
-def _sum(a: Usage, b: Usage) -> Usage:
-    return Usage(
-        a.prompt + b.prompt,
-        a.completion + b.completion,
-        a.cached + b.cached,
-        a.reasoning + b.reasoning,
-    )

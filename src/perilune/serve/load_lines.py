@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TextIO
 
-from perilune.engine.driver import Loading
+from perilune.engine.core_messages import Loading
 from perilune.weights.format_bytes import gigabytes
 
 QUIET_SECONDS = 1.0  # a load shorter than this needs no progress

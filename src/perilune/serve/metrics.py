@@ -19,7 +19,7 @@ from prometheus_client import (
 )
 
 if TYPE_CHECKING:
-    from perilune.engine.driver import Loading
+    from perilune.engine.core_messages import Loading
     from perilune.engine.metrics import EngineStatus
     from perilune.serve.answer_stream import AnswerStream
 

@@ -22,10 +22,10 @@ class Constraint:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks. `salt` parts the prefix cache between keys; `name` is for logs and quotas."""
+    """Who asks. `cache_salt` parts the prefix cache between keys; `name` is for logs and quotas."""
 
     name: str = "local"
-    salt: str = ""
+    cache_salt: str = ""
 
 
 @dataclass(frozen=True, slots=True)

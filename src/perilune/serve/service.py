@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from perilune.chat.format import ChatFormat
 from perilune.engine.async_engine import EngineState, EngineStream
 from perilune.engine.conversation import next_call_index, recommended_sampling
-from perilune.engine.driver import Add, Loading
+from perilune.engine.core_messages import Add, Loading
 from perilune.engine.life import LifeEvent
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import OutputFormat, ToolChoice, Tools
@@ -304,6 +304,6 @@ def _tools(declared: Sequence[Mapping[str, Any]], use: ToolUse, first_index: int
 
 
 def _salt(caller: Caller, own: str) -> str:
-    if not caller.salt and not own:
+    if not caller.cache_salt and not own:
         return ""
-    return hashlib.sha256(f"{caller.salt}\0{own}".encode()).hexdigest()
+    return hashlib.sha256(f"{caller.cache_salt}\0{own}".encode()).hexdigest()

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from perilune.config import CheckpointConfig, checkpoint_file
 from perilune.errors import CorruptFileError, UsageError
-from perilune.formats import StorageFormat
+from perilune.formats import Part, StorageFormat
 from perilune.formats.bf16 import BF16
 from perilune.weights.checkpoint import Checkpoint, open_checkpoint
 from perilune.weights.load import check_tensors, check_values
 from perilune.weights.progress import ProgressCallback
 from perilune.weights.published_config import restored_as
 from perilune.weights.reader import CHUNK_BYTES, TORCH_DTYPES, TensorReader, tensor_memory
-from perilune.weights.tensor_table import FLOATS, Part, TensorSpec, expected_tensors, is_vision
+from perilune.weights.tensor_table import FLOATS, TensorSpec, expected_tensors, is_vision
 from perilune.weights.write import SHARD_BYTES, write_checkpoint
 
 COPIED = (

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from perilune.config import CheckpointConfig
+from perilune.formats import Part
 from perilune.weights.tensor_table import (
-    Part,
     active_parameters,
     expected_tensors,
     text_parameters,

@@ -179,7 +179,7 @@ def apply_format(model: KimiK2Model, config: CheckpointConfig) -> None:
         else:
             _replace_linears(layer.mlp, storage, Part.DENSE_MLP)
     if not model.config.tie_word_embeddings and storage.covers("lm_head", Part.LM_HEAD):
-        model.lm_head = _linear(model.lm_head, storage)
+        model.add_module("lm_head", _linear(model.lm_head, storage))
 
 
 def _replace_linears(parent: nn.Module, storage: StorageFormat, part: Part) -> None:

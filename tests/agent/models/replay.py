@@ -9,16 +9,17 @@ from typing import Any
 
 import httpx
 
-from perilune.agent.models.chat_model import (
+from perilune.agent.models.chat_model import Sampling
+from perilune.agent.models.endpoint import EndpointModel
+from perilune.chat.deltas import (
     ContentDelta,
     ContentWasReasoning,
     Delta,
     Finished,
     ReasoningDelta,
-    Sampling,
-    ToolCallDelta,
+    ToolCallArguments,
+    ToolCallStart,
 )
-from perilune.agent.models.endpoint import EndpointModel
 
 STREAMS = Path(__file__).parent / "streams"
 USER = [{"role": "user", "content": "hi"}]
@@ -109,9 +110,11 @@ def summary(deltas: list[Delta]) -> tuple[str, str, list[tuple[str, str, str]], 
                 reasoning += text
             case ContentWasReasoning():
                 content, reasoning = "", reasoning + content
-            case ToolCallDelta(index, call_id, name, arguments):
-                known = calls.get(index, ("", "", ""))
-                calls[index] = (known[0] or call_id, known[1] or name, known[2] + arguments)
+            case ToolCallStart(index, call_id, name):
+                calls[index] = (call_id, name, "")
+            case ToolCallArguments(index, text):
+                call_id, name, arguments = calls[index]
+                calls[index] = (call_id, name, arguments + text)
             case Finished():
                 reason = each.reason
     return content, reasoning, [calls[i] for i in sorted(calls)], reason

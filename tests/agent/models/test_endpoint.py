@@ -9,18 +9,12 @@ from contextlib import aclosing
 import pytest
 
 from perilune.agent.agent import Agent
-from perilune.agent.models.chat_model import (
-    ContentDelta,
-    Finished,
-    ModelError,
-    ReasoningDelta,
-    Sampling,
-    ToolCallDelta,
-)
+from perilune.agent.models.chat_model import ModelError, Sampling
 from perilune.agent.models.endpoint import EndpointModel, Prices
 from perilune.agent.models.retry import RetryPolicy, retry_after
 from perilune.agent.models.wire import to_wire
 from perilune.agent.tool import ToolResult, tool
+from perilune.chat.deltas import ContentDelta, Finished, ReasoningDelta, ToolCallStart
 from perilune.errors import UsageError
 from perilune.events import AssistantMessage, Usage
 from tests.agent import simple_tools as tools
@@ -86,8 +80,8 @@ async def test_tool_calls_are_numbered_whatever_the_server_says(indices):
     ]
     with OpenAIServer([chunks]) as server:
         deltas = await collect(server)
-    calls = [each for each in deltas if isinstance(each, ToolCallDelta)]
-    named = {each.index: each.name for each in calls if each.name}
+    calls = [each for each in deltas if isinstance(each, ToolCallStart)]
+    named = {each.index: each.name for each in calls}
     assert named == {0: "f", 1: "g"}
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from perilune.agent.models.chat_model import Finished, ModelError, Sampling
+from perilune.agent.models.chat_model import ModelError, Sampling
 from perilune.agent.models.endpoint import EndpointModel
+from perilune.chat.deltas import Finished
 from tests.agent.models.replay import Replay, called, deltas_of, read, said, sse
 
 S, E = "<|tool_calls_section_begin|>", "<|tool_calls_section_end|>"

@@ -14,9 +14,10 @@ from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.chat_model import ModelError, Sampling
 from perilune.agent.models.engine import EngineModel
 from perilune.chat import deltas as chat
+from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
-from perilune.engine.request import FinishReason, RequestMetrics, SequenceOutput
-from perilune.errors import CheckpointError, EngineDeadError, RequestError
+from perilune.engine.request import RequestMetrics, SequenceOutput
+from perilune.errors import CheckpointError, ContextLengthError, EngineDeadError, RequestError
 from perilune.events import AssistantMessage, ToolFinished
 from perilune.home import find_run
 from tests.agent import simple_tools as tools
@@ -181,7 +182,7 @@ def test_a_dead_engine_is_asked_again(folder, workspace, home):
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (RequestError("the prompt is longer than the context"), "context"),
+        (ContextLengthError("the prompt has 9 tokens, the model reads 8"), "context"),
         (RequestError("top_p must be positive"), "request"),
     ],
 )

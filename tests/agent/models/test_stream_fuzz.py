@@ -15,10 +15,11 @@ import time
 import pytest
 
 from perilune.agent.agent import Agent
-from perilune.agent.models.chat_model import Finished, ModelError, Sampling, ToolCallDelta
+from perilune.agent.models.chat_model import ModelError, Sampling
 from perilune.agent.models.endpoint import EndpointModel
 from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.tool import tool
+from perilune.chat.deltas import Finished, ToolCallStart
 from perilune.events import encode_event
 from tests.agent.models.mutation import RECORDED, mutated, pieces_of
 from tests.agent.models.replay import TIME, USER, WEATHER, Replay, read
@@ -63,8 +64,8 @@ async def feed(count: int, seed: int) -> tuple[int, float]:
                 match delta:
                     case Finished():
                         finished = delta
-                    case ToolCallDelta():
-                        (delta.id + delta.name + delta.arguments).encode()
+                    case ToolCallStart():
+                        (delta.id + delta.name).encode()
                     case _:
                         getattr(delta, "text", "").encode()
         except ModelError as error:

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from perilune.engine.async_engine import AsyncEngine
-from perilune.engine.hosts import ProcessHost
+from perilune.engine.core_client import ProcessCoreClient
 from perilune.serve.keys import Keys
 from perilune.serve.server import JsonLines, PlainLines
 
@@ -56,7 +56,7 @@ async def test_a_callers_salt_cannot_be_guessed_into(scripted: Any) -> None:
         await cached(client, LONG, ALICE, cache_salt="a")
         alice = KEYS.find({"x-api-key": ALICE})
         assert alice is not None
-        for guess in ("a", f"{alice.salt}\0a", alice.salt, "", "\0a"):
+        for guess in ("a", f"{alice.cache_salt}\0a", alice.cache_salt, "", "\0a"):
             assert await cached(client, LONG, BOB, cache_salt=guess or "none") == 0
 
 
@@ -168,9 +168,9 @@ async def test_the_engines_process_listens_nowhere(tiny_folder: Path) -> None:
     """ShadowMQ (CVE-2024-50050), torch's TCPStore: workers that took orders from a socket."""
     engine = AsyncEngine(tiny_folder, isolation="process", cache_tokens=1024)
     async with engine:
-        host = engine._host
-        assert isinstance(host, ProcessHost) and host.process_id is not None
-        process = psutil.Process(host.process_id)
+        core = engine._core
+        assert isinstance(core, ProcessCoreClient) and core.process_id is not None
+        process = psutil.Process(core.process_id)
         sockets = [
             connection
             for one in (process, *process.children(recursive=True))

@@ -9,20 +9,21 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perilune.engine.request import FinishReason
+from perilune.chat.deltas import (
+    ContentDelta,
+    Delta,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    TokenLogprob,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from perilune.events import Usage
 from perilune.serve.api_error import ApiError
 from perilune.serve.responses.events import ResponseEvents, usage_json
-from perilune.serve.stream import (
-    CallArguments,
-    CallEnd,
-    CallStart,
-    Content,
-    Event,
-    Finished,
-    Reasoning,
-    TokenScore,
-    Usage,
-)
+from perilune.serve.stream import Completed
 from perilune.serve.thought import carried
 
 from ..event_streams import event_streams
@@ -30,7 +31,9 @@ from ..event_streams import event_streams
 BASE = {"id": "resp_1", "object": "response"}
 
 
-def translate(events: list[Event], **options: Any) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def translate(
+    events: list[Delta | Completed], **options: Any
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """(stream events, response)"""
     translator = ResponseEvents(BASE, **options)
     said = [copy.deepcopy(e) for e in translator.start()]
@@ -50,7 +53,7 @@ LETTERS = {
 
 
 @given(event_streams())
-def test_the_order_of_events(events: list[Event]) -> None:
+def test_the_order_of_events(events: list[Delta | Completed]) -> None:
     said, _ = translate(events)
     word = "".join(LETTERS[event["type"]] for event in said)
     assert re.fullmatch(r"CP(\((\[r+R\]|\[t+T\]|a*A)\))*(E|(\(a*)?I)", word), word
@@ -65,7 +68,7 @@ def test_the_order_of_events(events: list[Event]) -> None:
 
 
 @given(event_streams(), st.booleans())
-def test_the_deltas_add_up_to_the_response(events: list[Event], carry: bool) -> None:
+def test_the_deltas_add_up_to_the_response(events: list[Delta | Completed], carry: bool) -> None:
     said, response = translate(events, carry_reasoning=carry)
     sums: dict[int, str] = {}
     for event in said:
@@ -80,17 +83,17 @@ def test_the_deltas_add_up_to_the_response(events: list[Event], carry: bool) -> 
     assert said[-1]["response"] == response
     done = [event["item"] for event in said if event["type"] == "response.output_item.done"]
     assert done == response["output"]
-    said_text = "".join(e.text for e in events if isinstance(e, Content))
+    said_text = "".join(e.text for e in events if isinstance(e, ContentDelta))
     texts = [item["content"][0]["text"] for item in done if item["type"] == "message"]
     assert "".join(texts) == said_text
     thought = [item["content"][0]["text"] for item in done if item["type"] == "reasoning"]
-    assert "".join(thought) == "".join(e.text for e in events if isinstance(e, Reasoning))
+    assert "".join(thought) == "".join(e.text for e in events if isinstance(e, ReasoningDelta))
     calls = [item for item in done if item["type"] == "function_call"]
-    assert len(calls) == sum(isinstance(e, CallEnd) for e in events)
+    assert len(calls) == sum(isinstance(e, ToolCallEnd) for e in events)
 
 
 @given(event_streams())
-def test_ends(events: list[Event]) -> None:
+def test_ends(events: list[Delta | Completed]) -> None:
     said, response = translate(events)
     finished = next(e for e in events if isinstance(e, Finished))
     if finished.reason is FinishReason.LENGTH:
@@ -106,9 +109,9 @@ def test_ends(events: list[Event]) -> None:
 def test_a_cut_call_has_no_end_that_a_client_could_act_on() -> None:
     said, response = translate(
         [
-            CallStart(0, 0, "functions.f:0", "f"),
-            CallArguments(0, 0, '{"a": 1}'),
-            Finished(0, FinishReason.LENGTH, _usage()),
+            ToolCallStart(0, "functions.f:0", "f"),
+            ToolCallArguments(0, '{"a": 1}'),
+            Finished(FinishReason.LENGTH, _usage()),
         ]
     )
     kinds = [event["type"] for event in said]
@@ -118,11 +121,11 @@ def test_a_cut_call_has_no_end_that_a_client_could_act_on() -> None:
 
 
 def _usage() -> Usage:
-    return Usage(3, 4)
+    return Usage(prompt_tokens=3, completion_tokens=4)
 
 
 def test_a_call_names_the_namespace_of_its_tool() -> None:
-    events: list[Event] = [CallStart(0, 0, "functions.a__f:0", "a__f"), CallEnd(0, 0)]
+    events: list[Delta | Completed] = [ToolCallStart(0, "functions.a__f:0", "a__f"), ToolCallEnd(0)]
     said, response = translate(events, namespaces={"a__f": ("a", "f")})
     (call,) = response["output"]
     assert (call["namespace"], call["name"]) == ("a", "f")
@@ -131,7 +134,7 @@ def test_a_call_names_the_namespace_of_its_tool() -> None:
 
 def test_a_broken_stream_ends_with_an_error_and_a_failed_response() -> None:
     translator = ResponseEvents(BASE)
-    said = [*translator.start(), *translator.feed(Content(0, "Hal"))]
+    said = [*translator.start(), *translator.feed(ContentDelta("Hal"))]
     said += list(translator.fail(ApiError(503, "the engine died", code="engine_dead")))
     error, failed = said[-2:]
     assert error["type"] == "error" and error["code"] == "engine_dead"
@@ -145,10 +148,10 @@ def test_log_probabilities_go_with_the_text() -> None:
     def words(scores: Any) -> list[dict[str, Any]]:
         return [{"token": str(score.token), "logprob": score.logprob} for score in scores]
 
-    events: list[Event] = [
-        Content(0, "a", (TokenScore(1, -0.5),)),
-        Content(0, "b", (TokenScore(2, -0.25), TokenScore(3, -1.0))),
-        Finished(0, FinishReason.STOP, _usage()),
+    events: list[Delta | Completed] = [
+        ContentDelta("a", (TokenLogprob(1, -0.5),)),
+        ContentDelta("b", (TokenLogprob(2, -0.25), TokenLogprob(3, -1.0))),
+        Finished(FinishReason.STOP, _usage()),
     ]
     said, response = translate(events, scores=words)
     deltas = [e["logprobs"] for e in said if e["type"] == "response.output_text.delta"]

@@ -12,9 +12,10 @@ from typing import Any
 
 from perilune.agent.agent import Agent
 from perilune.agent.journal.memory_journal import MemoryJournal
-from perilune.agent.models.chat_model import ChatModel, Delta, Message, Sampling
+from perilune.agent.models.chat_model import ChatModel, Message, Sampling
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.tool import tool
+from perilune.chat.deltas import Delta
 from perilune.events import Record
 from perilune.swarm.limits import SwarmLimits
 from perilune.swarm.swarm import Swarm

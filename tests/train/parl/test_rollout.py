@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from perilune.agent.models.chat_model import ContentDelta, Finished
 from perilune.agent.models.scripted import Refused, ScriptedModel
+from perilune.chat.deltas import ContentDelta, Finished
 from perilune.errors import PeriluneError, UsageError
 from perilune.train.config import ParlConfig
 from perilune.train.parl.frozen import RememberedModel

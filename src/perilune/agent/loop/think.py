@@ -15,20 +15,15 @@ from typing import Any
 
 from perilune.agent.endings import BudgetExceeded, ModelFailed
 from perilune.agent.loop.run import Run
-from perilune.agent.models.chat_model import (
-    ContentDelta,
-    ContentWasReasoning,
-    Finished,
-    Message,
-    ModelError,
-    ReasoningDelta,
-    Sampling,
-    ToolCallDelta,
-)
+from perilune.agent.models.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.limiter import limiter_for
 from perilune.agent.models.tokens import estimate_text, weigh
+from perilune.chat.deltas import ContentDelta, ContentWasReasoning, ReasoningDelta
+from perilune.chat.turn import AssembledTurn
 from perilune.events import (
     AssistantMessage,
+    ContentShown,
+    ReasoningShown,
     RequestSent,
     Retried,
     StepStarted,
@@ -36,8 +31,6 @@ from perilune.events import (
     ToolCall,
     Usage,
 )
-from perilune.events import ContentDelta as ShownContent
-from perilune.events import ReasoningDelta as ShownReasoning
 
 CONTEXT_ATTEMPTS = 4
 SUSPICIOUS = 0.7
@@ -52,15 +45,8 @@ THINKING_CUT = (
 class Completion:
     """A completion as it comes in."""
 
-    reasoning: list[str] = field(default_factory=list)
-    content: list[str] = field(default_factory=list)
-    calls: dict[int, ToolCallDelta] = field(default_factory=dict)
-    finished: Finished | None = None
-    thinking_tokens: float = 0.0
-
-    @property
-    def text(self) -> str:
-        return "".join(self.content)
+    turn: AssembledTurn = field(default_factory=AssembledTurn)
+    thinking_tokens: float = 0.0  # estimated, while they come
 
 
 class _ThoughtTooLong(Exception):
@@ -118,8 +104,7 @@ def _may_be_too_long(run: Run, error: ModelError, tokens: int) -> bool:
 async def ask(run: Run, messages: list[Message]) -> tuple[str, Usage]:
     """An answer outside of the run's conversation (a summary, say), and what it took."""
     completion = await _complete(run, messages, [], run.sampling, show=False)
-    usage = completion.finished.usage if completion.finished else None
-    return completion.text, usage or Usage()
+    return completion.turn.content, completion.turn.ending.usage or Usage()
 
 
 async def _complete(
@@ -178,55 +163,31 @@ async def _stream(
         sampling = dataclasses.replace(sampling, thinking_tokens=limit)
     async with aclosing(run.model.complete(messages, tools, sampling)) as deltas:
         async for delta in deltas:
+            completion.turn.add(delta)
             match delta:
                 case ReasoningDelta(text):
-                    completion.reasoning.append(text)
                     completion.thinking_tokens += weigh(text)
                     if show:
-                        run.show(ShownReasoning(text=text))
+                        run.show(ReasoningShown(text=text))
                     if limit is not None and completion.thinking_tokens > limit:
                         raise _ThoughtTooLong
-                case ContentDelta(text):
-                    completion.content.append(text)
-                    if show:
-                        run.show(ShownContent(text=text))
-                case ContentWasReasoning():
-                    _content_was_reasoning(run, completion, show)
-                case ToolCallDelta():
-                    _merge(completion.calls, delta)
-                case Finished():
-                    completion.finished = delta
-    if completion.finished is None:
+                case ContentDelta(text) if show:
+                    run.show(ContentShown(text=text))
+                case ContentWasReasoning() if show:
+                    run.show(StreamDiscarded())
+                    run.show(ReasoningShown(text=completion.turn.reasoning))
+    if completion.turn.finished is None:
         raise ModelError("the completion has no end", kind="cut", retryable=True)
 
 
-def _content_was_reasoning(run: Run, completion: Completion, show: bool) -> None:
-    """Move what was said so far to the thinking, for those who watch too."""
-    completion.reasoning += completion.content
-    completion.content.clear()
-    if show:
-        run.show(StreamDiscarded())
-        run.show(ShownReasoning(text="".join(completion.reasoning)))
-
-
-def _merge(calls: dict[int, ToolCallDelta], piece: ToolCallDelta) -> None:
-    known = calls.get(piece.index, ToolCallDelta(piece.index))
-    calls[piece.index] = ToolCallDelta(
-        index=piece.index,
-        id=known.id or piece.id,
-        name=known.name or piece.name,
-        arguments=known.arguments + piece.arguments,
-    )
-
-
 def _message(run: Run, completion: Completion, prompt_tokens: int) -> AssistantMessage:
-    assert completion.finished is not None
-    finished = completion.finished
-    reasoning = "".join(completion.reasoning)
+    turn = completion.turn
+    finished = turn.ending
+    content, reasoning = turn.content, turn.reasoning
     usage = finished.usage
     if usage is None:
         thought = estimate_text(reasoning)
-        answered = estimate_text(completion.text)
+        answered = estimate_text(content)
         usage = Usage(
             prompt_tokens=prompt_tokens,
             completion_tokens=thought + answered,
@@ -236,17 +197,17 @@ def _message(run: Run, completion: Completion, prompt_tokens: int) -> AssistantM
         run.context.reported(prompt_tokens, usage)
     return AssistantMessage(
         step=run.state.step + 1,
-        content=completion.text,
+        content=content,
         reasoning=reasoning,
-        tool_calls=_with_own_ids(run, completion),
-        finish_reason=finished.reason,
+        tool_calls=_with_own_ids(run, turn),
+        finish_reason=str(finished.reason),
         usage=usage,
         model=finished.model or run.model.name,
         response_id=finished.response_id,
     )
 
 
-def _with_own_ids(run: Run, completion: Completion) -> list[ToolCall]:
+def _with_own_ids(run: Run, turn: AssembledTurn) -> list[ToolCall]:
     """The calls, each with an id that no other call of the run has.
 
     The server's id is kept where it is one; else it is `functions.NAME:N`, counted over the whole
@@ -254,7 +215,7 @@ def _with_own_ids(run: Run, completion: Completion) -> list[ToolCall]:
     """
     used = set(run.state.call_ids)
     calls: list[ToolCall] = []
-    for _, call in sorted(completion.calls.items()):
+    for _, call in sorted(turn.calls.items()):
         call_id, number = call.id, len(used)
         while not call_id or call_id in used:
             call_id = f"functions.{call.name}:{number}"

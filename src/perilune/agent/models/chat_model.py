@@ -1,7 +1,7 @@
 """What the agent knows of a model: messages and tools in, a stream of deltas out.
 
-Messages are OpenAI-shaped dicts (`role`, `content` text or parts, `tool_calls`, `tool_call_id`,
-`name`, and `reasoning_content` on assistant messages).
+Deltas are those of `chat/deltas.py`. Messages are OpenAI-shaped dicts (`role`, `content` text or
+parts, `tool_calls`, `tool_call_id`, `name`, and `reasoning_content` on assistant messages).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from perilune.chat.deltas import Delta
 from perilune.errors import AgentError
-from perilune.events import Usage
 
 Message = dict[str, Any]
 
@@ -35,50 +35,6 @@ class Sampling:
     extra: dict[str, Any] = field(default_factory=dict)
 
 
-# --- deltas ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class ReasoningDelta:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ContentDelta:
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class ToolCallDelta:
-    """A piece of call number `index` of this turn; pieces of `arguments` are joined in order."""
-
-    index: int
-    id: str = ""
-    name: str = ""
-    arguments: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """Last delta of a whole completion; a stream that ends without it was cut."""
-
-    reason: str
-    usage: Usage | None = None
-    response_id: str = ""
-    model: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ContentWasReasoning:
-    """All content so far was the model's thinking: the mark that ends it came only now.
-
-    Servers without a reasoning parser stream `thinking</think>answer` as content.
-    """
-
-
-Delta = ReasoningDelta | ContentDelta | ToolCallDelta | ContentWasReasoning | Finished
-
-
 # --- failures ----------------------------------------------------------------------------------
 
 
@@ -92,6 +48,8 @@ class ModelError(AgentError):
     model's in tokens and `room` what is left for output, where the server says them. `explained`:
     a refused request whose cause is known, and is not the length of the prompt.
     """
+
+    code = "model"
 
     def __init__(
         self,

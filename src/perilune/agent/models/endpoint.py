@@ -12,27 +12,28 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import os
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from perilune.agent.models.chat_model import (
-    Delta,
-    Finished,
-    Message,
-    ModelError,
-    Sampling,
-    ToolCallDelta,
-)
+from perilune.agent.models.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.chunks import ChunkReader
 from perilune.agent.models.endings import NEAR_WINDOW, read_ending
 from perilune.agent.models.endpoint_url import read_endpoint_url
-from perilune.agent.models.refusals import status_error
+from perilune.agent.models.refusals import names_no_model, status_error
 from perilune.agent.models.server_events import Done, EventReader, ServerEvent, read_json
 from perilune.agent.models.spelled_turn import SpelledTurn
 from perilune.agent.models.tool_call_index import OpenCall
 from perilune.agent.models.wire import to_wire
+from perilune.chat.deltas import (
+    Delta,
+    Finished,
+    FinishReason,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+)
 from perilune.errors import UsageError
 from perilune.events import Usage
 from perilune.text import valid_json, valid_text
@@ -182,9 +183,14 @@ class EndpointModel:
             yield delta
         calls = [*reader.calls.calls, *found.calls]
         reason = self._ending(reader, found.content, calls, found.broken, known, done=done)
-        for i, call in enumerate(calls):
-            yield _call_delta(i, call)
-        yield Finished(reason, self._priced(reader.usage), reader.response_id, reader.model)
+        for delta in _call_deltas(calls, cut=reason is FinishReason.LENGTH):
+            yield delta
+        yield Finished(
+            reason,
+            self._priced(reader.usage),
+            response_id=reader.response_id,
+            model=reader.model,
+        )
 
     def count_tokens(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
@@ -208,7 +214,7 @@ class EndpointModel:
         known: set[str],
         *,
         done: bool,
-    ) -> str:
+    ) -> FinishReason:
         cut_at_limit = reader.finish_reason.lower() in ("length", "max_tokens", "model_length")
         if broken and not reader.calls.calls and not cut_at_limit:
             raise ModelError(
@@ -217,7 +223,8 @@ class EndpointModel:
                 retryable=True,
             )
         reason = read_ending(reader.finish_reason, done=done, text=text, calls=calls, known=known)
-        if reason == "length" and not text.strip() and not calls and self._is_full(reader.usage):
+        cut_before_a_word = reason is FinishReason.LENGTH and not text.strip() and not calls
+        if cut_before_a_word and self._is_full(reader.usage):
             raise ModelError("the prompt fills the model's window", kind="context")
         return reason
 
@@ -347,7 +354,8 @@ class EndpointModel:
             pass  # the status says enough
         status = response.status_code
         if status in (404, 405, 421):
-            return self._not_found(status, status_error(status, response.headers, body))
+            error = status_error(status, response.headers, body)
+            return self._not_found(status, error, is_model=names_no_model(body))
         if status < 400:
             return ModelError(
                 f"the endpoint answered {status}, which is no completion",
@@ -355,10 +363,9 @@ class EndpointModel:
             )
         return status_error(status, response.headers, body)
 
-    def _not_found(self, status: int, error: ModelError) -> ModelError:
+    def _not_found(self, status: int, error: ModelError, *, is_model: bool) -> ModelError:
         """A path that is not there, or a model that is not."""
-        low = error.message.lower()
-        if "model" in low and ("not" in low or "unknown" in low or "exist" in low):
+        if is_model:
             return ModelError(
                 error.message, status=status, explained=True, remedy="Name another with --model."
             )
@@ -444,10 +451,14 @@ def _less_output(sampling: Sampling, error: ModelError) -> Sampling:
     raise ModelError(error.message, status=error.status, explained=True) from error
 
 
-def _call_delta(index: int, call: OpenCall) -> ToolCallDelta:
-    return ToolCallDelta(
-        index, valid_text(call.id), valid_text(call.name.strip()), valid_text(call.arguments)
-    )
+def _call_deltas(calls: Sequence[OpenCall], *, cut: bool) -> Iterator[Delta]:
+    """The calls of a completion; where it was `cut`, the last one has no end."""
+    for index, call in enumerate(calls):
+        yield ToolCallStart(index, valid_text(call.id), valid_text(call.name.strip()))
+        if arguments := valid_text(call.arguments):
+            yield ToolCallArguments(index, arguments)
+        if not cut or index < len(calls) - 1:
+            yield ToolCallEnd(index)
 
 
 def _function_names(tools: Sequence[dict[str, Any]]) -> set[str]:

@@ -8,18 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from perilune.agent.models.chat_model import (
-    ContentDelta,
-    Delta,
-    Finished,
-    Message,
-    ModelError,
-    ReasoningDelta,
-    Sampling,
-    ToolCallDelta,
-)
+from perilune.agent.models.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.wire import to_wire
-from perilune.errors import ChatError, EngineDeadError, RequestError
+from perilune.chat.deltas import Delta, Finished, FinishReason, Truncated
+from perilune.errors import ChatError, ContextLengthError, EngineDeadError, RequestError
 from perilune.events import Usage
 
 if TYPE_CHECKING:
@@ -85,23 +77,23 @@ class EngineModel:
             async with aclosing(stream) as outputs:
                 async for output in outputs:
                     for delta in output.deltas:
-                        cut = cut or _is_cut(delta)
-                        translated = translate_delta(delta)
-                        if translated is not None:
-                            yield translated
+                        cut = cut or isinstance(delta, Truncated)
+                        if not isinstance(delta, Finished):  # its own comes below, with usage
+                            yield delta
                     if output.finish_reason is not None:
                         finished = output
         except EngineDeadError as error:
             raise ModelError(error.message, kind="overloaded", retryable=True) from error
         except (RequestError, ChatError) as error:
-            kind = "context" if "context" in error.message else "request"
+            kind = "context" if error.code == ContextLengthError.code else "request"
             raise ModelError(error.message, kind=kind, remedy=error.remedy) from error
         if finished is None or finished.error is not None:
             detail = finished.error if finished is not None else "it has no end"
             raise ModelError(f"the engine's stream broke: {detail}", kind="cut", retryable=True)
         # A call that the model left half-written must not run, whatever ended the text.
-        reason = "length" if cut else str(finished.finish_reason)
-        yield Finished(reason, _usage(finished), finished.request_id, self.name)
+        reason = FinishReason.LENGTH if cut else finished.finish_reason
+        assert reason is not None
+        yield Finished(reason, _usage(finished), response_id=finished.request_id, model=self.name)
 
     def count_tokens(
         self, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
@@ -146,29 +138,6 @@ class EngineModel:
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         return replace(recommended_sampling(self._format.family, thinking=thinking), **given)
-
-
-def translate_delta(delta: object) -> Delta | None:
-    """The chat room's delta as the agent's."""
-    from perilune.chat import deltas as chat
-
-    match delta:
-        case chat.ReasoningDelta(text):
-            return ReasoningDelta(text)
-        case chat.ContentDelta(text):
-            return ContentDelta(text)
-        case chat.ToolCallStart(index, call_id, name):
-            return ToolCallDelta(index, id=call_id, name=name)
-        case chat.ToolCallArguments(index, text):
-            return ToolCallDelta(index, arguments=text)
-        case _:
-            return None
-
-
-def _is_cut(delta: object) -> bool:
-    from perilune.chat.deltas import Truncated
-
-    return isinstance(delta, Truncated)
 
 
 def _usage(output: SequenceOutput) -> Usage | None:

@@ -137,6 +137,19 @@ _OUTPUT_LIMITS = tuple(
 
 def status_error(status: int, headers: Mapping[str, str], body: bytes) -> ModelError:
     """The refusal that an HTTP status and its body are."""
+    message, words, error = _read_body(body)
+    said = f"the endpoint answered {status}: {valid_text(message)[:MAX_MESSAGE]}".rstrip(": ")
+    return _classified(status, said, message, words, error, wait=retry_after(headers))
+
+
+def names_no_model(body: bytes) -> bool:
+    """Whether the words of a 404 say that the model is not there, rather than the path."""
+    low = valid_text(_read_body(body)[0])[:MAX_MESSAGE].lower()
+    return "model" in low and ("not" in low or "unknown" in low or "exist" in low)
+
+
+def _read_body(body: bytes) -> tuple[str, str, Any]:
+    """(words for people, words for programs, the error's object) of a refusal's body."""
     text = body.decode("utf-8", "replace")
     try:
         value = read_json(text)
@@ -151,8 +164,7 @@ def status_error(status: int, headers: Mapping[str, str], body: bytes) -> ModelE
     else:
         message = error if isinstance(error, str) else " ".join(_plain(text).split())
         words = ""
-    said = f"the endpoint answered {status}: {valid_text(message)[:MAX_MESSAGE]}".rstrip(": ")
-    return _classified(status, said, message, words, error, wait=retry_after(headers))
+    return message, words, error
 
 
 def stream_error(error: Any, chunk: Mapping[str, Any]) -> ModelError:

@@ -19,17 +19,18 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from perilune.agent.models.chat_model import (
+from perilune.agent.models.chat_model import Message, ModelError, Sampling
+from perilune.agent.models.tokens import estimate, estimate_text
+from perilune.chat.deltas import (
     ContentDelta,
     Delta,
     Finished,
-    Message,
-    ModelError,
+    FinishReason,
     ReasoningDelta,
-    Sampling,
-    ToolCallDelta,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
 )
-from perilune.agent.models.tokens import estimate, estimate_text
 from perilune.events import Usage
 
 
@@ -131,11 +132,12 @@ class ScriptedModel:
                 await asyncio.sleep(attempt.delay)
                 for delta in _deltas(attempt):
                     yield delta
+                reason = "tool_calls" if attempt.calls else "stop"
                 yield Finished(
-                    attempt.finish_reason or ("tool_calls" if attempt.calls else "stop"),
+                    FinishReason(attempt.finish_reason or reason),
                     _usage(attempt, messages),
-                    f"scripted-{len(self._attempts)}",
-                    self.name,
+                    response_id=f"scripted-{len(self._attempts)}",
+                    model=self.name,
                 )
 
     def count_tokens(
@@ -165,8 +167,9 @@ def _deltas(reply: Reply) -> list[Delta]:
     deltas += [ContentDelta(piece) for piece in _pieces(reply.content)]
     for index, call in enumerate(reply.calls):
         text = call.arguments if isinstance(call.arguments, str) else json.dumps(call.arguments)
-        deltas.append(ToolCallDelta(index, id=call.id, name=call.name))
-        deltas += [ToolCallDelta(index, arguments=piece) for piece in _pieces(text)]
+        deltas.append(ToolCallStart(index, call.id, call.name))
+        deltas += [ToolCallArguments(index, piece) for piece in _pieces(text)]
+        deltas.append(ToolCallEnd(index))
     return deltas
 
 

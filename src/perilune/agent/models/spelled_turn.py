@@ -20,13 +20,18 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
 
-from perilune.agent.models.chat_model import (
+from perilune.agent.models.tool_call_index import OpenCall
+from perilune.chat.deltas import (
     ContentDelta,
     ContentWasReasoning,
     Delta,
+    FinishReason,
     ReasoningDelta,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+    Truncated,
 )
-from perilune.agent.models.tool_call_index import OpenCall
 from perilune.text import TextJoiner
 
 _SECTION_BEGIN = r"<\|tool_calls?_section_begin\|>"
@@ -373,7 +378,6 @@ def read_section(text: str, function_names: Collection[str]) -> tuple[list[OpenC
 
     The last call may be incomplete; then the fault says so.
     """
-    from perilune.chat.deltas import ToolCallArguments, ToolCallEnd, ToolCallStart, Truncated
     from perilune.chat.parser import ChatParser
     from perilune.chat.tokenizer import Tokenizer
 
@@ -388,7 +392,7 @@ def read_section(text: str, function_names: Collection[str]) -> tuple[list[OpenC
     ended: set[int] = set()
     fault = ""
     deltas = [delta for i, p in enumerate(pieces) for delta in parser.feed(ids.get(p, i))]
-    for delta in [*deltas, *parser.finish("stop")]:
+    for delta in [*deltas, *parser.finish(FinishReason.STOP)]:
         match delta:
             case ToolCallStart(_, call_id, name):
                 calls.append(OpenCall(call_id, name))

@@ -40,6 +40,8 @@ _LOWER = ("minLength", "minItems", "minProperties", "minContains")
 class UnusableSchema(UsageError):
     """The parameters of a tool are no schema that arguments could be checked against."""
 
+    code = "unusable_schema"
+
 
 @dataclass(slots=True, eq=False)
 class Node:

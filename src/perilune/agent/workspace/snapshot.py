@@ -67,6 +67,7 @@ class Manifest(msgspec.Struct, frozen=True):
 class SnapshotError(RunEnded):
     """A snapshot cannot be taken or found; nothing was changed."""
 
+    code = "snapshot"
     reason = "snapshot"
 
 

@@ -9,17 +9,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from perilune.agent.models.chat_model import (
-    ContentDelta,
-    ContentWasReasoning,
-    Finished,
-    Message,
-    ModelError,
-    ReasoningDelta,
-    ToolCallDelta,
-)
+from perilune.agent.models.chat_model import Message, ModelError
 from perilune.agent.models.limiter import limiter_for
 from perilune.agent.models.retry import RetryPolicy
+from perilune.chat.deltas import FinishReason
+from perilune.chat.turn import AssembledCall, AssembledTurn
 from perilune.events import Usage
 from perilune.exam.suites.suite import Examinee
 from perilune.text import valid_json, valid_text
@@ -95,49 +89,33 @@ async def ask(
 async def _complete(
     examinee: Examinee, messages: Sequence[Message], tools: Sequence[dict[str, Any]]
 ) -> Reply:
-    content: list[str] = []
-    reasoning: list[str] = []
-    pieces: dict[int, list[ToolCallDelta]] = {}
-    finished: Finished | None = None
+    turn = AssembledTurn()
     stream = examinee.model.complete(messages, tools, examinee.sampling)
     async with aclosing(stream) as deltas:
         async for delta in deltas:
-            match delta:
-                case ReasoningDelta(text):
-                    reasoning.append(text)
-                case ContentDelta(text):
-                    content.append(text)
-                case ContentWasReasoning():
-                    reasoning += content
-                    content.clear()
-                case ToolCallDelta():
-                    pieces.setdefault(delta.index, []).append(delta)
-                case Finished():
-                    finished = delta
-    if finished is None:
+            turn.add(delta)
+    if turn.finished is None:
         raise ModelError("the completion has no end", kind="cut", retryable=True)
     used = sum(len(message.get("tool_calls", ())) for message in messages)
-    calls = tuple(_called(pieces[index], used + index) for index in sorted(pieces))
+    calls = tuple(_called(call, used + index) for index, call in sorted(turn.calls.items()))
     return Reply(
-        valid_text("".join(content)),
-        valid_text("".join(reasoning)),
+        valid_text(turn.content),
+        valid_text(turn.reasoning),
         calls,
-        finished.reason == "length",
-        finished.usage or Usage(),
+        turn.finished.reason is FinishReason.LENGTH,
+        turn.finished.usage or Usage(),
     )
 
 
-def _called(pieces: Sequence[ToolCallDelta], number: int) -> Called:
-    name = next((piece.name for piece in pieces if piece.name), "")
-    given = next((piece.id for piece in pieces if piece.id), "")
-    text = "".join(piece.arguments for piece in pieces)
+def _called(call: AssembledCall, number: int) -> Called:
+    text = call.arguments
     try:
         arguments = valid_json(json.loads(text)) if text.strip() else {}
     except (ValueError, RecursionError):
         arguments = None
     return Called(
-        valid_text(given) or f"functions.{name}:{number}",
-        valid_text(name),
+        valid_text(call.id) or f"functions.{call.name}:{number}",
+        valid_text(call.name),
         valid_text(text),
         arguments if isinstance(arguments, dict) else None,
     )

@@ -297,7 +297,8 @@ def _empty_tensors(storage: StorageFormat, rows: int, columns: int) -> dict[str,
 def _move_eights(values: Tensor, split: tuple[int, int]) -> None:
     """Transpose each eight neighbours of a row as a matrix of that shape, in place, by rows."""
     at_once = max(1, QUANTIZED_AT_ONCE // max(1, values.shape[1]))
-    for part in values.split(at_once):
+    for start in range(0, values.shape[0], at_once):
+        part = values[start : start + at_once]
         eights = part.view(part.shape[0], -1, *split)
         part.copy_(eights.transpose(2, 3).reshape(part.shape))
 

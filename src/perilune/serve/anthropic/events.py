@@ -1,4 +1,4 @@
-"""Events of the core -> Anthropic's stream events, and the whole message that they add up to.
+"""Deltas of an answer -> Anthropic's stream events, and the whole message that they add up to.
 
     message_start (content_block_start content_block_delta* content_block_stop)* message_delta
     message_stop
@@ -14,21 +14,21 @@ from typing import Any
 
 import msgspec
 
-from perilune.engine.request import FinishReason
+from perilune.chat.deltas import (
+    ContentDelta,
+    Delta,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    ReasoningEnd,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from perilune.events import Usage
 from perilune.serve.api_error import ApiError
 from perilune.serve.request import new_id
-from perilune.serve.stream import (
-    CallArguments,
-    CallEnd,
-    CallStart,
-    Completed,
-    Content,
-    Event,
-    Finished,
-    Reasoning,
-    ReasoningEnd,
-    Usage,
-)
+from perilune.serve.stream import Completed
 from perilune.serve.thought import carry, mark
 
 ApiEvent = dict[str, Any]
@@ -43,7 +43,7 @@ class _Block:
 
 
 class MessageEvents:
-    """Translates the stream of one request. `start` first, then each event through `feed`."""
+    """Translates the stream of one request. `start` first, then each delta through `feed`."""
 
     def __init__(
         self,
@@ -73,30 +73,30 @@ class MessageEvents:
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": usage_json(Usage(self._prompt_tokens)),
+            "usage": usage_json(Usage(prompt_tokens=self._prompt_tokens)),
         }
         yield {"type": "message_start", "message": message}
         yield PING
 
-    def feed(self, event: Event) -> Iterator[ApiEvent]:
+    def feed(self, event: Delta | Completed) -> Iterator[ApiEvent]:
         match event:
-            case Reasoning(_, text):
+            case ReasoningDelta(text):
                 yield from self._open("thinking", {"thinking": "", "signature": ""})
                 yield from self._text("thinking_delta", "thinking", text, shown=self._show_thinking)
             case ReasoningEnd():
                 yield from self._close()
-            case Content(_, text):
+            case ContentDelta(text):
                 if text:
                     yield from self._open("text", {"text": ""})
                     yield from self._text("text_delta", "text", text)
-            case CallStart(_, _, _, name):
+            case ToolCallStart(_, _, name):
                 yield from self._close()
                 yield from self._open(
                     "tool_use", {"id": new_id("toolu_"), "name": name, "input": {}}
                 )
-            case CallArguments(_, _, text):
+            case ToolCallArguments(_, text):
                 yield from self._text("input_json_delta", "partial_json", text)
-            case CallEnd():
+            case ToolCallEnd():
                 yield from self._close()
             case Finished():
                 if self._block is not None and self._block.kind == "tool_use":
@@ -143,11 +143,12 @@ class MessageEvents:
 
     def _message_delta(self, event: Finished) -> ApiEvent:
         stop = event.stop if isinstance(event.stop, str) else None
+        usage = event.usage or Usage()
         reason = "end_turn" if stop is None else "stop_sequence"
         if event.reason is FinishReason.TOOL_CALLS:
             reason = "tool_use"
         elif event.reason is FinishReason.LENGTH:
-            full = event.usage.total >= self._max_context
+            full = usage.total_tokens >= self._max_context
             reason = "model_context_window_exceeded" if full else "max_tokens"
         return {
             "type": "message_delta",
@@ -155,7 +156,7 @@ class MessageEvents:
                 "stop_reason": reason,
                 "stop_sequence": stop if reason == "stop_sequence" else None,
             },
-            "usage": usage_json(event.usage),
+            "usage": usage_json(usage),
         }
 
 
@@ -219,10 +220,10 @@ def _input(text: str) -> Any:
 def usage_json(usage: Usage) -> dict[str, Any]:
     """Input tokens are those that the cache did not have; the three sum up to the prompt."""
     return {
-        "input_tokens": usage.prompt - usage.cached,
+        "input_tokens": usage.prompt_tokens - usage.cached_tokens,
         "cache_creation_input_tokens": 0,
-        "cache_read_input_tokens": usage.cached,
-        "output_tokens": usage.completion,
-        "output_tokens_details": {"thinking_tokens": usage.reasoning},
+        "cache_read_input_tokens": usage.cached_tokens,
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"thinking_tokens": usage.reasoning_tokens},
         "service_tier": "standard",
     }

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from dataclasses import replace
 
-from perilune.engine.request import FinishReason
+from perilune.chat.deltas import Finished, FinishReason
+from perilune.events import Usage
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.anthropic.events import PING, ApiEvent, MessageEvents, WholeMessage
 from perilune.serve.anthropic.request import Asked, read_count_tokens, read_messages
@@ -16,7 +16,7 @@ from perilune.serve.fields import check_extra, check_model
 from perilune.serve.http import HttpRequest, Reply, Route, StreamReply, sse
 from perilune.serve.request import left_out_headers, new_id
 from perilune.serve.service import Service
-from perilune.serve.stream import Event, Finished
+from perilune.serve.stream import Event, of_one_answer
 
 # Known and without effect here: caching, billing and placement at Anthropic, and what only their
 # own models do.
@@ -78,12 +78,14 @@ ROUTES = [
 
 def _said(events: MessageEvents, event: Event, asked: Asked) -> list[ApiEvent]:
     """What the client is told of an event; of a request that fills the cache, only its end."""
+    said = of_one_answer(event)
     if asked.only_cache:
-        if not isinstance(event, Finished):
+        if not isinstance(said, Finished):
             return []
-        usage = replace(event.usage, completion=0, reasoning=0)
-        event = Finished(event.index, FinishReason.LENGTH, usage)
-    return list(events.feed(event))
+        usage = said.usage or Usage()
+        kept = Usage(prompt_tokens=usage.prompt_tokens, cached_tokens=usage.cached_tokens)
+        said = Finished(FinishReason.LENGTH, kept)
+    return list(events.feed(said))
 
 
 async def _frames(
@@ -95,7 +97,7 @@ async def _frames(
                 yield _frame(api_event)
             frames: list[bytes] = []
             async for event in stream:
-                frames += map(_frame, events.feed(event))
+                frames += map(_frame, events.feed(of_one_answer(event)))
                 if frames and not stream.more_is_here:
                     yield b"".join(frames)
                     frames.clear()

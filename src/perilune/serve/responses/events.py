@@ -1,4 +1,4 @@
-"""Events of the core -> the events of OpenAI's Responses API, and the response that they lead to.
+"""Deltas of an answer -> the events of OpenAI's Responses API, and the response that they lead to.
 
     response.created response.in_progress
     (output_item.added ... output_item.done)*      reasoning, message, function_call, in this order
@@ -13,30 +13,30 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from perilune.engine.request import FinishReason
+from perilune.chat.deltas import (
+    ContentDelta,
+    Delta,
+    Finished,
+    FinishReason,
+    ReasoningDelta,
+    ReasoningEnd,
+    TokenLogprob,
+    ToolCallArguments,
+    ToolCallEnd,
+    ToolCallStart,
+)
+from perilune.events import Usage
 from perilune.serve.api_error import ApiError
 from perilune.serve.request import new_id
-from perilune.serve.stream import (
-    CallArguments,
-    CallEnd,
-    CallStart,
-    Completed,
-    Content,
-    Event,
-    Finished,
-    Reasoning,
-    ReasoningEnd,
-    TokenScore,
-    Usage,
-)
+from perilune.serve.stream import Completed
 from perilune.serve.thought import carry
 
 ApiEvent = dict[str, Any]
-Scores = Callable[[Sequence[TokenScore]], list[dict[str, Any]]]
+Scores = Callable[[Sequence[TokenLogprob]], list[dict[str, Any]]]
 
 
 class ResponseEvents:
-    """Translates the stream of one request. `start` first, then each event through `feed`.
+    """Translates the stream of one request. `start` first, then each delta through `feed`.
 
     `response` is the response as it stands, and the whole reply after the last event. `scores`
     puts log probabilities into words; None when they were not asked for. `namespaces`: the name of
@@ -66,21 +66,21 @@ class ResponseEvents:
         for kind in ("response.created", "response.in_progress"):
             yield self._event(kind, response={**self.response, "output": []})
 
-    def feed(self, event: Event) -> Iterator[ApiEvent]:
+    def feed(self, event: Delta | Completed) -> Iterator[ApiEvent]:
         match event:
-            case Reasoning(_, text):
+            case ReasoningDelta(text):
                 yield from self._open_reasoning()
                 yield self._delta("response.reasoning_text.delta", text, content_index=0)
             case ReasoningEnd():
                 yield from self._close()
-            case Content(_, text, scores):
+            case ContentDelta(text, scores):
                 yield from self._content(text, scores)
-            case CallStart(_, _, _, name):
+            case ToolCallStart(_, _, name):
                 yield from self._close()
                 yield from self._open_call(name)
-            case CallArguments(_, _, text):
+            case ToolCallArguments(_, text):
                 yield self._delta("response.function_call_arguments.delta", text)
-            case CallEnd():
+            case ToolCallEnd():
                 yield from self._close()
             case Finished():
                 yield from self._finish(event)
@@ -123,7 +123,7 @@ class ResponseEvents:
             call["namespace"], name = self._namespaces[name]
         yield from self._open({**call, "name": name, "arguments": ""})
 
-    def _content(self, text: str, scores: Sequence[TokenScore]) -> Iterator[ApiEvent]:
+    def _content(self, text: str, scores: Sequence[TokenLogprob]) -> Iterator[ApiEvent]:
         if not text and not (scores and self._item is not None):
             return
         if self._item is None or self._item["type"] != "message":
@@ -210,9 +210,9 @@ def _text_part(text: str, logprobs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def usage_json(usage: Usage) -> dict[str, Any]:
     return {
-        "input_tokens": usage.prompt,
-        "input_tokens_details": {"cached_tokens": usage.cached, "cache_write_tokens": 0},
-        "output_tokens": usage.completion,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
-        "total_tokens": usage.total,
+        "input_tokens": usage.prompt_tokens,
+        "input_tokens_details": {"cached_tokens": usage.cached_tokens, "cache_write_tokens": 0},
+        "output_tokens": usage.completion_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": usage.total_tokens,
     }

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from typing import Any
 
+from perilune.chat.deltas import TokenLogprob
 from perilune.chat.tokenizer import Tokenizer
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError
@@ -17,7 +18,7 @@ from perilune.serve.responses.events import ApiEvent, ResponseEvents, Scores
 from perilune.serve.responses.request import read_responses
 from perilune.serve.responses.schema import ResponsesBody
 from perilune.serve.service import Service
-from perilune.serve.stream import TokenScore
+from perilune.serve.stream import of_one_answer
 
 # Known and without effect here: billing, placement, and what only OpenAI's own tools do.
 KNOWN = frozenset(
@@ -45,7 +46,7 @@ async def responses(service: Service, request: HttpRequest) -> Reply | StreamRep
     list(events.start())
     async with aclosing(stream):
         async for event in stream:
-            list(events.feed(event))
+            list(events.feed(of_one_answer(event)))
     return Reply(events.response, headers=headers)
 
 
@@ -113,7 +114,7 @@ async def _frames(stream: AnswerStream, events: ResponseEvents) -> AsyncGenerato
                 yield _frame(api_event)
             frames: list[bytes] = []
             async for event in stream:
-                frames += map(_frame, events.feed(event))
+                frames += map(_frame, events.feed(of_one_answer(event)))
                 if frames and not stream.more_is_here:
                     yield b"".join(frames)
                     frames.clear()
@@ -132,7 +133,7 @@ def _scores(tokenizer: Tokenizer) -> Scores:
         text = data.decode("utf-8", "replace")
         return {"token": text, "logprob": max(logprob, -9999.0), "bytes": list(data)}
 
-    def scores(given: Sequence[TokenScore]) -> list[dict[str, Any]]:
+    def scores(given: Sequence[TokenLogprob]) -> list[dict[str, Any]]:
         return [
             {
                 **token(score.token, score.logprob),

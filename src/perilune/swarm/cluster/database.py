@@ -42,6 +42,8 @@ SETUP_LOCK, RESCUE_LOCK = 7_301_001, 7_301_002
 class LeaseTaken(AgentError):
     """Another worker has taken the assignment over."""
 
+    code = "lease_taken"
+
 
 class Database:
     """One connection, shared by the threads of a process; opened again when it was lost."""

@@ -14,7 +14,8 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.models.chat_model import ChatModel, Delta, Message, Sampling
+from perilune.agent.models.chat_model import ChatModel, Message, Sampling
+from perilune.chat.deltas import Delta
 from perilune.errors import UsageError
 from perilune.formats.bf16 import BF16
 from perilune.formats.int4 import INT4

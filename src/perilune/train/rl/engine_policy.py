@@ -13,10 +13,11 @@ from itertools import count
 from types import TracebackType
 from typing import Self
 
+from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
 from perilune.engine.async_engine import AsyncEngine
-from perilune.engine.driver import Add
-from perilune.engine.request import FinishReason, OutputFormat
+from perilune.engine.core_messages import Add
+from perilune.engine.request import OutputFormat
 from perilune.engine.sampling_params import SamplingParams
 from perilune.model.model import KimiK2Model
 from perilune.train.rl.rollout import Sample

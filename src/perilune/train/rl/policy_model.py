@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Collection, Sequence
 from typing import Any, Protocol
 
-from perilune.agent.models.chat_model import Delta, Finished, Message, Sampling
-from perilune.agent.models.engine import translate_delta
+from perilune.agent.models.chat_model import Message, Sampling
 from perilune.agent.models.wire import to_wire
-from perilune.chat.deltas import Truncated
+from perilune.chat.deltas import Delta, Finished, FinishReason, Truncated
 from perilune.chat.format import ChatFormat
 from perilune.errors import UsageError
 from perilune.train.rl.rollout import Policy, Sample, Trajectory
@@ -101,7 +100,7 @@ class PolicyModel:
             limits.append(self._longest - len(prompt))
         if new is None or min(limits) <= 0:
             self._whole = False
-            yield Finished("stop")
+            yield Finished(FinishReason.STOP)
             return
         sample = await self._policy.sample(
             prompt,
@@ -120,11 +119,10 @@ class PolicyModel:
         cut = not sample.finished
         for delta in deltas:
             cut = cut or isinstance(delta, Truncated)
-            translated = translate_delta(delta)
-            if translated is not None:
-                yield translated
+            if not isinstance(delta, Finished):  # its own comes below
+                yield delta
         self._whole = self._whole and sample.finished
-        yield Finished("length" if cut else "stop")
+        yield Finished(FinishReason.LENGTH if cut else FinishReason.STOP)
 
     def trajectory(self, header: Sequence[int], answer: str) -> Trajectory:
         """What was sampled, behind the `header` that every prompt begins with."""

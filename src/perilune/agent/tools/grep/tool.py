@@ -13,7 +13,7 @@ from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
 from perilune.agent.tools.globs import glob_pattern
 from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
-from perilune.text_file import lines_of
+from perilune.text_file import BinaryFileError, UnknownEncodingError, lines_of
 
 LARGEST_FILE = 4 << 20
 SECONDS = 20.0
@@ -69,11 +69,9 @@ def _grep(workspace: Workspace, arguments: dict[str, Any]) -> str:
 
 def _reason(error: ToolError) -> str:
     """Why a file was not searched, in a word that others share."""
-    if "binary" in error.message:
+    if isinstance(error, BinaryFileError):
         return "binary"
-    if "encoding" in error.message or "begins as" in error.message or "says that" in error.message:
-        return "unknown encoding"
-    return "not readable"
+    return "unknown encoding" if isinstance(error, UnknownEncodingError) else "not readable"
 
 
 def _unread(unread: dict[str, list[str]]) -> list[str]:

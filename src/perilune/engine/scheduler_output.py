@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(eq=False, slots=True)
-class ScheduledRows:
+class ScheduledSequence:
     """A sequence's part in a step: `count` of its tokens from `start`, then guessed `drafts`."""
 
     sequence: SequenceState
@@ -49,14 +49,14 @@ class ScheduledRows:
 
 
 @dataclass(eq=False, slots=True)
-class Batch:
+class SchedulerOutput:
     """What the scheduler decided for one step: the rows, and the page copies to make before."""
 
-    scheduled: list[ScheduledRows]
+    scheduled: list[ScheduledSequence]
     copies: list[tuple[int, int]] = field(default_factory=list)  # (from, to), made in order
 
     @property
-    def num_rows(self) -> int:
+    def num_tokens(self) -> int:
         return sum(rows.count + len(rows.drafts) for rows in self.scheduled)
 
     def forward_batch(self) -> ForwardBatch:

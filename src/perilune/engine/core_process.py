@@ -1,4 +1,5 @@
-"""`python -m perilune.engine.worker`: an engine as a process, spoken to over its standard streams.
+"""`python -m perilune.engine.core_process`: an engine core as a process, reached by its
+standard streams.
 
 It reads a load message and then commands from stdin, and writes events to stdout; whatever a
 library prints goes to stderr. When stdin ends, its owner is gone, and it goes too.
@@ -14,7 +15,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import BinaryIO
 
-from perilune.engine.driver import Command, Died, Event, Stop, drive
+from perilune.engine.core_loop import CoreQueue, run_core_loop
+from perilune.engine.core_messages import Died, Event, Stop
 from perilune.engine.life import describe_error
 from perilune.engine.load import load_engine
 from perilune.engine.load_reports import LoadReports
@@ -55,10 +57,10 @@ def serve(commands_in: BinaryIO, events_out: BinaryIO) -> int:
         write(frame("failed", [f"the load failed: {describe_error(error).text}", ""]))
         return 1
     write(frame("ready", engine.bandwidth))
-    commands: SimpleQueue[Command] = SimpleQueue()
+    commands: CoreQueue = SimpleQueue()
     Thread(target=_read_commands, args=(commands_in, commands), daemon=True).start()
     try:
-        drive(engine, commands, emit)
+        run_core_loop(engine, commands, emit)
     except Exception as error:
         why = describe_error(error)
         emit(Died(why.text, why.reason))
@@ -66,7 +68,7 @@ def serve(commands_in: BinaryIO, events_out: BinaryIO) -> int:
     return 0
 
 
-def _read_commands(stream: BinaryIO, commands: SimpleQueue[Command]) -> None:
+def _read_commands(stream: BinaryIO, commands: CoreQueue) -> None:
     while (message := read_frame(stream)) is not None:
         commands.put(read_command(*message))
     commands.put(Stop())

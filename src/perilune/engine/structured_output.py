@@ -1,11 +1,11 @@
-"""The guide of an answer: which tokens may come next, by where in its message the model is.
+"""Structured output: which tokens may come next, by where in its message the model is.
 
     thinking --</think>--> answer --<|tool_calls_section_begin|>--> section --end--> done
                                         section: (call begin, id, arguments, call end) ...
 
 Thinking is free but for its budget. The answer is free, or follows the request's grammar. A
 section is a grammar of its own: the markers in their order, ids `functions.NAME:INDEX` of declared
-tools with K2's running index, arguments by the tool's JSON schema. A guide goes forward only;
+tools with K2's running index, arguments by the tool's JSON schema. The state goes forward only;
 `fork` gives a copy for tokens that are merely guessed.
 """
 
@@ -94,12 +94,12 @@ class ToolGrammar:
         return self.arguments[text.rpartition(":")[0]].fork()
 
 
-class Guide:
+class StructuredOutput:
     """The state of one sequence. Terminators are the ids that end it.
 
     `stray` are special ids that belong nowhere in free text: a marker out of its place, a role
     token, a reserved id. `</think>` is in its place in thinking. `masks`: those of free text, by
-    what they forbid, which guides of one vocabulary may share.
+    what they forbid, which states of one vocabulary may share.
     """
 
     def __init__(
@@ -138,8 +138,8 @@ class Guide:
             return self._answer.stopped
         return self.phase is Phase.DONE
 
-    def fork(self) -> Guide:
-        """A guide in the same state that goes its own way."""
+    def fork(self) -> StructuredOutput:
+        """The same state, to go its own way."""
         twin = copy.copy(self)
         twin._answer = self._answer and self._answer.fork()
         twin._matcher = self._matcher and self._matcher.fork()

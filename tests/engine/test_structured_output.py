@@ -1,7 +1,7 @@
 """Grammars, tool calls and thinking budgets, through the engine and against the definitions.
 
 The model is tiny and random: what it says is noise, so whatever is well formed is so because of
-the guide. Both a free run and a run with speculation must say the same.
+the state of the structured output. Both a free run and a run with speculation must say the same.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import jsonschema
 import pytest
 import torch
 
+from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
 from perilune.engine.grammar import GrammarCompiler
-from perilune.engine.guide import Guide, Phase, ToolGrammar
 from perilune.engine.llm import LLM, Result
-from perilune.engine.request import FinishReason, ToolChoice, Tools
+from perilune.engine.request import ToolChoice, Tools
 from perilune.engine.sampling_params import Grammar, SamplingParams
+from perilune.engine.structured_output import Phase, StructuredOutput, ToolGrammar
 from perilune.errors import RequestError
 
 from .models import VOCAB
@@ -230,34 +231,34 @@ def chat_format(llm: LLM) -> ChatFormat:
     return llm.chat_format
 
 
-def guide_of(chat_format: ChatFormat, **arguments: Any) -> Guide:
+def state_of(chat_format: ChatFormat, **arguments: Any) -> StructuredOutput:
     compiler = GrammarCompiler(chat_format.tokenizer, VOCAB)
     if tools := arguments.pop("tools", None):
         arguments["tools"] = ToolGrammar.compile(tools, compiler, chat_format.tokenizer)
     if answer := arguments.pop("answer", None):
         arguments["answer"] = compiler.compile(answer)
-    return Guide(
+    return StructuredOutput(
         vocab_size=VOCAB, terminators=chat_format.stop_ids, ids=chat_format.special_ids, **arguments
     )
 
 
-def only(guide: Guide) -> set[int]:
-    mask = guide.allowed()
+def only(state: StructuredOutput) -> set[int]:
+    mask = state.allowed()
     assert mask is not None
     return set(torch.nonzero(mask).flatten().tolist())
 
 
 def test_a_fork_goes_its_own_way(chat_format: ChatFormat) -> None:
-    guide = guide_of(chat_format, answer=Grammar.regex("ab|cd"))
+    state = state_of(chat_format, answer=Grammar.regex("ab|cd"))
     a, b, c = (chat_format.tokenizer.encode(letter)[0] for letter in "abc")
-    before = only(guide)
-    twin = guide.fork()
+    before = only(state)
+    twin = state.fork()
     twin.advance(a)
     assert b in only(twin) and c not in only(twin)
-    assert only(guide) == before and c in before
-    guide.advance(c)
+    assert only(state) == before and c in before
+    state.advance(c)
     with pytest.raises(RequestError):
-        guide.advance(a)
+        state.advance(a)
     twin.advance(b)
     assert twin.ended and only(twin) == set(chat_format.stop_ids)
 
@@ -265,31 +266,31 @@ def test_a_fork_goes_its_own_way(chat_format: ChatFormat) -> None:
 def test_no_stop_in_thinking_before_a_required_call(chat_format: ChatFormat) -> None:
     ids = chat_format.special_ids
     tools = Tools(TOOLS, ToolChoice.REQUIRED)
-    guide = guide_of(chat_format, tools=tools, thinking=True)
-    assert only(guide) == set(range(VOCAB)) - chat_format.stop_ids
-    guide.advance(ids.end_think)  # type: ignore[arg-type]
-    assert only(guide) == {ids.tool_calls_section_begin}
+    state = state_of(chat_format, tools=tools, thinking=True)
+    assert only(state) == set(range(VOCAB)) - chat_format.stop_ids
+    state.advance(ids.end_think)  # type: ignore[arg-type]
+    assert only(state) == {ids.tool_calls_section_begin}
 
 
 def test_a_section_in_the_middle_of_thinking_ends_it(chat_format: ChatFormat) -> None:
     ids = chat_format.special_ids
-    guide = guide_of(chat_format, tools=Tools(TOOLS), thinking=True)
-    assert guide.allowed() is None
-    guide.advance(5)
-    guide.advance(ids.tool_calls_section_begin)  # type: ignore[arg-type]
-    assert guide.phase is Phase.SECTION and only(guide) == {ids.tool_call_begin}
-    guide.advance(ids.tool_call_begin)  # type: ignore[arg-type]
+    state = state_of(chat_format, tools=Tools(TOOLS), thinking=True)
+    assert state.allowed() is None
+    state.advance(5)
+    state.advance(ids.tool_calls_section_begin)  # type: ignore[arg-type]
+    assert state.phase is Phase.SECTION and only(state) == {ids.tool_call_begin}
+    state.advance(ids.tool_call_begin)  # type: ignore[arg-type]
     for token in chat_format.tokenizer.encode("functions.stop.it-now:0"):
-        guide.advance(token)
-    assert only(guide) == {ids.tool_call_argument_begin}
-    guide.advance(ids.tool_call_argument_begin)  # type: ignore[arg-type]
+        state.advance(token)
+    assert only(state) == {ids.tool_call_argument_begin}
+    state.advance(ids.tool_call_argument_begin)  # type: ignore[arg-type]
     for token in chat_format.tokenizer.encode("{}"):
-        guide.advance(token)
-    assert only(guide) == {ids.tool_call_end}
-    guide.advance(ids.tool_call_end)  # type: ignore[arg-type]
-    assert only(guide) == {ids.tool_call_begin, ids.tool_calls_section_end}
-    guide.advance(ids.tool_calls_section_end)  # type: ignore[arg-type]
-    assert guide.ended and only(guide) == set(chat_format.stop_ids)
+        state.advance(token)
+    assert only(state) == {ids.tool_call_end}
+    state.advance(ids.tool_call_end)  # type: ignore[arg-type]
+    assert only(state) == {ids.tool_call_begin, ids.tool_calls_section_end}
+    state.advance(ids.tool_calls_section_end)  # type: ignore[arg-type]
+    assert state.ended and only(state) == set(chat_format.stop_ids)
 
 
 def test_stray_markers_are_nowhere_in_free_text(llm: LLM) -> None:

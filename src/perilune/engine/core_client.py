@@ -1,7 +1,8 @@
-"""Where an engine lives: in a thread of this process, or in a process of its own.
+"""Clients of an engine core: it runs in a thread of this process, or in a process of its own.
 
 A process costs a copy of the messages and survives anything, also a crash of the C library; a
-thread shares the model with the caller. Both speak `driver`'s commands and events.
+thread shares the model with the caller. Both speak the commands and events of
+`core_messages.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from typing import Any, Protocol
 
 from perilune.chat.format import ChatFormat
 from perilune.engine import watchdog
-from perilune.engine.driver import Command, Died, Event, Stop, drive
+from perilune.engine.core_loop import CoreQueue, run_core_loop
+from perilune.engine.core_messages import Command, Died, Event, Stop
 from perilune.engine.engine import Engine
 from perilune.engine.life import (
     OUT_OF_MEMORY,
@@ -43,8 +45,8 @@ STOP_SECONDS = 10.0  # for a process to end by itself
 STANDBY_PAUSE, STANDBY_MOST_PAUSE = 1.0, 60.0
 
 
-class Host(Protocol):
-    """A place where an engine runs. Used from one event loop."""
+class CoreClient(Protocol):
+    """An engine core and how it is reached. Used from one event loop."""
 
     async def start(self, on_event: OnEvent) -> None:
         """Load and run; returns when requests are taken. Raises PeriluneError."""
@@ -58,7 +60,7 @@ class Host(Protocol):
         """End the engine; safe to call in any state."""
 
 
-class ThreadHost:
+class ThreadCoreClient:
     """The engine in a daemon thread. A restart keeps the weights and empties the cache."""
 
     def __init__(
@@ -72,7 +74,7 @@ class ThreadHost:
         self._chat = chat
         self._engine: Engine | None = None
         self._thread: Thread | None = None
-        self._commands: SimpleQueue[Command] = SimpleQueue()
+        self._commands: CoreQueue = SimpleQueue()
 
     async def start(self, on_event: OnEvent) -> None:
         loop = asyncio.get_running_loop()
@@ -93,7 +95,7 @@ class ThreadHost:
             self._model = None
         self._commands = SimpleQueue()
         self._thread = Thread(
-            target=_drive, args=(self._engine, self._commands, emit), name="perilune-engine",
+            target=_run, args=(self._engine, self._commands, emit), name="perilune-engine",
             daemon=True,
         )  # fmt: skip
         self._thread.start()
@@ -114,15 +116,15 @@ class ThreadHost:
             self._thread = None
 
 
-def _drive(engine: Engine, commands: SimpleQueue[Command], emit: OnEvent) -> None:
+def _run(engine: Engine, commands: CoreQueue, emit: OnEvent) -> None:
     try:
-        drive(engine, commands, emit)
+        run_core_loop(engine, commands, emit)
     except Exception as error:
         why = describe_error(error)
         emit(Died(why.text, why.reason))
 
 
-class ProcessHost:
+class ProcessCoreClient:
     """The engine in a process of its own; a restart loads the weights again.
 
     Beside it waits a second process that has done its imports, which take longer than loading a
@@ -296,6 +298,8 @@ class ProcessHost:
 class EngineDiedLoading(EngineDeadError):
     """The engine's process ended while it loaded. `why`: as far as can be known."""
 
+    code = "engine_died_loading"
+
     def __init__(self, why: Ended) -> None:
         self.why = why
         short = "Give it more memory, or a smaller cache_tokens" if (
@@ -315,19 +319,19 @@ async def _begin() -> asyncio.subprocess.Process:
 async def _spawn() -> asyncio.subprocess.Process:
     """A worker that waits to be told what to load, out of reach of the terminal's Ctrl-C."""
     return await asyncio.create_subprocess_exec(
-        *python_module("perilune.engine.worker"), cwd=FIXED_FOLDER, env=clean_environment(),
+        *python_module("perilune.engine.core_process"), cwd=FIXED_FOLDER, env=clean_environment(),
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, process_group=0,
     )  # fmt: skip
 
 
-def make_host(
+def make_core_client(
     model: str | Path | KimiK2Model | Engine,
     options: EngineOptions,
     chat: ChatFormat | None,
     isolation: str,
     busy: Callable[[], bool],
     on_life: OnLife = lambda event: None,
-) -> Host:
+) -> CoreClient:
     """An engine that is made already keeps its own options.
 
     busy: whether requests are under way, when silence means that the engine hangs. on_life: told
@@ -336,7 +340,7 @@ def make_host(
     Raises EngineError when `isolation` is unknown or the model cannot live there.
     """
     if isolation == "thread":
-        return ThreadHost(model, options, chat)
+        return ThreadCoreClient(model, options, chat)
     if isolation != "process":
         raise EngineError(f"isolation {isolation!r} is neither 'thread' nor 'process'")
     if isinstance(model, KimiK2Model | Engine):
@@ -344,4 +348,4 @@ def make_host(
             "a model in memory cannot move into another process",
             remedy="Give a checkpoint folder, or isolation='thread'",
         )
-    return ProcessHost(model, options, busy, on_life)
+    return ProcessCoreClient(model, options, busy, on_life)

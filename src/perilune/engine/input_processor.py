@@ -1,4 +1,4 @@
-"""What a request goes through before it is queued: checks, and all that will watch its output."""
+"""What a request goes through before it is queued: checks, and all that will read its output."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel
 from perilune.engine.detokenizer import Detokenizer, Parser, TextParser
 from perilune.engine.grammar import GrammarCompiler, Matcher
-from perilune.engine.guide import Guide, ToolGrammar
 from perilune.engine.request import OutputFormat, Request, SequenceState, ToolChoice, Tools
 from perilune.engine.sampler import derive_seed
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig
 from perilune.engine.speculation import NgramSpeculator, Survival
+from perilune.engine.structured_output import StructuredOutput, ToolGrammar
 from perilune.engine.text_memory import TextMemories
-from perilune.errors import RequestError
+from perilune.errors import ContextLengthError, RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class EngineConfig:
     seed: int | None = None  # of the seeds of requests that bring none
 
 
-class Intake:
+class InputProcessor:
     """Checks requests and makes their sequences."""
 
     def __init__(self, config: EngineConfig, cache_tokens: int, chat: ChatFormat | None) -> None:
@@ -56,13 +56,13 @@ class Intake:
             )
         params.validate_for(config.vocab_size)
         if len(prompt) >= config.max_context:
-            raise RequestError(
+            raise ContextLengthError(
                 f"the prompt has {len(prompt)} tokens, the model reads {config.max_context}",
                 param="prompt",
                 remedy="Shorten the prompt",
             )
         if len(prompt) >= self._cache_tokens:
-            raise RequestError(
+            raise ContextLengthError(
                 f"the prompt has {len(prompt)} tokens, the latent cache holds {self._cache_tokens}",
                 param="prompt",
                 remedy="Shorten the prompt, or give the engine a larger cache",
@@ -101,37 +101,37 @@ class Intake:
     def first_sequence(self, request: Request, seed: int) -> SequenceState:
         """The first answer. Raises RequestError when a grammar or a tool cannot be used."""
         sequence = SequenceState(request, 0, list(request.prompt), seed)
-        sequence.guide = self._guide(request)
-        return self._watched(sequence)
+        sequence.structured_output = self._structured_output(request)
+        return self._with_readers(sequence)
 
     def further_sequence(self, first: SequenceState, index: int) -> SequenceState:
         """Another answer of the same request, before it has any tokens."""
         sequence = SequenceState(first.request, index, [], derive_seed(first.seed, index))
-        sequence.guide = first.guide and first.guide.fork()
-        return self._watched(sequence)
+        sequence.structured_output = first.structured_output and first.structured_output.fork()
+        return self._with_readers(sequence)
 
     def end_thinking(self, sequence: SequenceState) -> None:
         """The next token of a sequence that thinks becomes the end of its thinking."""
         if sequence.detokenizer is None or not sequence.detokenizer.thinking:
             return
-        if sequence.guide is None:  # nothing held this answer so far
+        if sequence.structured_output is None:  # nothing held this answer so far
             assert self._chat is not None
-            sequence.guide = Guide(
+            sequence.structured_output = StructuredOutput(
                 vocab_size=self._config.vocab_size,
                 terminators=sequence.request.terminators,
                 ids=self._chat.special_ids,
                 thinking=True,
                 masks=self._masks,
             )
-        sequence.guide.end_thinking()
+        sequence.structured_output.end_thinking()
 
-    def _watched(self, sequence: SequenceState) -> SequenceState:
+    def _with_readers(self, sequence: SequenceState) -> SequenceState:
         params = sequence.request.params
         parser = self._parser(sequence.request)
         if parser is not None:
             sequence.detokenizer = Detokenizer(parser, params.stop)
         if params.speculate and self._config.scheduler.max_draft_tokens:
-            memory = self._memories.of(sequence.request.salt)
+            memory = self._memories.of(sequence.request.cache_salt)
             sequence.speculator = NgramSpeculator(self._survival, memory)
         return sequence
 
@@ -144,7 +144,7 @@ class Intake:
         return self._chat.parser(thinking=request.thinking, tools=tools, prompt=request.prompt)
 
     def _stray(self, chat: ChatFormat) -> frozenset[int]:
-        """Special ids that have no place in thinking or answer, or only where a guide says so."""
+        """Special ids that have no place in thinking or answer, or only where it is structured."""
         if self._stray_ids is None:
             ids = chat.special_ids
             known = {ids.tool_calls_section_begin, ids.tool_call_begin}
@@ -181,7 +181,7 @@ class Intake:
             return answer, None
         return answer, ToolGrammar.compile(tools, self._compiler, chat.tokenizer)
 
-    def _guide(self, request: Request) -> Guide | None:
+    def _structured_output(self, request: Request) -> StructuredOutput | None:
         """What holds the output to grammar, tools and budget; None when there is none of them."""
         params, chat = request.params, self._chat
         wants_grammar = params.grammar is not None or request.tools is not None
@@ -193,7 +193,7 @@ class Intake:
             chat.parser(thinking=request.thinking, prompt=request.prompt).channel
             is Channel.REASONING
         )
-        return Guide(
+        return StructuredOutput(
             vocab_size=self._config.vocab_size,
             terminators=request.terminators,
             ids=chat.special_ids if is_chat else None,
