@@ -73,7 +73,7 @@ class TwinRunner:
 
 @pytest.fixture
 def twin() -> Iterator[RunnerKind]:
-    def why_not(model: KimiK2Model) -> str | None:
+    def why_not(model: KimiK2Model, *, exact: bool = False, device: str = "cpu") -> str | None:
         large = model.config.num_hidden_layers > 3
         return "more layers than the twin has room for" if large else None
 

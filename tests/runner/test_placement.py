@@ -9,10 +9,13 @@ from pathlib import Path
 import pytest
 
 from perilune.cli.models import show
-from perilune.config import CheckpointConfig, Family, StorageFormat
+from perilune.config import CheckpointConfig, Family
 from perilune.engine import load
 from perilune.engine.load import EngineOptions, load_engine
 from perilune.errors import UsageError
+from perilune.formats import FORMATS, StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.int4 import INT4
 from perilune.model.slots import named_slots
 from perilune.runner.placement import Tier, place_checkpoint
 from perilune.weights.checkpoint import open_checkpoint, stored_config
@@ -22,7 +25,7 @@ from tests.engine.models import write_tiny
 from tests.runner.models import BASE
 
 
-@pytest.mark.parametrize("storage", list(StorageFormat))
+@pytest.mark.parametrize("storage", list(FORMATS.values()), ids=list(FORMATS))
 def test_the_bytes_are_those_of_the_model_that_is_built(
     storage: StorageFormat, tmp_path: Path
 ) -> None:
@@ -42,7 +45,7 @@ def test_the_bytes_are_those_of_the_model_that_is_built(
 
 
 def test_every_expert_has_a_place_of_its_own() -> None:
-    config = CheckpointConfig(BASE, Family.K2, StorageFormat.INT4)
+    config = CheckpointConfig(BASE, Family.K2, INT4)
     placement = place_checkpoint(config, device="cuda:1")
     experts = [place for place in placement if place.part is Part.ROUTED_EXPERTS]
     assert [(place.layer, place.expert) for place in experts] == [
@@ -60,7 +63,7 @@ def test_every_expert_has_a_place_of_its_own() -> None:
 
 
 def test_what_is_moved_keeps_its_bytes() -> None:
-    placement = place_checkpoint(CheckpointConfig(BASE, Family.K2, StorageFormat.BF16))
+    placement = place_checkpoint(CheckpointConfig(BASE, Family.K2, BF16))
     split = placement.moved(
         lambda place: (Tier.MEMORY, "cuda:0" if place.expert is None else "cpu")
     )
@@ -70,7 +73,7 @@ def test_what_is_moved_keeps_its_bytes() -> None:
 
 
 def test_files_may_hold_other_dtypes_than_the_format() -> None:
-    config = CheckpointConfig(BASE, Family.K2, StorageFormat.BF16)
+    config = CheckpointConfig(BASE, Family.K2, BF16)
     norm = "model.norm.weight"
     usual = place_checkpoint(config)
     wide = place_checkpoint(config, {norm: 4 * BASE.hidden_size})
@@ -97,7 +100,7 @@ def test_the_engine_plans_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_show_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folder = write_tiny(tmp_path / "m", StorageFormat.INT4)
+    folder = write_tiny(tmp_path / "m", INT4)
     show(folder, as_json=True)
     memory = json.loads(capsys.readouterr().out)["memory"]
     assert memory == place_checkpoint(stored_config(folder)).nbytes()
@@ -105,5 +108,5 @@ def test_show_says_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_a_tied_head_has_no_place_of_its_own() -> None:
     tied = replace(BASE, tie_word_embeddings=True)
-    placement = place_checkpoint(CheckpointConfig(tied, Family.K2, StorageFormat.BF16))
+    placement = place_checkpoint(CheckpointConfig(tied, Family.K2, BF16))
     assert not [place for place in placement if place.part is Part.LM_HEAD]

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from perilune.config import ModelConfig, StorageFormat
+from perilune.config import ModelConfig
 from perilune.errors import UsageError
+from perilune.formats.int4 import INT4
 from perilune.kernels import native
 from perilune.kernels.native import KernelError
 from perilune.model.context import ContiguousContext
@@ -93,7 +94,7 @@ def exact_runner(kind: str, model: KimiK2Model) -> ModelRunner:
 @pytest.mark.parametrize("config", [BASE, TIED], ids=["base", "tied"])
 def test_given_rows_agree_with_the_reference(kind: str, config: ModelConfig) -> None:
     """A picture of 50 rows in the middle of a prompt, whole and cut within."""
-    model = random_model(config, storage=StorageFormat.INT4)
+    model = random_model(config, storage=INT4)
     (ids,) = random_prompts(config, [90])
     vectors = given_rows([0, *range(20, 70), 89], config.hidden_size)
     expected = reference(model, ids, vectors)
