@@ -24,8 +24,8 @@ def own_home(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("PERILUNE_HOME", str(home))
 
 
-def test_there_are_three_snippets():
-    assert len(SNIPPETS) == 3
+def test_there_are_four_snippets():
+    assert len(SNIPPETS) == 4
 
 
 def test_the_agent_and_its_session(workspace: Path, capsys):
@@ -68,9 +68,18 @@ def test_a_tool_in_ten_lines(workspace: Path, capsys):
     assert len(definition.splitlines()) <= 10
 
 
+def test_settings_make_an_agent_and_a_swarm(workspace: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(workspace)
+    names: dict[str, object] = {}
+    exec(SNIPPETS[3], names)
+    agent, swarm = names["agent"], names["swarm"]
+    assert agent.workspace == workspace.resolve() and agent.budget.steps == 50
+    assert (swarm.limits.parallel, swarm.limits.main_steps) == (4, 50)
+
+
 def test_named_tests_exist():
     for name in set(re.findall(r"`(test_\w+\.py)`", PAGE)):
-        assert (Path(__file__).parent / name).exists(), name
+        assert list(Path(__file__).parent.rglob(name)), name
 
 
 def test_every_ending_is_named():

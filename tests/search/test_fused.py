@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perilune.agent.tools.search.tool import Search
+from perilune.agent.tools.search import Search
 from perilune.search.corpus import Corpus, Document
 from perilune.search.fused import fused_search
 from perilune.search.fusion import K, fuse

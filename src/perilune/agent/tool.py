@@ -174,9 +174,9 @@ class Tool(Protocol):
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult: ...
 
 
-def description_beside(code_file: str, name: str = "description") -> str:
-    """The text of `<name>.md` in the folder of `code_file` (pass `__file__`)."""
-    return (Path(code_file).parent / f"{name}.md").read_text("utf-8").strip()
+def description_beside(code_file: str) -> str:
+    """The text of the Markdown file beside `code_file` (pass `__file__`), of the same name."""
+    return Path(code_file).with_suffix(".md").read_text("utf-8").strip()
 
 
 # --- tools from functions ------------------------------------------------------------------------

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from perilune.agent.tool import Tool
 from perilune.agent.tools import load_tools
-from perilune.agent.tools.fetch.tool import Fetch
-from perilune.agent.tools.search.tool import Search
+from perilune.agent.tools.fetch import Fetch
+from perilune.agent.tools.search import Search
 from perilune.sandbox import Sandbox
 from perilune.search.corpus import SCHEME, Corpus, Document
 from perilune.search.providers import CorpusSearch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from perilune.agent.tool import Tool
-from perilune.agent.tools.lookup.tool import Lookup
+from perilune.agent.tools.lookup import Lookup
 from perilune.agent.tools.python.tool import Python
 from perilune.search.facts import FactStore
 

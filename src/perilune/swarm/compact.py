@@ -6,8 +6,8 @@ from typing import Any
 
 from perilune.agent.tool import Tool
 from perilune.swarm.team import Team
-from perilune.swarm.tools.assign_task.tool import AssignTask
-from perilune.swarm.tools.create_subagent.tool import CreateSubagent
+from perilune.swarm.tools.assign_task import AssignTask
+from perilune.swarm.tools.create_subagent import CreateSubagent
 
 
 class CompactCreateSubagent(CreateSubagent):

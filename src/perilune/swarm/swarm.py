@@ -242,10 +242,10 @@ def swarm_settings(swarm: Swarm) -> dict[str, object]:
 
 
 def _swarm_tools(team: Team, helpers: bool) -> list[Tool]:
-    from perilune.swarm.tools.assign_task.tool import AssignTask
-    from perilune.swarm.tools.collect_reports.tool import CollectReports
-    from perilune.swarm.tools.create_subagent.tool import CreateSubagent
-    from perilune.swarm.tools.merge_tables.tool import MergeTables
+    from perilune.swarm.tools.assign_task import AssignTask
+    from perilune.swarm.tools.collect_reports import CollectReports
+    from perilune.swarm.tools.create_subagent import CreateSubagent
+    from perilune.swarm.tools.merge_tables import MergeTables
 
     tools: list[Tool] = [CreateSubagent(team), AssignTask(team)]
     return [*tools, CollectReports(team), MergeTables(team)] if helpers else tools

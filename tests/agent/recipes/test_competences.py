@@ -11,8 +11,8 @@ from perilune.agent.agent import Agent
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel, Tape
 from perilune.agent.recipes.recipe import load_recipe
 from perilune.agent.tools import load_tools
-from perilune.agent.tools.fetch.tool import Fetch
-from perilune.agent.tools.search.tool import Search
+from perilune.agent.tools.fetch import Fetch
+from perilune.agent.tools.search import Search
 from perilune.search.corpus import Corpus, Document
 from perilune.search.providers import CorpusSearch
 

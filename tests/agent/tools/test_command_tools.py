@@ -10,11 +10,11 @@ import pytest
 
 from perilune.agent.tool import ToolContext
 from perilune.agent.tools.base import sandbox_of
-from perilune.agent.tools.bash.tool import Bash
+from perilune.agent.tools.bash import Bash
 from perilune.agent.tools.python.tool import Python
 from perilune.agent.tools.run_tests.report import read_report
 from perilune.agent.tools.run_tests.tool import RunTests
-from perilune.agent.tools.write_file.tool import WriteFile
+from perilune.agent.tools.write_file import WriteFile
 from perilune.errors import SandboxError, ToolError
 from tests.agent.tools.conftest import Call
 

@@ -8,15 +8,15 @@ import pytest
 
 from perilune.agent.tool import ToolContext
 from perilune.agent.tools import load_tools
-from perilune.agent.tools.edit_file.tool import EditFile
-from perilune.agent.tools.find.tool import Find
+from perilune.agent.tools.edit_file import EditFile
+from perilune.agent.tools.find import Find
 from perilune.agent.tools.globs import glob_pattern
-from perilune.agent.tools.grep.tool import Grep
-from perilune.agent.tools.outline.tool import Outline
-from perilune.agent.tools.read_file.tool import ReadFile
+from perilune.agent.tools.grep import Grep
+from perilune.agent.tools.outline import Outline
+from perilune.agent.tools.read_file import ReadFile
 from perilune.agent.tools.rename.tool import Rename
 from perilune.agent.tools.syntax import syntax_problem
-from perilune.agent.tools.write_file.tool import WriteFile
+from perilune.agent.tools.write_file import WriteFile
 from perilune.errors import ToolError
 from tests.agent.tools.conftest import Call
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perilune.agent.tool import ToolContext
-from perilune.agent.tools.lookup.tool import Lookup, shown
+from perilune.agent.tools.lookup import Lookup, shown
 from perilune.search.facts import Fact, Facts, normalised
 
 CHAD_AREA = Fact("Chad", "area", "1284000 km2", "country", ("surface area", "size"), "2020", "CIA")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from perilune.agent.tools.browse.browser import find_chromium
-from perilune.agent.tools.chart.tool import Chart
+from perilune.agent.tools.chart import Chart
 from perilune.agent.tools.publish.tool import Publish
 
 REPORT = """# Rivers <script>alert(1)</script>

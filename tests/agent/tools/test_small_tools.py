@@ -11,10 +11,10 @@ import pytest
 
 from perilune.agent.tool import Tool, ToolRegistry
 from perilune.agent.tools import BUILTIN, SETS, default_tools, load_tools, tools_by_name
-from perilune.agent.tools.chart.tool import Chart
-from perilune.agent.tools.note.tool import Note
-from perilune.agent.tools.plan.tool import Plan
-from perilune.agent.tools.view_image.tool import ViewImage
+from perilune.agent.tools.chart import Chart
+from perilune.agent.tools.note import Note
+from perilune.agent.tools.plan import Plan
+from perilune.agent.tools.view_image import ViewImage
 from perilune.errors import ToolError, UsageError
 from perilune.events import Event, NoteTaken, PlanItem, PlanUpdated
 from tests.agent.tools.conftest import Call

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from perilune.agent.tools.edit_file.tool import EditFile, _edit
-from perilune.agent.tools.grep.tool import Grep
-from perilune.agent.tools.outline.tool import Outline
-from perilune.agent.tools.read_file.tool import ReadFile
+from perilune.agent.tools.edit_file import EditFile, _edit
+from perilune.agent.tools.grep import Grep
+from perilune.agent.tools.outline import Outline
+from perilune.agent.tools.read_file import ReadFile
 from perilune.agent.tools.rename.tool import Rename
-from perilune.agent.tools.write_file.tool import WriteFile
+from perilune.agent.tools.write_file import WriteFile
 from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
 from perilune.text_file import decode, line_of, lines_of, places_of, replaced

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from perilune.agent.tool import ToolContext
-from perilune.agent.tools.fetch.tool import SHOWN, Fetch
-from perilune.agent.tools.search.tool import Search
+from perilune.agent.tools.fetch import SHOWN, Fetch
+from perilune.agent.tools.search import Search
 from perilune.errors import ToolError, UsageError
 from perilune.search.corpus import Corpus, Document
 from perilune.search.library import Library

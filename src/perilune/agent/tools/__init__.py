@@ -8,7 +8,7 @@ from importlib import import_module
 from perilune.agent.tool import Tool
 from perilune.errors import UsageError
 
-# name -> class in `<name>/tool.py`
+# name -> class in `<name>.py`, or in `<name>/tool.py` where a tool has more to it
 BUILTIN: dict[str, str] = {
     "plan": "Plan",
     "note": "Note",
@@ -31,6 +31,7 @@ BUILTIN: dict[str, str] = {
     "publish": "Publish",
     "view_image": "ViewImage",
 }
+_FOLDERS = frozenset({"browse", "publish", "python", "rename", "run_tests"})
 _FILES = ("read_file", "write_file", "edit_file", "find", "grep")
 _CODE = (*_FILES, "outline", "rename", "python", "bash", "run_tests")
 SETS: dict[str, tuple[str, ...]] = {
@@ -75,6 +76,7 @@ def default_tools(*, without: Iterable[str] = ()) -> list[Tool]:
 
 
 def _make(name: str) -> Tool:
-    module = import_module(f"perilune.agent.tools.{name}.tool")
+    place = f"{name}.tool" if name in _FOLDERS else name
+    module = import_module(f"perilune.agent.tools.{place}")
     made: Tool = getattr(module, BUILTIN[name])()
     return made

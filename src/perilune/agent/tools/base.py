@@ -1,4 +1,8 @@
-"""What the built-in tools share: a folder each, with `tool.py`, `description.md`, `schema.json`."""
+"""What the built-in tools share.
+
+A tool is its code and, beside it under the same name, a Markdown file: what the model reads, and
+behind it the schema of the arguments as a block of JSON.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,6 @@ import inspect
 import json
 from collections.abc import Callable
 from functools import cache
-from pathlib import Path
 from typing import Any, ParamSpec, TypeVar, cast
 
 from perilune.agent.tool import ToolContext, ToolResult, description_beside
@@ -22,9 +25,11 @@ T = TypeVar("T")
 WHOLE_OUTPUT = 8 << 20
 """Bytes of a long output that are kept for later reading; the rest is dropped, and said so."""
 
+_SCHEMA = "\n```json\n"
 
-class FolderTool:
-    """A tool whose description and schema lie beside its code."""
+
+class DescribedTool:
+    """A tool whose description and schema lie beside its code, under the same name (`.md`)."""
 
     name: str
     side_effects: bool = True
@@ -43,7 +48,7 @@ class FolderTool:
         raise NotImplementedError
 
 
-class ReadingTool(FolderTool):
+class ReadingTool(DescribedTool):
     """A tool that changes nothing, so that several may run side by side."""
 
     side_effects = False
@@ -52,12 +57,13 @@ class ReadingTool(FolderTool):
 
 @cache
 def _description(code_file: str) -> str:
-    return description_beside(code_file)
+    return description_beside(code_file).partition(_SCHEMA)[0].rstrip()
 
 
 @cache
 def _schema(code_file: str) -> dict[str, Any]:
-    schema = json.loads(Path(code_file).with_name("schema.json").read_text("utf-8"))
+    block = description_beside(code_file).partition(_SCHEMA)[2]
+    schema = json.loads(block.removesuffix("```"))
     return cast(dict[str, Any], schema)
 
 

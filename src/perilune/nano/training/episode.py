@@ -9,7 +9,7 @@ from typing import Any
 
 from perilune.agent.evidence.store import source_digest
 from perilune.agent.models.scripted import Call
-from perilune.agent.tools.lookup.tool import EVIDENCE_DIGITS, shown
+from perilune.agent.tools.lookup import EVIDENCE_DIGITS, shown
 from perilune.errors import UsageError
 from perilune.nano.training.calculator import shown_value
 from perilune.nano.training.policy import Policy, UnsolvableError

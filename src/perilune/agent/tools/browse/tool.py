@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
-from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
+from perilune.agent.tools.base import DescribedTool, in_thread, workspace_of
 from perilune.agent.tools.browse.browser import BrowserSession
 from perilune.errors import ToolError
 from perilune.search.web.http import GuardedClient
@@ -22,7 +22,7 @@ _NEEDS = {
 }
 
 
-class Browse(FolderTool):
+class Browse(DescribedTool):
     name = "browse"
     timeout = 120.0
 

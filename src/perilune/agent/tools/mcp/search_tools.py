@@ -35,7 +35,7 @@ class SearchTools:
 
     @property
     def description(self) -> str:
-        text = description_beside(__file__, "search_tools")
+        text = description_beside(__file__)
         return f"{text}\nThere are {len(self._tools)} of them."
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:

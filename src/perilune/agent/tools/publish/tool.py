@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
-from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
+from perilune.agent.tools.base import DescribedTool, in_thread, workspace_of
 from perilune.agent.tools.publish.html import MOST_PICTURES, Page, SourceLine
 from perilune.errors import ToolError
 
 
-class Publish(FolderTool):
+class Publish(DescribedTool):
     name = "publish"
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
-from perilune.agent.tools.base import WHOLE_OUTPUT, FolderTool, sandbox_of
+from perilune.agent.tools.base import WHOLE_OUTPUT, DescribedTool, sandbox_of
 from perilune.agent.tools.python.session import CellResult, PythonSession
 from perilune.errors import SandboxError, ToolError
 from perilune.sandbox.capture import OutputCapture
@@ -16,7 +16,7 @@ SHOWN = 14_000
 _STATE = "python"
 
 
-class Python(FolderTool):
+class Python(DescribedTool):
     name = "python"
     timeout = 660.0
 

@@ -6,7 +6,7 @@ import keyword
 from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
-from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
+from perilune.agent.tools.base import DescribedTool, in_thread, workspace_of
 from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
 
@@ -14,7 +14,7 @@ _LARGEST = 2 << 20
 _MOST_LISTED = 20
 
 
-class Rename(FolderTool):
+class Rename(DescribedTool):
     name = "rename"
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
-from perilune.agent.tools.base import FolderTool, in_thread, sandbox_of, workspace_of
+from perilune.agent.tools.base import DescribedTool, in_thread, sandbox_of, workspace_of
 from perilune.agent.tools.run_tests.report import TestReport, read_report
 from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import SandboxError, ToolError
@@ -17,7 +17,7 @@ LARGEST_REPORT = 32 << 20
 _SHOWN_FAILURES = 12
 
 
-class RunTests(FolderTool):
+class RunTests(DescribedTool):
     name = "run_tests"
     timeout = 1900.0
 

@@ -1,1 +1,0 @@
-"""The `argue` tool."""
