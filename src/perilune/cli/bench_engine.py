@@ -21,6 +21,9 @@ Model = Annotated[
     ),
 ]
 Exact = Annotated[bool, typer.Option(help="Float activations instead of int8 and bfloat16.")]
+Device = Annotated[
+    str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps; auto is the CPU.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON list instead of a table.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -32,12 +35,13 @@ def decode(
     tokens: Annotated[int, typer.Option(min=8, help="Steps to measure.")] = 64,
     context: Annotated[int, typer.Option(min=1, help="Tokens of the prompt before.")] = 64,
     exact: Exact = False,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """One answer alone: tokens a second, and the share of the memory bandwidth."""
     from perilune.engine.bench import bench_decode
 
-    engine = _engine(model, exact, context + tokens + 64)
+    engine = _engine(model, exact, device, context + tokens + 64)
     _show([bench_decode(engine, context=context, steps=tokens)], as_json)
 
 
@@ -46,12 +50,13 @@ def prefill(
     model: Model = None,
     tokens: Annotated[int, typer.Option(min=8, help="Tokens of the prompt.")] = 512,
     exact: Exact = False,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """One prompt to its first token: tokens a second."""
     from perilune.engine.bench import bench_prefill
 
-    engine = _engine(model, exact, 2 * tokens + 128)
+    engine = _engine(model, exact, device, 2 * tokens + 128)
     _show([bench_prefill(engine, tokens=tokens)], as_json)
 
 
@@ -62,21 +67,22 @@ def batch(
     tokens: Annotated[int, typer.Option(min=8, help="Steps to measure.")] = 32,
     context: Annotated[int, typer.Option(min=1, help="Tokens of each prompt before.")] = 64,
     exact: Exact = False,
+    device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
     """Several answers side by side, 1, 2, 4 and so on: tokens a second of all together."""
     from perilune.engine.bench import bench_decode
 
     counts = [2**i for i in range(streams.bit_length()) if 2**i < streams] + [streams]
-    engine = _engine(model, exact, streams * (context + tokens + 128))
+    engine = _engine(model, exact, device, streams * (context + tokens + 128))
     _show([bench_decode(engine, streams=n, context=context, steps=tokens) for n in counts], as_json)
 
 
-def _engine(model: Path | None, exact: bool, cache_tokens: int) -> Engine:
+def _engine(model: Path | None, exact: bool, device: str, cache_tokens: int) -> Engine:
     from perilune.engine.bench import small_model
     from perilune.engine.load import EngineOptions, load_engine
 
-    options = EngineOptions(exact=exact, cache_tokens=cache_tokens)
+    options = EngineOptions(exact=exact, device=device, cache_tokens=cache_tokens)
     return load_engine(model or small_model(), options)
 
 

@@ -16,7 +16,7 @@ import torch
 
 from perilune.config import Family
 from perilune.engine.engine import Engine
-from perilune.engine.metrics import StepMetrics, machine_bandwidth
+from perilune.engine.metrics import StepMetrics, device_bandwidth, machine_bandwidth
 from perilune.engine.sampling_params import SamplingParams
 from perilune.formats.int4 import INT4
 from perilune.model.layer import DecoderLayer
@@ -78,8 +78,7 @@ def small_model(seed: int = 0) -> KimiK2Model:
 
 def bench_decode(engine: Engine, *, streams: int = 1, context: int = 64, steps: int = 64) -> Figure:
     """`streams` answers side by side, one token each a step."""
-    machine_bandwidth.cache_clear()
-    bandwidth = machine_bandwidth()
+    bandwidth = _bandwidth_now(engine)
     ids = _fill(engine, streams, context)
     metrics, seconds = _steps(engine, streams, steps)
     for request_id in ids:
@@ -90,8 +89,7 @@ def bench_decode(engine: Engine, *, streams: int = 1, context: int = 64, steps: 
 
 def bench_prefill(engine: Engine, *, tokens: int = 512, repetitions: int = 5) -> Figure:
     """One prompt of so many tokens, new each time, to its first token."""
-    machine_bandwidth.cache_clear()
-    bandwidth = machine_bandwidth()
+    bandwidth = _bandwidth_now(engine)
     seconds = []
     for _ in range(repetitions + 1):
         start = time.perf_counter()
@@ -101,6 +99,12 @@ def bench_prefill(engine: Engine, *, tokens: int = 512, repetitions: int = 5) ->
         engine.step()
     rate = tokens / statistics.median(seconds[1:])
     return _figure("prefill", 1, 0, rate, [], bandwidth)
+
+
+def _bandwidth_now(engine: Engine) -> float:
+    """Of the device that the engine computes on, measured anew."""
+    machine_bandwidth.cache_clear()
+    return device_bandwidth(engine.cache.storage.device)
 
 
 def _fill(engine: Engine, streams: int, context: int) -> list[str]:

@@ -202,7 +202,8 @@ def _in_memory(model: KimiK2Model, options: EngineOptions) -> _Source:
     device = here if options.device == AUTO else try_device(options.device)
     check_options(options, device)
     plan = plan_memory(model.config, 0, options, available_memory(device))
-    return _Source(model.to(device), plan, device, uuid.uuid4().hex)
+    network = model if device == here else model.to(device)
+    return _Source(network, plan, device, uuid.uuid4().hex)
 
 
 def _from_folder(

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perilune.config import CheckpointConfig
+from perilune.errors import ConfigError
 from perilune.formats import Part, Role, StorageFormat
 from perilune.formats.bf16 import BF16
 from perilune.model.attention import LatentAttention
@@ -206,9 +207,16 @@ def _attribute(projection: str, suffix: str) -> str:
 def _empty(
     storage: StorageFormat, rows: int, columns: int, device: torch.device | str | None
 ) -> dict[str, Tensor]:
-    """The tensors of a matrix of zeros; scales are one, a shape is what it is."""
+    """The tensors of a matrix of zeros; scales are one, a shape is what it is.
+
+    Raises ConfigError for sizes that do not fit the format.
+    """
+    try:
+        layout = storage.matrix_tensors(rows, columns)
+    except ValueError as error:
+        raise ConfigError(f"a weight cannot be stored as {storage}: {error}") from None
     tensors = {}
-    for each in storage.matrix_tensors(rows, columns):
+    for each in layout:
         dtype = TORCH_DTYPES[each.dtype]
         if each.role is Role.SHAPE:
             tensors[each.suffix] = torch.tensor([rows, columns], dtype=dtype, device=device)
