@@ -248,3 +248,17 @@ def test_without_vectors_nothing_is_looked_at(kind: str) -> None:
     expected = run_alone(runner, BASE, ids, dtype=torch.float32)
     got = in_chunks(runner, BASE, ids, None, [7], dtype=torch.float32)
     torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", FORWARDS)
+def test_a_vector_that_is_no_number_stays_in_its_sequence(kind: str) -> None:
+    runner = exact_runner(kind, random_model(BASE))
+    good = run_alone(runner, BASE, [4, 5], dtype=torch.float32)
+    bad = RowVectors(int32(1), torch.full((1, 64), torch.nan))
+    cache = PagedLatentCache.for_model(BASE, 2, dtype=torch.float32)
+    batch = build_batch(
+        [SequenceRows([1, 2, 3], 0, [0], 3, vectors=bad), SequenceRows([4, 5], 0, [1], 2)]
+    )
+    logits = runner.execute(batch, cache)
+    assert logits[1:3].isnan().all() and logits[0].isfinite().all()
+    torch.testing.assert_close(logits[3:], good, atol=1e-5, rtol=0)

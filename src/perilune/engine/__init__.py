@@ -2,7 +2,7 @@
 
 Read in this order: `sampling_params`, `request`, `page_allocator`, `prefix_cache`, `scheduler`,
 `scheduler_output`, the room `perilune.runner` (`batch`, `cache`, `runner`, `torch_runner`),
-`sampler`, `grammar`, `structured_output`, `text_memory`, `speculation`, `detokenizer`,
+`apart`, `sampler`, `grammar`, `structured_output`, `text_memory`, `speculation`, `detokenizer`,
 `input_processor`, `engine`, then `llm`, `core_messages`, `core_loop`, `core_client` and
 `async_engine`. `docs/engine.md` walks one request through them and explains the terms.
 """

@@ -18,7 +18,11 @@ from perilune.errors import ExpertStoreError
 
 
 class ExpertStore(Protocol):
-    """Called by one thread, layer after layer in the order of the network."""
+    """Called by one thread, layer after layer in the order of the network.
+
+    It may use other threads, but wait for none that calls the C kernels: their pool is taken by
+    the step.
+    """
 
     def acquire(self, layer: int, experts: Tensor) -> None:
         """Return when these experts of the layer can be computed with.

@@ -74,7 +74,8 @@ typedef struct {
 } plk_step;
 
 /* Who brings experts into memory where not all of them lie there. Both functions are called by the
- * thread that called plk_model_forward(), while the others wait. */
+ * thread that called plk_model_forward(), acquire while the others wait. They may call operations of
+ * this library, but not wait for another thread that does: the pool is taken by the step. */
 typedef struct {
   void *context;
   /* Between the routing of a layer and its expert products: experts [tokens][top_k] are going to be
