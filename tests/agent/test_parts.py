@@ -22,7 +22,8 @@ from perilune.agent.models.chat_model import ModelError
 from perilune.agent.models.limiter import RECOVER_AFTER, START, Limiter, limiter_for
 from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.models.scripted import Call, RateLimited, Reply
-from perilune.agent.tool import ToolContext, ToolRegistry, ToolResult, tool
+from perilune.agent.tool import ToolContext, ToolResult, tool
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.errors import ToolError, UsageError
 from perilune.events import (
     KNOWN,

@@ -16,7 +16,8 @@ from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.chat_model import Sampling
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.models.wire import to_wire
-from perilune.agent.tool import ToolRegistry, ToolResult, tool
+from perilune.agent.tool import ToolResult, tool
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.chat.messages import read_messages
 from perilune.events import (
     AssistantMessage,

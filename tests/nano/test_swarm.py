@@ -7,7 +7,7 @@ from typing import Any
 
 from perilune.agent.agent import Agent
 from perilune.agent.models.scripted import Call, Refused, Reply, ScriptedModel
-from perilune.agent.tool import ToolRegistry
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.nano.agent import SYSTEM_PROMPT, nano_agent
 from perilune.nano.swarm import ORCHESTRATOR_PROMPT, nano_swarm
 from perilune.nano.tools import compact_tools

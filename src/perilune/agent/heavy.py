@@ -25,7 +25,7 @@ from perilune.agent.loop.result import RunResult
 from perilune.agent.loop.rules import RunRules
 from perilune.agent.loop.run import Fallback, Run
 from perilune.agent.loop.session import Session
-from perilune.agent.tool import ToolRegistry
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.agent.workspace.snapshot import SnapshotStore
 from perilune.agent.workspace.working_copy import Changes, WorkingCopy
 from perilune.events import Content, Event, ToolProgress, TrajectoryFinished

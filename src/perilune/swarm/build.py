@@ -10,7 +10,7 @@ import msgspec
 
 from perilune.agent.agent import Agent
 from perilune.agent.build import kept_settings
-from perilune.agent.presets import preset_of
+from perilune.agent.presets import Preset, preset_of
 from perilune.errors import UsageError
 from perilune.swarm.backend import LocalBackend
 from perilune.swarm.limits import SwarmLimits
@@ -18,7 +18,7 @@ from perilune.swarm.swarm import MakeBackend, Swarm
 
 
 @runtime_checkable
-class SwarmPreset(Protocol):
+class SwarmPreset(Preset, Protocol):
     """A preset (`perilune.agent.presets`) that can orchestrate."""
 
     def swarm_limits(self) -> SwarmLimits: ...

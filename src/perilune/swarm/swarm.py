@@ -24,7 +24,8 @@ from perilune.agent.agent import Agent, RunResult, Session
 from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.chat_model import ChatModel
 from perilune.agent.models.limiter import limiter_for
-from perilune.agent.tool import Tool, ToolRegistry
+from perilune.agent.tool import Tool
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.errors import UsageError
 from perilune.events import Content
 from perilune.home import find_run

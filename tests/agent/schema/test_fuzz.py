@@ -18,7 +18,7 @@ import pytest
 
 from perilune.agent.schema.check import MAX_STEPS, check
 from perilune.agent.schema.plain import NotPlain, plain_json
-from perilune.agent.tool import ToolRegistry
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.agent.tools.mcp.search_tools import SearchTools
 from perilune.chat.tool_declaration import as_json, as_typescript, read_tools
 from perilune.errors import PeriluneError, ToolError

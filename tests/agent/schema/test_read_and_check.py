@@ -14,7 +14,7 @@ from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.schema import UnusableSchema, check, read_arguments, read_schema
 from perilune.agent.schema.pattern import BadPattern, read_pattern
-from perilune.agent.tool import ToolRegistry
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.errors import ToolError, UsageError
 from perilune.events import ToolFinished, ToolLeftOut
 from perilune.home import find_run

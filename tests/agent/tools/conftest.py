@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from perilune.agent.tool import Evidence, Tool, ToolContext, ToolRegistry, ToolResult
+from perilune.agent.tool import Evidence, Tool, ToolContext, ToolResult
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.errors import SandboxError
 from perilune.events import Event
 from perilune.sandbox import Limits, Sandbox, open_sandbox

@@ -19,7 +19,8 @@ from perilune.agent.agent import Agent
 from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.agent.permissions.permissions import Permissions
-from perilune.agent.tool import ToolContext, ToolRegistry
+from perilune.agent.tool import ToolContext
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.agent.tools.mcp import McpServer, McpTools, connect_mcp
 from perilune.agent.tools.mcp.provider import LeftOutTool, McpTool, declared_tokens, tool_names
 from perilune.agent.tools.mcp.search_tools import SearchTools

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from perilune.agent.tool import Tool, ToolRegistry
+from perilune.agent.tool import Tool
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.agent.tools import BUILTIN, SETS, default_tools, load_tools, tools_by_name
 from perilune.agent.tools.chart import Chart
 from perilune.agent.tools.note import Note

@@ -12,7 +12,8 @@ import pytest
 
 from perilune.agent.models.scripted import Call, Reply
 from perilune.agent.tool import ToolContext, tool
-from perilune.agent.workspace.snapshot import SnapshotError, SnapshotStore
+from perilune.agent.workspace.manifest import SnapshotError
+from perilune.agent.workspace.snapshot import SnapshotStore
 from tests.agent import simple_tools as tools
 from tests.agent.conftest import MakeAgent
 

@@ -21,8 +21,9 @@ from perilune.agent.checks.question import (
     related,
     says_unknown,
 )
+from perilune.agent.checks.question_fit import wrong_type
 from perilune.agent.checks.records import records_of
-from perilune.agent.checks.short_answer import is_short, short_problems, wrong_type
+from perilune.agent.checks.short_answer import is_short, short_problems
 from perilune.agent.checks.told import told_problems
 from perilune.errors import UsageError
 from perilune.events import CheckMade

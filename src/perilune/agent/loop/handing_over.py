@@ -9,7 +9,8 @@ from pathlib import Path
 from perilune.agent.endings import DONE
 from perilune.agent.loop.run import Run
 from perilune.agent.workspace.change_log import ChangeLog
-from perilune.agent.workspace.snapshot import Manifest, SnapshotStore
+from perilune.agent.workspace.manifest import Manifest
+from perilune.agent.workspace.snapshot import SnapshotStore
 from perilune.agent.workspace.working_copy import Changes, WorkingCopy
 from perilune.events import ChangesMade, CopyMade, MessageReceived, SnapshotTaken
 

@@ -21,7 +21,8 @@ from perilune.agent.journal.state import RunState
 from perilune.agent.models.chat_model import ChatModel, Sampling
 from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.permissions.permissions import Approver, Permissions
-from perilune.agent.tool import CancelToken, ToolRegistry
+from perilune.agent.tool import CancelToken
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.agent.workspace.change_log import ChangeLog
 from perilune.agent.workspace.snapshot import SnapshotStore
 from perilune.agent.workspace.working_copy import WorkingCopy

@@ -31,8 +31,10 @@ from perilune.agent.loop.run import Listener, Run
 from perilune.agent.loop.think import ask
 from perilune.agent.models.chat_model import ChatModel, Message
 from perilune.agent.models.tokens import TokenCounter
-from perilune.agent.tool import CancelToken, ToolRegistry
-from perilune.agent.workspace.snapshot import SnapshotError, SnapshotStore, Undone
+from perilune.agent.tool import CancelToken
+from perilune.agent.tool_registry import ToolRegistry
+from perilune.agent.workspace.manifest import SnapshotError
+from perilune.agent.workspace.snapshot import SnapshotStore, Undone
 from perilune.agent.workspace.undo import undo_run
 from perilune.errors import UsageError
 from perilune.events import (

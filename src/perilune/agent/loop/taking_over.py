@@ -13,7 +13,8 @@ from pathlib import Path
 from perilune.agent.journal.journal import Journal, read_journal
 from perilune.agent.journal.state import RunState, fold
 from perilune.agent.loop.handing_over import PATCH
-from perilune.agent.workspace.snapshot import Manifest, SnapshotError, SnapshotStore
+from perilune.agent.workspace.manifest import Manifest, SnapshotError
+from perilune.agent.workspace.snapshot import SnapshotStore
 from perilune.agent.workspace.working_copy import WorkingCopy
 from perilune.errors import UsageError
 from perilune.events import ChangesMade, SnapshotTaken

@@ -8,22 +8,18 @@ server behind the tool has the last word on its arguments in any case.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from perilune.agent.schema.pattern import SECONDS, Pattern
 from perilune.agent.schema.read import Node, ToolSchema
+from perilune.agent.schema.values import check_count, check_number, is_a, joined, show
 
 MAX_STEPS = 50_000
 MAX_PATTERN_SECONDS = 0.4  # of all searches of one check
 MAX_PROBLEMS = 5
 _MAX_LEVELS = 140  # of nodes within nodes; five frames of Python each
-_LONGEST_PLACE = 160
-_SHOWN = 60  # characters of a value
-
 _ALL = object()
 """All properties, or all items, are evaluated."""
 
@@ -103,9 +99,9 @@ class _Checker:
                 self._add(place, message)
             else:
                 before = len(self.problems)
-                self.explain(inside, part, _joined(place, step), level + 1)
+                self.explain(inside, part, joined(place, step), level + 1)
                 if len(self.problems) == before:
-                    self._add(_joined(place, step), message)
+                    self._add(joined(place, step), message)
 
     def _add(self, place: str, message: str) -> None:
         self.problems.append(Problem(place, message[:300]))
@@ -125,9 +121,9 @@ class _Checker:
         self, node: Node, value: Any, level: int
     ) -> Iterator[tuple[str, Node | None, Any, str | int | None]]:
         """(message, None, ...) for each fault, or (message, node, value, step) of one inside."""
-        if node.types is not None and not any(_is_a(value, kind) for kind in node.types):
+        if node.types is not None and not any(is_a(value, kind) for kind in node.types):
             wanted = " or ".join(f"{kind!r}" for kind in sorted(node.types))
-            yield f"{_shown(value)} is not of type {wanted}", None, None, None
+            yield f"{show(value)} is not of type {wanted}", None, None, None
             return
         if (node.const or node.enum is not None) and (fault := self._values(node, value, level)):
             yield fault, None, None, None
@@ -136,7 +132,7 @@ class _Checker:
         elif isinstance(value, bool):
             faults = iter(())
         elif isinstance(value, int | float):
-            faults = _number(node, value)
+            faults = check_number(node, value)
         elif isinstance(value, dict):
             faults = self._object(node, value, level)
         elif isinstance(value, list):
@@ -153,7 +149,7 @@ class _Checker:
     def _values(self, node: Node, value: Any, level: int) -> str:
         key = self._key(value, level)
         if node.const and self._key(node.const[0], level) != key:
-            return f"{_shown(value)} is not {_shown(node.const[0])}"
+            return f"{show(value)} is not {show(node.const[0])}"
         if node.enum is None:
             return ""
         allowed = self._enums.get(id(node))
@@ -162,17 +158,22 @@ class _Checker:
             self._enums[id(node)] = allowed
         if key in allowed:
             return ""
-        shown = ", ".join(_shown(each) for each in node.enum[:8])
+        shown = ", ".join(show(each) for each in node.enum[:8])
         more = f" and {len(node.enum) - 8} others" if len(node.enum) > 8 else ""
-        return f"{_shown(value)} is not one of [{shown[:200]}]{more}"
+        return f"{show(value)} is not one of [{shown[:200]}]{more}"
 
     def _text(self, node: Node, value: str) -> Iterator[Any]:
-        yield from _counted(node, "Length", len(value), f"{_shown(value)} is", "characters")
+        yield from check_count(node, "Length", len(value), f"{show(value)} is", "characters")
         if node.pattern is not None and self._search(node.pattern, value) is False:
-            yield f"{_shown(value)} does not match {node.pattern.source!r:.100}", None, None, None
+            yield (
+                f"{show(value)} does not match {node.pattern.source!r:.100}",
+                None,
+                None,
+                None,
+            )
 
     def _object(self, node: Node, value: dict[str, Any], level: int) -> Iterator[Any]:
-        yield from _counted(node, "Properties", len(value), "it has", "properties")
+        yield from check_count(node, "Properties", len(value), "it has", "properties")
         for name in node.required:
             self._step(level)
             if name not in value:
@@ -217,7 +218,7 @@ class _Checker:
             yield "it does not fit", child, part, name
 
     def _array(self, node: Node, value: list[Any], level: int) -> Iterator[Any]:
-        yield from _counted(node, "Items", len(value), "it has", "items")
+        yield from check_count(node, "Items", len(value), "it has", "items")
         for place, part in enumerate(value):
             if place < len(node.prefix_items):
                 child: Node | None = node.prefix_items[place]
@@ -237,7 +238,7 @@ class _Checker:
             for place, part in enumerate(value):
                 key = self._key(part, level)
                 if key in seen:
-                    yield f"item {place}, {_shown(part)}, is there twice", None, None, None
+                    yield f"item {place}, {show(part)}, is there twice", None, None, None
                     break
                 seen.add(key)
         if node.contains is not None:
@@ -262,9 +263,9 @@ class _Checker:
             if fitting == 0:
                 yield self._no_branch(node.one_of, value)
             elif fitting > 1:
-                yield f"{_shown(value)} fits more than one alternative", None, None, None
+                yield f"{show(value)} fits more than one alternative", None, None, None
         if node.not_ is not None and self.fits(node.not_, value, level + 1):
-            yield f"{_shown(value)} is what it must not be", None, None, None
+            yield f"{show(value)} is what it must not be", None, None, None
         if node.if_ is not None:
             branch = node.then if self.fits(node.if_, value, level + 1) else node.else_
             if branch is not None and not self.fits(branch, value, level + 1):
@@ -277,15 +278,15 @@ class _Checker:
             each
             for each in branches
             if each.always is None
-            and (each.types is None or any(_is_a(value, kind) for kind in each.types))
+            and (each.types is None or any(is_a(value, kind) for kind in each.types))
         ]
-        message = f"{_shown(value)} fits none of the {len(branches)} alternatives"
+        message = f"{show(value)} fits none of the {len(branches)} alternatives"
         if len(near) == 1:
             return message, near[0], value, None
         if not near:
             kinds = sorted({kind for each in branches for kind in each.types or ()})
             wanted = " or ".join(f"{kind!r}" for kind in kinds)
-            return f"{_shown(value)} is not of type {wanted}", None, None, None
+            return f"{show(value)} is not of type {wanted}", None, None, None
         return message, None, None, None
 
     # --- what is left over ---
@@ -391,80 +392,3 @@ class _Checker:
         if isinstance(value, list):
             return tuple(self._key(part, level) for part in value)
         return value
-
-
-def _number(node: Node, value: float) -> Iterator[Any]:
-    bounds: tuple[tuple[float | None, Callable[[float], bool], str], ...] = (
-        (node.minimum, lambda bound: value < bound, "below the minimum of"),
-        (node.maximum, lambda bound: value > bound, "above the maximum of"),
-        (node.exclusive_minimum, lambda bound: value <= bound, "not above"),
-        (node.exclusive_maximum, lambda bound: value >= bound, "not below"),
-    )
-    for bound, broken, words in bounds:
-        if bound is not None and broken(bound):
-            yield f"{_shown(value)} is {words} {_shown(bound)}", None, None, None
-    if node.multiple_of is not None and _exact(value) % _exact(node.multiple_of) != 0:
-        yield f"{_shown(value)} is no multiple of {_shown(node.multiple_of)}", None, None, None
-
-
-def _exact(value: float) -> Fraction:
-    """The number as it was written: 0.3 is a multiple of 0.1."""
-    return Fraction(value) if isinstance(value, int) else Fraction(Decimal(repr(value)))
-
-
-def _counted(node: Node, what: str, count: int, subject: str, unit: str) -> Iterator[Any]:
-    least, most = node.counts.get(f"min{what}"), node.counts.get(f"max{what}")
-    if least is not None and count < least:
-        if what == "Length" or what == "Items":
-            few = "empty" if count == 0 else "too short"
-        else:
-            few = "too small"
-        yield f"{subject} {few}: {count} {unit}, at least {least}", None, None, None
-    if most is not None and count > most:
-        yield f"{subject} too long: {count} {unit}, at most {most}", None, None, None
-
-
-def _is_a(value: Any, kind: str) -> bool:
-    if kind == "object":
-        return isinstance(value, dict)
-    if kind == "array":
-        return isinstance(value, list)
-    if kind == "string":
-        return isinstance(value, str)
-    if kind == "boolean":
-        return isinstance(value, bool)
-    if kind == "null":
-        return value is None
-    if isinstance(value, bool):
-        return False
-    if kind == "integer":
-        return isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-    return isinstance(value, int | float)
-
-
-def _shown(value: Any) -> str:
-    """A value in few characters, without writing out what is large."""
-    if isinstance(value, dict | list):
-        if not value:
-            return repr(value)
-        unit = "properties" if isinstance(value, dict) else "items"
-        kind = "an object" if isinstance(value, dict) else "a list"
-        return f"{kind} of {len(value)} {unit}"
-    if isinstance(value, str) and len(value) > _SHOWN:
-        return f"{value[:_SHOWN]!r}..."
-    if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 200:
-        return "a huge number"
-    return repr(value)
-
-
-def _joined(place: str, step: str | int | None) -> str:
-    if step is None:
-        return place
-    if isinstance(step, int):
-        text = f"[{step}]"
-    elif step.isidentifier() and len(step) <= 80:
-        text = f".{step}"
-    else:
-        text = f"[{step[:80]!r}]"
-    whole = place + text
-    return whole if len(whole) <= _LONGEST_PLACE else f"$...{whole[-_LONGEST_PLACE:]}"

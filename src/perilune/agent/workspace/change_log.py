@@ -17,7 +17,8 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.workspace.snapshot import Entry, Manifest, SnapshotStore, same_entry
+from perilune.agent.workspace.manifest import Entry, Manifest, same_entry
+from perilune.agent.workspace.snapshot import SnapshotStore
 
 RUN, OTHERS, UNDO = "run", "others", "undo"
 UNKNOWN = "unknown"

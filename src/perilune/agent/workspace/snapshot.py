@@ -25,7 +25,13 @@ from typing import BinaryIO
 
 import msgspec
 
-from perilune.agent.endings import RunEnded
+from perilune.agent.workspace.manifest import (
+    Entry,
+    Manifest,
+    SnapshotError,
+    read_manifest,
+    same_entry,
+)
 
 MOST_BYTES = 4 << 30
 MOST_FILES = 200_000
@@ -33,42 +39,6 @@ FICLONE = 0x40049409
 """The ioctl that shares a file's blocks copy-on-write (btrfs, xfs): linux/fs.h."""
 RACY_NANOSECONDS = 2_000_000_000
 """A file changed so shortly before a snapshot may change again within its time stamp's grain."""
-
-
-class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One path: "file" (sha256, mode, and the stat that spares hashing it again), "link", "dir"."""
-
-    kind: str
-    content: str = ""
-    mode: int = 0
-    size: int = 0
-    stamp: tuple[int, int, int] = (0, 0, 0)
-
-    @property
-    def identity(self) -> tuple[str, str, int]:
-        """What makes two entries the same state of a path."""
-        return self.kind, self.content, self.mode
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """All paths of a workspace at one time, relative to it. `unread` could not be read."""
-
-    id: str
-    workspace: str
-    time: int
-    entries: dict[str, Entry]
-    unread: list[str] = []
-
-    @property
-    def bytes(self) -> int:
-        return sum(entry.size for entry in self.entries.values())
-
-
-class SnapshotError(RunEnded):
-    """A snapshot cannot be taken or found; nothing was changed."""
-
-    code = "snapshot"
-    reason = "snapshot"
 
 
 @dataclass(slots=True)
@@ -155,7 +125,7 @@ class SnapshotStore:
 
     def load(self, snapshot: str) -> Manifest:
         try:
-            return _read(self._manifest_path(snapshot))
+            return read_manifest(self._manifest_path(snapshot))
         except (OSError, ValueError) as error:
             raise SnapshotError(f"snapshot {snapshot!r} cannot be read: {error}") from error
 
@@ -165,7 +135,7 @@ class SnapshotStore:
         for path in (self._folder / "manifests").glob(f"{glob.escape(name)}-*.json"):
             if re.fullmatch(r"-[^-]*", path.stem.removeprefix(name)) is not None:
                 with suppress(OSError, ValueError):
-                    found.append(_read(path))
+                    found.append(read_manifest(path))
         return max(found, key=lambda each: each.time, default=None)
 
     def undo(self, before: str, after: str = "", *, force: bool = False) -> Undone:
@@ -310,7 +280,7 @@ class SnapshotStore:
             needed |= set(_DIGEST.findall(log.read_bytes().decode("ascii", "replace")))
         for path in self._folder.glob("*/*.json"):
             with suppress(OSError, ValueError):
-                needed |= {entry.content for entry in _read(path).entries.values()}
+                needed |= {entry.content for entry in read_manifest(path).entries.values()}
         freed = 0
         for path in self._objects.glob("??/*"):
             status = path.stat()
@@ -435,7 +405,7 @@ class SnapshotStore:
     def _latest(self, workspace: Path) -> dict[str, Entry]:
         """The last manifest of this workspace, which spares hashing what did not change."""
         try:
-            return _read(self._latest_path(workspace)).entries
+            return read_manifest(self._latest_path(workspace)).entries
         except (OSError, ValueError):
             return {}
 
@@ -447,11 +417,6 @@ class SnapshotStore:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(path)
-
-
-def _read(path: Path) -> Manifest:
-    # The standard json keeps file names that are no valid UTF-8 (as lone surrogates).
-    return msgspec.convert(json.loads(path.read_bytes()), Manifest)
 
 
 _DIGEST = re.compile(r"\b[0-9a-f]{64}\b")
@@ -466,11 +431,6 @@ def _open_to_read(path: Path) -> BinaryIO:
         return os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb")
     except OSError as error:
         raise _UnreadableError from error
-
-
-def same_entry(one: Entry | None, other: Entry | None) -> bool:
-    """Whether two entries, or their absence, are the same state of a path."""
-    return (one and one.identity) == (other and other.identity)
 
 
 def _inside(root: Path, place: Path) -> bool:

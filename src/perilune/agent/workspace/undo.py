@@ -13,14 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from perilune.agent.workspace.change_log import RUN, UNKNOWN, ChangeLog, Ledger, read_ledger
-from perilune.agent.workspace.snapshot import (
-    Entry,
-    Manifest,
-    SnapshotError,
-    SnapshotStore,
-    Undone,
-    same_entry,
-)
+from perilune.agent.workspace.manifest import Entry, Manifest, SnapshotError, same_entry
+from perilune.agent.workspace.snapshot import SnapshotStore, Undone
 
 Choice = Literal["mine", "both", "theirs"]
 """Keep the present state; restore, with the present one beside; restore."""

@@ -16,7 +16,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perilune.agent.workspace.snapshot import Entry, Manifest, SnapshotStore, same_entry
+from perilune.agent.workspace.manifest import Entry, Manifest, same_entry
+from perilune.agent.workspace.snapshot import SnapshotStore
 from perilune.agent.workspace.workspace import SKIPPED
 from perilune.sandbox.git_folders import stands_for
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from perilune.agent.agent import Agent
 from perilune.agent.budgets import Budget
 from perilune.agent.endings import ModelFailed
-from perilune.agent.tool import declaration
+from perilune.agent.tool_registry import declaration
 from perilune.agent.world_tasks import judge, set_scene
 from perilune.exam.suites.suite import Examinee, Outcome, Question
 from perilune.world.families import FAMILIES, generate_task

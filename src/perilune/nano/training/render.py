@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from perilune.agent.models.scripted import ScriptedModel
-from perilune.agent.tool import ToolRegistry
+from perilune.agent.tool_registry import ToolRegistry
 from perilune.chat.format import ChatFormat
 from perilune.chat.tokenizer import Tokenizer
 from perilune.config import Family

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from perilune.agent.agent import Agent
 from perilune.agent.models.scripted import ScriptedModel
-from perilune.agent.tool import declaration
+from perilune.agent.tool_registry import declaration
 from perilune.agent.world_tasks import judge, set_scene
 from perilune.sandbox import Sandbox
 from perilune.train.episodes import repair, research

@@ -12,7 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from perilune.agent.schema import UnusableSchema, read_schema
-from perilune.agent.tool import Tool, ToolContext, ToolResult, declaration
+from perilune.agent.tool import Tool, ToolContext, ToolResult
+from perilune.agent.tool_registry import declaration
 from perilune.agent.tools.mcp.search_tools import SearchTools
 from perilune.agent.tools.mcp.server import BackgroundLoop, Connection, McpServer
 from perilune.errors import ToolError, UsageError

@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from perilune.agent.tool import Tool, ToolContext, ToolResult, declaration, description_beside
+from perilune.agent.tool import Tool, ToolContext, ToolResult, description_beside
+from perilune.agent.tool_registry import declaration
 
 
 class SearchTools:
