@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from perilune.cli.engine_option import DEVICE, Device
+
 if TYPE_CHECKING:
     from perilune.engine.bench import Figure
     from perilune.engine.engine import Engine
@@ -21,9 +23,6 @@ Model = Annotated[
     ),
 ]
 Exact = Annotated[bool, typer.Option(help="Float activations instead of int8 and bfloat16.")]
-Device = Annotated[
-    str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps; auto is the CPU.")
-]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON list instead of a table.")]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
@@ -35,7 +34,7 @@ def decode(
     tokens: Annotated[int, typer.Option(min=8, help="Steps to measure.")] = 64,
     context: Annotated[int, typer.Option(min=1, help="Tokens of the prompt before.")] = 64,
     exact: Exact = False,
-    device: Device = "auto",
+    device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """One answer alone: tokens a second, and the share of the memory bandwidth."""
@@ -50,7 +49,7 @@ def prefill(
     model: Model = None,
     tokens: Annotated[int, typer.Option(min=8, help="Tokens of the prompt.")] = 512,
     exact: Exact = False,
-    device: Device = "auto",
+    device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """One prompt to its first token: tokens a second."""
@@ -67,7 +66,7 @@ def batch(
     tokens: Annotated[int, typer.Option(min=8, help="Steps to measure.")] = 32,
     context: Annotated[int, typer.Option(min=1, help="Tokens of each prompt before.")] = 64,
     exact: Exact = False,
-    device: Device = "auto",
+    device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
     """Several answers side by side, 1, 2, 4 and so on: tokens a second of all together."""

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Protocol
 import typer
 
 from perilune.cli import standard_input
+from perilune.cli.engine_option import DEVICE, Device
 from perilune.cli.terminal import Terminal
 from perilune.config import Family, read_config
 from perilune.errors import RequestError, UsageError
@@ -82,9 +83,7 @@ def generate(
         Dtype | None,
         typer.Option(help="What the reference computes in. Default: as it is stored."),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="Where the model runs: cpu, cuda, cuda:1, mps; auto is the CPU.")
-    ] = "auto",
+    device: Device = DEVICE,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object at the end instead of a stream.")
     ] = False,
