@@ -19,13 +19,14 @@ from perilune.chat.deltas import Delta, Finished, FinishReason, TokenLogprob
 from perilune.chat.format import ChatFormat
 from perilune.engine.input_processor import EngineConfig, InputProcessor
 from perilune.engine.metrics import EngineMetrics, EngineStatus, ReadCost, StepMetrics
+from perilune.engine.outputs import SequenceOutput
 from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
+from perilune.engine.prepare_inputs import prepare_inputs
 from perilune.engine.request import (
     OutputFormat,
     Request,
     RequestMetrics,
-    SequenceOutput,
     SequenceState,
     State,
     Tools,
@@ -205,7 +206,7 @@ class Engine:
             masks = self._start_masks(batch)
             self.cache.copy_pages(batch.copies)
             forward_started = self._clock()
-            logits = self.runner.execute(batch.forward_batch(), self.cache)
+            logits = self.runner.execute(prepare_inputs(batch), self.cache)
             forward_seconds = self._clock() - forward_started
             note = self._step_metrics(batch, forward_seconds)
             self._take_in(batch, logits, masks)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from perilune.runner.cache import pages_for
+from perilune.runner.pages import pages_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,18 @@ C cached values per token, P pages, H heads, R wanted rows.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
-from perilune.model.attention import LatentAttention
 from perilune.model.context import ForwardContext
-from perilune.model.model import Decoder, KimiK2Model
-from perilune.runner.batch import ForwardBatch
 from perilune.runner.cache import PAGE_SIZE, PagedLatentCache
+
+if TYPE_CHECKING:
+    from perilune.model.attention import LatentAttention
+    from perilune.model.model import Decoder, KimiK2Model
+    from perilune.runner.batch import ForwardBatch
 
 # Attention scores held at once, in values: bounds the memory of a long prompt's chunk.
 MAX_SCORES = 2**25
