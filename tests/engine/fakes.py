@@ -17,8 +17,8 @@ from torch import Tensor
 
 from perilune.engine.engine import Engine
 from perilune.engine.input_processor import EngineConfig
+from perilune.engine.outputs import SequenceOutput
 from perilune.engine.prefix_cache import PrefixCache, PrefixNode
-from perilune.engine.request import SequenceOutput
 from perilune.engine.sampler import Sampled, SampleRow, derive_seed, sample
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import SchedulerConfig

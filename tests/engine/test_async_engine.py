@@ -26,7 +26,8 @@ from perilune.engine.async_engine import AsyncEngine, EngineState
 from perilune.engine.core_client import ProcessCoreClient, ThreadCoreClient
 from perilune.engine.core_messages import Add
 from perilune.engine.llm import LLM
-from perilune.engine.request import OutputFormat, SequenceOutput
+from perilune.engine.outputs import SequenceOutput
+from perilune.engine.request import OutputFormat
 from perilune.engine.sampling_params import Grammar, SamplingParams
 from perilune.errors import EngineDeadError, EngineError, RequestError
 from perilune.runner.batch import ForwardBatch

@@ -10,7 +10,7 @@ import torch
 from perilune.chat.deltas import FinishReason, TokenLogprob
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.request import SequenceOutput
+from perilune.engine.outputs import SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
 from perilune.engine.scheduler import MIN_COPIED_TOKENS
 from perilune.runner.cache import PagedLatentCache

@@ -14,7 +14,7 @@ import torch
 
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.request import SequenceOutput
+from perilune.engine.outputs import SequenceOutput
 from perilune.engine.sampling_params import SamplingParams
 from perilune.model.generation import generate
 from perilune.weights.load import load_model

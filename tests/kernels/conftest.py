@@ -17,7 +17,7 @@ from perilune.kernels.quantization import (
     quantize_fp8_block,
     quantize_int4,
 )
-from perilune.kernels.reference import quantize_int8
+from tests.kernels.reference import quantize_int8
 
 ISAS = native.isas() if native.available() else []
 needs_library = pytest.mark.skipif(not native.available(), reason="the C library is not built")

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from perilune.errors import UsageError
-from perilune.kernels import native, reference
+from perilune.kernels import native
 from perilune.kernels.expert_table import PARTS
 from perilune.kernels.native import Format, KernelError
+from tests.kernels import reference
 from tests.kernels.conftest import needs_library, random_experts, relative_error
 
 pytestmark = needs_library

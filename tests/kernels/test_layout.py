@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perilune.kernels import native, reference
+from perilune.kernels import native
 from perilune.kernels.native import GROUP
+from tests.kernels import reference
 from tests.kernels.conftest import needs_library
 
 pytestmark = needs_library

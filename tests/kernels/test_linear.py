@@ -8,9 +8,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from perilune.errors import UsageError
-from perilune.kernels import native, reference
+from perilune.kernels import native
 from perilune.kernels.matrix import NativeMatrix
 from perilune.kernels.native import Form, Format
+from tests.kernels import reference
 from tests.kernels.conftest import needs_library, random_matrix, relative_error
 
 pytestmark = needs_library

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from perilune.engine.prepare_inputs import prepare_inputs
 from perilune.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from perilune.errors import ExpertStoreError
 from perilune.runner.cache import PagedLatentCache
@@ -22,7 +23,7 @@ def execute(
 ) -> tuple[Tensor, Failed]:
     """-> logits of all wanted rows, and the sequences that failed, whose logits are zero."""
     try:
-        return runner.execute(batch.forward_batch(), cache), []
+        return runner.execute(prepare_inputs(batch), cache), []
     except ExpertStoreError as error:
         if len(batch.scheduled) == 1:
             (rows,) = batch.scheduled

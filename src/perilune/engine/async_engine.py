@@ -35,7 +35,8 @@ from perilune.engine.engine import Engine
 from perilune.engine.life import LifeEvent
 from perilune.engine.llm import read_options
 from perilune.engine.metrics import EngineStatus
-from perilune.engine.request import OutputFormat, SequenceOutput
+from perilune.engine.outputs import SequenceOutput
+from perilune.engine.request import OutputFormat
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import (
     EngineDeadError,

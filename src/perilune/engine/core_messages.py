@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perilune.engine.metrics import EngineStatus
-from perilune.engine.request import OutputFormat, SequenceOutput, Tools
+from perilune.engine.outputs import SequenceOutput
+from perilune.engine.request import OutputFormat, Tools
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import RequestError
 

@@ -20,13 +20,13 @@ from perilune.chat.format import ChatFormat
 from perilune.engine import apart
 from perilune.engine.input_processor import EngineConfig, InputProcessor
 from perilune.engine.metrics import EngineMetrics, EngineStatus, ReadCost, StepMetrics
+from perilune.engine.outputs import SequenceOutput
 from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
 from perilune.engine.request import (
     OutputFormat,
     Request,
     RequestMetrics,
-    SequenceOutput,
     SequenceState,
     State,
     Tools,

@@ -15,7 +15,8 @@ from perilune.engine.conversation import encode_conversation, recommended_sampli
 from perilune.engine.engine import Engine
 from perilune.engine.load import load_engine
 from perilune.engine.options import EngineOptions
-from perilune.engine.request import OutputFormat, RequestMetrics, SequenceOutput
+from perilune.engine.outputs import SequenceOutput
+from perilune.engine.request import OutputFormat, RequestMetrics
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import RequestError, UsageError, request_error
 from perilune.model.model import KimiK2Model

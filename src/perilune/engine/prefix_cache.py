@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from perilune.engine.page_allocator import PageAllocator
-from perilune.runner.cache import PAGE_SIZE
+from perilune.runner.pages import PAGE_SIZE
 
 KEY_BYTES = 16
 TOKEN_BYTES = array("i").itemsize

@@ -1,4 +1,4 @@
-"""A request, its sequences, and what comes back from them.
+"""A request and its sequences.
 
 A request with n > 1 has n sequences that share the pages of the prompt. A sequence is one list of
 tokens on its way: the prompt, then the output. Prefill and decode are no separate states: a
@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, Any
 
-from perilune.chat.deltas import Delta, FinishReason, TokenLogprob
-from perilune.engine.sampling_params import SamplingParams
-
 if TYPE_CHECKING:
+    from perilune.chat.deltas import TokenLogprob
     from perilune.engine.detokenizer import Detokenizer
+    from perilune.engine.sampling_params import SamplingParams
     from perilune.engine.speculation import NgramSpeculator
     from perilune.engine.structured_output import StructuredOutput
 
@@ -167,20 +166,3 @@ class SequenceState:
     def num_pending(self) -> int:
         """Tokens not yet in the cache; 1 while decoding."""
         return len(self.tokens) - self.num_computed
-
-
-@dataclass(frozen=True, slots=True)
-class SequenceOutput:
-    """What one step brought one sequence. The last of a sequence has a finish_reason."""
-
-    request_id: str
-    index: int
-    tokens: tuple[int, ...] = ()
-    deltas: tuple[Delta, ...] = ()
-    logprobs: tuple[TokenLogprob, ...] = ()
-    prompt_logprobs: tuple[TokenLogprob, ...] = ()  # from the second token; with the first output
-    finish_reason: FinishReason | None = None
-    stop: int | str | None = None  # the stop id or string that ended it
-    error: str | None = None
-    error_code: str = ""  # of the RequestError that `error` is the text of
-    metrics: RequestMetrics | None = None  # with the last output of the request

@@ -19,7 +19,7 @@ from perilune.engine.prefix_cache import PrefixCache
 from perilune.engine.request import Request, SequenceState, State
 from perilune.engine.scheduler_output import ScheduledSequence, SchedulerOutput
 from perilune.errors import EngineError
-from perilune.runner.cache import PAGE_SIZE, pages_for
+from perilune.runner.pages import PAGE_SIZE, pages_for
 
 MAX_SCORED_ROWS = 64  # of a prompt whose logits are all wanted: they are large
 # Shared by a page that would have to be copied. Fewer gain little, and the markers with which every

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from perilune.runner.batch import ForwardBatch, SequenceRows, build_batch
-
 if TYPE_CHECKING:
     from perilune.engine.request import SequenceState
 
@@ -42,11 +40,6 @@ class ScheduledSequence:
         """Rows that a token is sampled from, counted from the last."""
         return 1 + len(self.drafts) if self.completes else 0
 
-    def rows(self) -> SequenceRows:
-        tokens = self.sequence.tokens[self.start : self.start + self.count] + self.drafts
-        until = self.sequence.expanded_until or 0
-        return SequenceRows(tokens, self.start, self.sequence.pages, self.num_wanted, until)
-
 
 @dataclass(eq=False, slots=True)
 class SchedulerOutput:
@@ -58,6 +51,3 @@ class SchedulerOutput:
     @property
     def num_tokens(self) -> int:
         return sum(rows.count + len(rows.drafts) for rows in self.scheduled)
-
-    def forward_batch(self) -> ForwardBatch:
-        return build_batch([rows.rows() for rows in self.scheduled])

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from perilune.errors import UsageError
-from perilune.runner.cache import pages_for
+from perilune.runner.pages import pages_for
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,20 +9,17 @@ grows with tokens. Which page belongs to which sequence is the engine's business
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from perilune.config import ModelConfig
 from perilune.errors import EngineError
+from perilune.runner.pages import PAGE_SIZE as PAGE_SIZE
+from perilune.runner.pages import pages_for as pages_for
 
-PAGE_SIZE = 64  # tokens
-
-
-def pages_for(tokens: int) -> int:
-    """Pages that hold `tokens` tokens."""
-    return -(-tokens // PAGE_SIZE)
+if TYPE_CHECKING:
+    from perilune.config import ModelConfig
 
 
 def page_bytes(config: ModelConfig, dtype: torch.dtype = torch.bfloat16) -> int:

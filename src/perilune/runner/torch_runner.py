@@ -12,25 +12,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from perilune.errors import UsageError
-from perilune.model.attention import LatentAttention
 from perilune.model.context import ForwardContext
-from perilune.model.experts import RoutedExperts
-from perilune.model.layer import DecoderLayer
-from perilune.model.model import Decoder, KimiK2Model
-from perilune.model.moe import MixtureOfExperts
-from perilune.runner.batch import ForwardBatch
-from perilune.runner.cache import PAGE_SIZE, PagedLatentCache, pages_for
+from perilune.runner.cache import PAGE_SIZE, PagedLatentCache
 from perilune.runner.expert_store import ExpertStore, store_errors
+from perilune.runner.pages import pages_for
+
+if TYPE_CHECKING:
+    from perilune.model.attention import LatentAttention
+    from perilune.model.experts import RoutedExperts
+    from perilune.model.model import Decoder, KimiK2Model
+    from perilune.runner.batch import ForwardBatch
 
 # Attention scores held at once, in values: bounds the memory of a long prompt's chunk.
 MAX_SCORES = 2**25
 
-Stores = Mapping[RoutedExperts, tuple[int, ExpertStore]]  # layer and store of an experts module
+Stores = Mapping["RoutedExperts", tuple[int, ExpertStore]]  # layer and store of an experts module
 
 
 class TorchRunner:
@@ -68,11 +70,8 @@ class TorchRunner:
 
 
 def _experts_by_layer(model: KimiK2Model) -> dict[int, RoutedExperts]:
-    return {
-        index: layer.mlp.experts
-        for index, layer in enumerate(model.model.layers)
-        if isinstance(layer, DecoderLayer) and isinstance(layer.mlp, MixtureOfExperts)
-    }
+    found = ((i, getattr(layer.mlp, "experts", None)) for i, layer in enumerate(model.model.layers))
+    return {index: experts for index, experts in found if experts is not None}
 
 
 @dataclass(frozen=True, slots=True)

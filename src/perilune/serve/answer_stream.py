@@ -22,7 +22,8 @@ from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel
 from perilune.engine.async_engine import EngineStream
 from perilune.engine.core_messages import Add
-from perilune.engine.request import OutputFormat, RequestMetrics, SequenceOutput
+from perilune.engine.outputs import SequenceOutput
+from perilune.engine.request import OutputFormat, RequestMetrics
 from perilune.errors import GrammarError, PeriluneError, RequestError
 from perilune.events import Usage
 from perilune.serve.api_error import ApiError, api_error

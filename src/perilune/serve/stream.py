@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from perilune.chat.deltas import Delta
 from perilune.chat.turn import AssembledTurn
@@ -18,7 +17,8 @@ from perilune.engine.request import RequestMetrics
 from perilune.events import Usage
 
 
-class AnswerDelta(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class AnswerDelta:
     """A delta of answer number `index`, from 0.
 
     A `Finished` here has its `usage` and `tokens`; its reason is LENGTH also where the output was

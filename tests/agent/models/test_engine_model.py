@@ -16,7 +16,8 @@ from perilune.agent.models.engine import EngineModel
 from perilune.chat import deltas as chat
 from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
-from perilune.engine.request import RequestMetrics, SequenceOutput
+from perilune.engine.outputs import SequenceOutput
+from perilune.engine.request import RequestMetrics
 from perilune.errors import CheckpointError, ContextLengthError, EngineDeadError, RequestError
 from perilune.events import AssistantMessage, ToolFinished
 from perilune.home import find_run

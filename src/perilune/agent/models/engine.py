@@ -17,7 +17,7 @@ from perilune.events import Usage
 if TYPE_CHECKING:
     from perilune.chat.format import ChatFormat
     from perilune.engine.async_engine import AsyncEngine
-    from perilune.engine.request import SequenceOutput
+    from perilune.engine.outputs import SequenceOutput
     from perilune.engine.sampling_params import SamplingParams
 
 _ANCHOR: Message = {"role": "system", "content": "x"}

@@ -1,4 +1,4 @@
-"""What the C kernels compute, in plain torch: the tests compare the two, and the fallback uses it.
+"""What the C kernels compute, in plain torch: the tests compare the two.
 
 Weights are given as numbers (dequantised, row-major), so that nothing here depends on a layout.
 
