@@ -1,4 +1,4 @@
-"""What a checkpoint's `config.json` says, typed: the text network, its storage format, its family.
+"""What a checkpoint's `config.json` says, typed: the network, its storage format, its family.
 
 Reads the published spellings: K2 (`model_type` kimi_k2 or deepseek_v3), K2.5 (kimi_k25 with a
 `text_config`), `rope_scaling` + `rope_theta` and the newer `rope_parameters`. No torch here, so
@@ -33,6 +33,7 @@ from perilune.config_fields import (
     check_repeated,
 )
 from perilune.errors import ConfigError, UnsafeFileError, UnsupportedArchitectureError
+from perilune.vision_config import VisionConfig, parse_vision
 
 MAX_CONFIG_BYTES = 16 * 2**20
 MAX_SIZE = 2**24  # no width, count or length of a published configuration comes near
@@ -156,6 +157,16 @@ class CheckpointConfig:
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
     notices: tuple[str, ...] = ()  # fields that are not known, and what was made of doubtful ones
 
+    @property
+    def vision_config(self) -> VisionConfig | None:
+        """`vision`, typed; None for a model that sees no pictures. Raises ConfigError."""
+        if self.vision is None:
+            return None
+        sizes = self.text.hidden_size, self.text.vocab_size
+        return parse_vision(
+            self.vision, top=self.raw, text_hidden_size=sizes[0], vocab_size=sizes[1]
+        )[0]
+
 
 def read_config(folder: str | Path) -> CheckpointConfig:
     """Read `config.json` (and `generation_config.json` where there is one) of a checkpoint folder.
@@ -259,6 +270,11 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
     check_architectures(text_raw.get("architectures"), file)
     check_agreements(text_raw, file)
     text = _text_config(text_raw, file, notices)
+    if vision is not None:
+        notices += parse_vision(
+            vision, top=raw, text_hidden_size=text.hidden_size, vocab_size=text.vocab_size,
+            file=file,
+        )[1]  # fmt: skip
     places = (text_raw.get("quantization_config"), raw.get("quantization_config"))
     quantization = next((each for each in places if each is not None and each != {}), None)
     storage, group, block = _quantization(_mapping(quantization, "quantization_config", file), file)

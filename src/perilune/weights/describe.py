@@ -49,7 +49,7 @@ class Description:
     @property
     def memory(self) -> int:
         """Weights in memory: what is loaded stays as it is stored."""
-        return sum(part.stored for part in self.parts if part.part is not Part.VISION)
+        return self.stored
 
     @property
     def latent_full_context(self) -> int:

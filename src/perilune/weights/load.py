@@ -26,7 +26,7 @@ from perilune.weights.formats import apply_format
 from perilune.weights.memory import available_memory, require_memory
 from perilune.weights.progress import ByteCounter, ProgressCallback, progress_bar
 from perilune.weights.reader import TORCH_DTYPES
-from perilune.weights.tensor_table import is_vision
+from perilune.weights.tensor_table import is_vision, stored_name
 
 LONG_LOAD = 2 * 10**9  # bytes; from here on a terminal gets a bar without asking
 _EXPONENTS = {  # dtype of scales -> integers of its width, the bits of the exponent
@@ -42,9 +42,13 @@ def load_model(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    vision: bool = True,
     progress: ProgressCallback | bool | None = None,
 ) -> KimiK2Model:
-    """Read the text model of a checkpoint folder, ready for inference (`eval`, no gradients).
+    """Read the model of a checkpoint folder, ready for inference (`eval`, no gradients).
+
+    `vision`: with the tower of K2.5 and its projector, where the folder holds them; False reads the
+    text model alone, whatever is wrong with the rest.
 
     `dtype` is that of the plain tensors (norms, embeddings, unquantised weights), and with them of
     the computation; None keeps the stored one. Quantised weights stay as they are stored, the
@@ -59,9 +63,9 @@ def load_model(
     checkpoint = open_checkpoint(path)
     for warning in checkpoint.warnings:
         warnings.warn(warning, stacklevel=2)
-    check_tensors(checkpoint)
+    check_tensors(checkpoint, vision=vision)
     with torch.inference_mode(False):  # the weights outlive the mode of the caller
-        model = build_model(checkpoint, dtype)
+        model = build_model(checkpoint, dtype, vision=vision)
         needed = sum(slot.nbytes for _, slot in named_slots(model))
         require_memory(needed + STAGING_BYTES, device, f"loading {checkpoint.folder}")
         available = available_memory(device)
@@ -93,14 +97,20 @@ def _present(device: torch.device | str) -> torch.device:
     return found
 
 
-def build_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> KimiK2Model:
-    """The model of an open checkpoint on the meta device, its modules those of the format."""
+def build_model(
+    checkpoint: Checkpoint, dtype: torch.dtype | None = None, *, vision: bool = True
+) -> KimiK2Model:
+    """The model of an open checkpoint on the meta device, its modules those of the format.
+
+    A text-only folder has no tower, whatever its config.json says.
+    """
     if dtype is None:
         dtype = stored_dtype(checkpoint)
     elif dtype not in COMPUTE_DTYPES:
         raise UsageError(f"{dtype} is not a dtype to compute in")
     with torch.device("meta"):
-        model = KimiK2Model(checkpoint.config.text).to(dtype)
+        seen = checkpoint.config.vision_config if vision and checkpoint.vision else None
+        model = KimiK2Model(checkpoint.config.text, seen).to(dtype)
     apply_format(model, checkpoint.config)
     return model
 
@@ -111,9 +121,9 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return TORCH_DTYPES[checkpoint.tensors[name].dtype]
 
 
-def check_tensors(checkpoint: Checkpoint) -> None:
-    """Raise the first TensorMismatchError of the text model, with the number of the others."""
-    wrong = [e for e in mismatches(checkpoint) if not is_vision(e.tensor or "")]
+def check_tensors(checkpoint: Checkpoint, *, vision: bool = True) -> None:
+    """Raise the first TensorMismatchError, with the number of the others; `vision`: of all."""
+    wrong = [e for e in mismatches(checkpoint) if vision or not is_vision(e.tensor or "")]
     if wrong:
         first = wrong[0]
         more = f" ({len(wrong) - 1} more do not fit either)" if len(wrong) > 1 else ""
@@ -184,7 +194,7 @@ def _read_slots(
     drop_cache: bool,
 ) -> None:
     prefix = checkpoint.config.tensor_prefix
-    targets = [(checkpoint.tensors[prefix + name], slot) for name, slot in slots.items()]
+    targets = [(checkpoint.tensors[stored_name(n, prefix)], slot) for n, slot in slots.items()]
     counter = ByteCounter(sum(stored.nbytes for stored, _ in targets), progress)
     read_tensors(
         targets,
