@@ -105,17 +105,21 @@ class KimiK2Model(nn.Module):
         cache: LatentCache | None = None,
         positions: Tensor | None = None,
         absorbed: bool | None = None,
+        pictures: Tensor | None = None,
     ) -> Any:
         """Token ids, integer [B, T] -> logits [B, T, V] in the dtype of the model.
 
         `cache` holds the tokens before these (same B) and takes up these. `positions` [T] are
         these tokens' where they do not simply follow (who sees whom is the order of the rows).
         `absorbed` picks the form of attention; by default absorbed for one token, else expanded.
+        `pictures` [n, D] (of `encode_pictures`) stand for the n placeholder tokens, in order.
         Another `context` decides all of this itself, and what is returned.
         """
         if context is not None:
             return context.output(self.lm_head, self.model(input_ids, context))
-        x_BTD = self.hidden_states(input_ids, cache=cache, positions=positions, absorbed=absorbed)
+        x_BTD = self.hidden_states(
+            input_ids, cache=cache, positions=positions, absorbed=absorbed, pictures=pictures
+        )
         return self.lm_head(x_BTD)
 
     def hidden_states(
@@ -125,11 +129,14 @@ class KimiK2Model(nn.Module):
         cache: LatentCache | None = None,
         positions: Tensor | None = None,
         absorbed: bool | None = None,
+        pictures: Tensor | None = None,
     ) -> Tensor:
         """-> normed hidden states [B, T, D]; arguments as in `forward`."""
         context = ContiguousContext(
-            self.model, input_ids, cache=cache, positions=positions, absorbed=absorbed
-        )
+            self.model, input_ids, cache=cache, positions=positions, absorbed=absorbed,
+            pictures=pictures,
+            media_token_id=None if self.vision is None else self.vision.media_token_id,
+        )  # fmt: skip
         x_BTD: Tensor = self.model(input_ids, context)
         if cache is not None:
             cache.advance(input_ids.shape[1])

@@ -19,7 +19,7 @@ TIME_BASE = 10_000.0
 
 
 def resampled(table_GKD: Tensor, h: int, w: int) -> Tensor:
-    """The learnt positions of a grid of h x w patches, [h*w, D] in the table's dtype.
+    """The learnt positions of a grid of h x w patches, float32 [h*w, D].
 
     As `F.interpolate(mode="bicubic", align_corners=False)` of the table as a picture of D channels,
     not antialiased when it shrinks; computed in float32. The kernel is separable, so it is one
@@ -27,7 +27,7 @@ def resampled(table_GKD: Tensor, h: int, w: int) -> Tensor:
     """
     rows, columns, width = table_GKD.shape
     if (h, w) == (rows, columns):
-        return table_GKD.reshape(-1, width)
+        return table_GKD.reshape(-1, width).float()
     device = table_GKD.device
     rows_hG = _bicubic(rows, h).to(device)
     columns_wK = _bicubic(columns, w).to(device)
@@ -38,7 +38,7 @@ def resampled(table_GKD: Tensor, h: int, w: int) -> Tensor:
     else:
         half_GwD = torch.matmul(columns_wK, table)
         whole = (rows_hG @ half_GwD.flatten(1)).view(h, w, width)
-    return whole.reshape(h * w, width).to(table_GKD.dtype)
+    return whole.reshape(h * w, width)
 
 
 def _bicubic(old: int, new: int) -> Tensor:

@@ -32,15 +32,15 @@ class Positions(nn.Module):
         self.weight = nn.Parameter(init_normal(torch.empty(shape), std=0.5))
         self.frames = config.init_pos_emb_time
 
-    def forward(self, grids: list[Grid]) -> Tensor:
-        """-> what is added to the patches, [P, D] in the table's dtype."""
+    def forward(self, grids: list[Grid], dtype: torch.dtype) -> Tensor:
+        """-> what is added to the patches, [P, D], resampled in float32, then of `dtype`."""
         table_GKD = self.weight
-        frames_tD = frame_table(self.frames, table_GKD.shape[-1]).to(table_GKD)
+        frames_tD = frame_table(self.frames, table_GKD.shape[-1]).to(table_GKD.device, dtype)
         seen: dict[tuple[int, int], Tensor] = {}
         parts = []
         for t, h, w in grids:
             if (h, w) not in seen:
-                seen[h, w] = resampled(table_GKD, h, w)
+                seen[h, w] = resampled(table_GKD, h, w).to(dtype)
             place = seen[h, w]
             if t > 1:  # one frame alone is a picture: nothing is added
                 place = (place[None] + frames_tD[:t, None]).flatten(0, 1)
@@ -59,7 +59,7 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: Tensor, grids: list[Grid], operators: VisionOperators) -> Tensor:
         x_PD = operators.embed(self.proj, patches)
-        return x_PD + self.pos_emb(grids).to(x_PD.dtype)
+        return x_PD + self.pos_emb(grids, x_PD.dtype)
 
 
 class VisionMLP(nn.Module):
