@@ -86,7 +86,7 @@ def parse_vision(
     ConfigError, UnsupportedArchitectureError.
     """
     top = top or {}
-    notices = check_fields(raw, VISION, "vision_config", file)
+    notices = check_fields(raw, VISION, "vision_config", file, closed=True)
     values = _values(raw, top, file)
     width = values.pop("mm_hidden_size")
     text = text_hidden_size

@@ -29,6 +29,7 @@ from perilune.weights.format_bytes import gigabytes
 from perilune.weights.load import load_model
 from perilune.weights.memory import available_memory
 from perilune.weights.progress import ProgressCallback
+from perilune.weights.tensor_table import is_vision
 
 CACHE_SHARE = 0.5  # of the memory that weights and work space leave, unless told otherwise
 # Beyond this many full contexts a larger cache only keeps old prefixes; take no more by default.
@@ -46,6 +47,7 @@ class EngineOptions:
         form, which is faster and rounds differently (C kernels; never in exact mode). 0: never;
         then the same text comes out to the bit whatever the cache held.
     native: True: the C kernels or an error; False: torch; None: the C kernels where they can.
+    vision: with the tower of K2.5, where the folder holds one; False reads the text model alone.
     cache_tokens: tokens that the latent cache holds; None: as many as are sensible.
     speculative_tokens: guessed behind one token; 0 turns speculation off.
     bandwidth: bytes a second that this machine reads from memory; None: measured at the start.
@@ -55,6 +57,7 @@ class EngineOptions:
     dense_format: str | None = None
     expanded_prefill: int = 2048
     native: bool | None = None
+    vision: bool = True
     cache_tokens: int | None = None
     max_context: int | None = None
     max_batch_tokens: int = 512
@@ -168,14 +171,15 @@ def load_engine(
         stop_ids: frozenset[int] = frozenset()
     else:
         checkpoint = open_checkpoint(model)
-        weights = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+        read = [t for t in checkpoint.tensors.values() if options.vision or not is_vision(t.name)]
+        weights = sum(tensor.nbytes for tensor in read)
         if options.exact and options.native is False:
             weights *= 2  # computed in float32
         plan = plan_memory(checkpoint.config.text, weights, options, available_memory(cpu))
         stop_ids = frozenset(checkpoint.config.eos_token_ids)
         identity = checkpoint_identity(Path(model))
         chat = chat or ChatFormat.from_pretrained(model)
-        network = load_model(model, progress=progress)
+        network = load_model(model, vision=options.vision, progress=progress)
     if chat is not None:
         stop_ids |= chat.stop_ids
     config = network.config

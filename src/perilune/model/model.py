@@ -92,9 +92,7 @@ class KimiK2Model(nn.Module):
                 "this model has no vision tower",
                 remedy="Load a K2.5 checkpoint that holds one, with vision=True",
             )
-        tokens: Tensor = self.mm_projector(
-            self.vision_tower(patches, grids, operators), operators
-        )
+        tokens: Tensor = self.mm_projector(self.vision_tower(patches, grids, operators), operators)
         return tokens
 
     def forward(

@@ -1,4 +1,4 @@
-"""`VisionEncoder`: patches of pictures -> the vectors that stand among the tokens, as fast as can be.
+"""`VisionEncoder`: patches of pictures -> the vectors that stand among the tokens, fast.
 
 On a CPU with the C library the products and the attention run there (`csrc/vision.h`), activations
 in float32; else the tower's own modules compute. What each picture gets does not depend, to the
@@ -33,9 +33,9 @@ class VisionEncoder:
     """Takes the tower and the projector of a model over: their weights are rearranged in place.
 
     `native`: True: the C kernels or an error; False: the model's own modules; None: what there is.
-    `exact`: float32 activations where the processor would take bfloat16 ones. `dense_format`: "int8"
-    quantises the products at load, in groups of 32; "int4" leaves the tower as it is stored, for
-    nothing is known of what four bits do to it. Raises UsageError, also for a model without a tower.
+    `exact`: float32 activations where the processor would take bfloat16 ones. `dense_format`:
+    "int8" quantises the products at load, in groups of 32; "int4" leaves the tower as it is stored,
+    for nothing is known of what four bits do to it. Raises UsageError, also without a tower.
     """
 
     def __init__(

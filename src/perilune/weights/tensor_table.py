@@ -94,7 +94,7 @@ def is_vision(name: str) -> bool:
 
 
 def stored_name(name: str, prefix: str) -> str:
-    """The name in the files of a tensor of the model: K2.5 puts `prefix` before those of the text."""
+    """Name in the files of a tensor of the model: K2.5 puts `prefix` before those of the text."""
     return name if is_vision(name) else prefix + name
 
 

@@ -116,7 +116,7 @@ def reference_config(config: VisionConfig, text: Any = None) -> Any:
 
 
 def reference_names(state: dict[str, Tensor], heads: int) -> dict[str, Tensor]:
-    """Checkpoint names and layout -> transformers': wqkv split, q and k rows to half-split pairs."""
+    """Checkpoint layout -> transformers': wqkv split, rows of q and k to half-split pairs."""
     renamed: dict[str, Tensor] = {}
     for full, tensor in state.items():
         name = full.replace("encoder.blocks.", "layers.").replace("encoder.final", "final")

@@ -192,7 +192,7 @@ def test_a_folder_of_models_new_is_read_by_transformers(tmp_path: Path) -> None:
 
 def published(vision: VisionConfig) -> dict[str, Any]:
     """As `vision_config` says it."""
-    names = VISION_CONFIG.keys() & {f for f in VisionConfig.__dataclass_fields__}
+    names = VISION_CONFIG.keys() & set(VisionConfig.__dataclass_fields__)
     return {**VISION_CONFIG, "mm_hidden_size": vision.vt_hidden_size,
             **{name: getattr(vision, name) for name in names}}  # fmt: skip
 

@@ -103,9 +103,7 @@ class VisionEncoder(nn.Module):
 
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList(
-            VisionBlock(config) for _ in range(config.vt_num_hidden_layers)
-        )
+        self.blocks = nn.ModuleList(VisionBlock(config) for _ in range(config.vt_num_hidden_layers))
         self.final_layernorm = nn.LayerNorm(config.vt_hidden_size, eps=NORM_EPS)
 
 
@@ -118,9 +116,7 @@ class VisionTower(nn.Module):
         self.patch_embed = PatchEmbed(config)
         self.encoder = VisionEncoder(config)
 
-    def forward(
-        self, patches: Tensor, grids: Grids, operators: VisionOperators = PLAIN
-    ) -> Tensor:
+    def forward(self, patches: Tensor, grids: Grids, operators: VisionOperators = PLAIN) -> Tensor:
         """Patches of all items [P, 3*p*p] (or [P, 3, p, p]) and grids [S, 3] -> [M, 4, D].
 
         Patches lie item by item, in it frame by frame, in a frame row by row (not in blocks of
