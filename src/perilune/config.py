@@ -1,4 +1,4 @@
-"""What a checkpoint's `config.json` says, typed: the text network, its storage format, its family.
+"""What a checkpoint's `config.json` says, typed: the network, its storage format, its family.
 
 Reads the published spellings: K2 (`model_type` kimi_k2 or deepseek_v3), K2.5 (kimi_k25 with a
 `text_config`), `rope_scaling` + `rope_theta` and the newer `rope_parameters`. No torch here, so
@@ -35,6 +35,7 @@ from perilune.config_fields import (
 from perilune.errors import ConfigError, UnsafeFileError, UnsupportedArchitectureError
 from perilune.formats import FORMATS, StorageFormat, read_quantization
 from perilune.formats.bf16 import BF16
+from perilune.vision_config import VisionConfig, parse_vision
 
 MAX_CONFIG_BYTES = 16 * 2**20
 MAX_LAYERS = 1024  # a full-size K2 has 61
@@ -146,6 +147,16 @@ class CheckpointConfig:
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
     notices: tuple[str, ...] = ()  # fields that are not known, and what was made of doubtful ones
 
+    @property
+    def vision_config(self) -> VisionConfig | None:
+        """`vision`, typed; None for a model that sees no pictures. Raises ConfigError."""
+        if self.vision is None:
+            return None
+        sizes = self.text.hidden_size, self.text.vocab_size
+        return parse_vision(
+            self.vision, top=self.raw, text_hidden_size=sizes[0], vocab_size=sizes[1]
+        )[0]
+
 
 def read_config(folder: str | Path) -> CheckpointConfig:
     """Read `config.json` (and `generation_config.json` where there is one) of a checkpoint folder.
@@ -249,6 +260,11 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
     check_architectures(text_raw.get("architectures"), file)
     check_agreements(text_raw, file)
     text = _text_config(text_raw, file, notices)
+    if vision is not None:
+        notices += parse_vision(
+            vision, top=raw, text_hidden_size=text.hidden_size, vocab_size=text.vocab_size,
+            file=file,
+        )[1]  # fmt: skip
     places = (text_raw.get("quantization_config"), raw.get("quantization_config"))
     quantization = next((each for each in places if each is not None and each != {}), None)
     storage = read_quantization(mapping(quantization, "quantization_config", file), file)

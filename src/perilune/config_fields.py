@@ -44,7 +44,7 @@ LABELS = Field("harmless", why="names for the classes of a classifier")
 NAMES = Field("harmless", why="where the file came from; nothing of it is run")
 SAMPLING = Field("harmless", why="sampling is the request's, see the API; not applied")
 STORED = Field("harmless", why="the tensors' own headers say it, and every one is checked")
-PICTURES = Field("harmless", why="images are not loaded yet; no text token depends on it")
+MARKS = Field("harmless", why="ids of the marks around a picture; the tokenizer's files say them")
 SPLIT = Field("harmless", why="how other software splits the same numbers over devices")
 
 
@@ -133,15 +133,55 @@ TOP: Mapping[str, Field] = {
         ("tie_word_embeddings", Field("checked", why="that of text_config")),
         ("architectures", TEXT["architectures"]),
         (
-            "vision_config media_placeholder_token_id ignore_index use_unified_vision_chunk "
-            "video_placeholder image_token_id video_token_id vision_start_token_id "
-            "vision_end_token_id projection_hidden_size projection_layer_norm_eps",
-            PICTURES,
+            "vision_config media_placeholder_token_id image_token_id projection_hidden_size "
+            "projection_layer_norm_eps",
+            USED,
         ),
+        ("use_unified_vision_chunk", checked(True)),
+        ("video_placeholder", checked("<|kimi_k25_video_placeholder|>")),
+        ("video_token_id vision_start_token_id vision_end_token_id", MARKS),
+        ("ignore_index", TRAINING),
     ),
     **{name: field for name, field in TEXT.items() if field.use == "harmless"},
 }
 """Beside `text_config`, of kimi_k25. A used or checked field of the text network must agree."""
+
+VISION: Mapping[str, Field] = {
+    **{name: field for name, field in TEXT.items() if field.use == "harmless"},
+    **table(
+        (
+            "patch_size init_pos_emb_height init_pos_emb_width init_pos_emb_time vt_hidden_size "
+            "vt_intermediate_size vt_num_attention_heads vt_num_hidden_layers projector_ln_eps",
+            USED,
+        ),
+        ("mm_hidden_size", Field("checked", why="vt_hidden_size")),
+        ("text_hidden_size", Field("checked", why="hidden_size of the text network")),
+        ("pos_emb_type", checked("divided_fixed")),
+        ("merge_kernel_size", checked([2, 2])),
+        ("merge_type", checked("sd2_tpool")),
+        ("video_attn_type", checked("spatial_temporal")),
+        ("mm_projector_type", checked("patchmerger")),
+        ("projector_hidden_act", checked("gelu")),
+        # transformers' own spelling
+        (
+            "model_type hidden_size intermediate_size num_attention_heads num_hidden_layers "
+            "pos_emb_height pos_emb_width pos_emb_time",
+            USED,
+        ),
+        ("hidden_act", checked("gelu_pytorch_tanh")),
+        (
+            "rope_parameters",
+            checked(
+                None,
+                *({"rope_type": "axial", "rope_theta": theta} for theta in (10_000, 10_000.0)),
+            ),
+        ),
+        ("is_encoder_decoder add_cross_attention tie_encoder_decoder", checked(False)),
+        ("cross_attention_hidden_size", checked(None)),
+        ("pruned_heads", checked(None, {}, [])),
+        ("tie_word_embeddings", Field("harmless", why="the tower has no words")),
+    ),
+}
 
 ROPE: Mapping[str, Field] = table(
     ("rope_type type rope_theta factor beta_fast beta_slow mscale mscale_all_dim "
@@ -154,6 +194,7 @@ ROPE: Mapping[str, Field] = table(
 TABLES: Mapping[str, Mapping[str, Field]] = {  # those of `quantization_config`: the formats' own
     "the text network (`config.json`, or `text_config` of K2.5)": TEXT,
     "K2.5, beside `text_config`": TOP,
+    "`vision_config` of K2.5": VISION,
     "`rope_scaling`, `rope_parameters`": ROPE,
 }
 

@@ -1,4 +1,4 @@
-"""The Python of docs/models.md runs as it stands."""
+"""The Python of docs/models.md and docs/vision.md runs as it stands."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import pytest
 from perilune.cli.models import new
 from perilune.config import Family
 
-PAGE = Path(__file__).parents[2] / "docs" / "models.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_snippets_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("name", "prints"), [("models.md", True), ("vision.md", False)])
+def test_the_snippets_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, prints: bool
+) -> None:
+    page = DOCS / name
     new(tmp_path / "tiny", like=Family.K25)
     capsys.readouterr()
-    snippets = re.findall(r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.M)
+    snippets = re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.DOTALL | re.M)
     assert snippets
     for snippet in snippets:
-        exec(compile(snippet, str(PAGE), "exec"), {"folder": tmp_path / "tiny"})
-    assert capsys.readouterr().out
+        exec(compile(snippet, str(page), "exec"), {"folder": tmp_path / "tiny"})
+    assert bool(capsys.readouterr().out) == prints

@@ -477,10 +477,12 @@ def test_many_faults_are_all_listed(folder: Path) -> None:
     assert found == {NORM, "model.layers.0.input_layernorm.weight", f"{EXPERT}.weight_scale"}
 
 
-def test_vision_tensors_that_do_not_fit_are_a_warning(tmp_path: Path) -> None:
+def test_vision_tensors_that_do_not_fit_are_an_error(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path / "m", family=Family.K25)
     change_entry(folder, "mm_projector.pre_norm.weight", dtype="I16")
-    load_model(folder)  # they are not loaded yet
+    with pytest.raises(TensorMismatchError, match="mm_projector"):
+        load_model(folder)
+    assert load_model(folder, vision=False).vision_tower is None
     (folder / "perilune-manifest.json").unlink()
     report = verify_checkpoint(folder)
-    assert report.ok and [f.severity for f in report.findings] == ["warning"]
+    assert not report.ok and [f.severity for f in report.findings] == ["error"]

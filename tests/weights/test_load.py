@@ -47,6 +47,7 @@ from perilune.weights.load import load_model
 from perilune.weights.progress import Progress
 from perilune.weights.reader import TensorReader
 from perilune.weights.stored import StoredExperts, StoredLinear
+from perilune.weights.tensor_table import is_vision, stored_name
 from perilune.weights.write import save_model
 
 
@@ -109,12 +110,15 @@ def test_memory_holds_what_the_files_hold(
     model = load_model(folder)
     stored = read_all(folder)
     prefix = "language_model." if family is Family.K25 else ""
-    slots = dict(named_slots(model))
-    text = {n: t for n, t in stored.items() if not n.startswith(("vision_tower.", "mm_projector."))}
-    assert {prefix + name for name in slots} == text.keys()
-    assert (len(text) < len(stored)) == (family is Family.K25)
+    slots = {stored_name(name, prefix): view for name, view in named_slots(model)}
+    assert slots.keys() == stored.keys()
+    assert any(map(is_vision, slots)) == (family is Family.K25)
     for name, view in slots.items():
-        assert same_bits(view, stored[prefix + name]), name
+        assert same_bits(view, stored[name]), name
+    blind = load_model(folder, vision=False)
+    assert blind.vision_tower is None and blind.mm_projector is None and blind.vision is None
+    text = {prefix + name for name, _ in named_slots(blind)}
+    assert text == {name for name in stored if not is_vision(name)}
     assert not any(p.requires_grad for p in model.parameters()) and not model.training
 
 

@@ -217,12 +217,13 @@ def _from_folder(
     config = checkpoint.config
     # The runner in torch computes exactly by holding the plain weights in float32.
     widens = options.exact and not _runs_native(checkpoint, options, device)
-    stored = loaded_tensors(checkpoint, torch.float32 if widens else None)
+    dtype = torch.float32 if widens else None
+    stored = loaded_tensors(checkpoint, dtype, vision=options.vision)
     placement = place_checkpoint(config, stored, device=str(device))
     plan = plan_memory(config.text, placement.nbytes(), options, available_memory(device))
     return _Source(
         chat=chat or ChatFormat.from_pretrained(folder, config=config),
-        network=load_model(checkpoint, device=device, progress=progress),
+        network=load_model(checkpoint, device=device, vision=options.vision, progress=progress),
         plan=plan,
         device=device,
         identity=checkpoint_identity(folder),
@@ -234,7 +235,7 @@ def _runs_native(checkpoint: Checkpoint, options: EngineOptions, device: torch.d
     """Whether the C kernels will run a checkpoint, told from a model without memory."""
     if device.type != "cpu":
         return False
-    shape = build_model(checkpoint)
+    shape = build_model(checkpoint, vision=False)
     kind, _ = choose_runner(shape, options.native, exact=options.exact, device="meta")
     return kind.native
 

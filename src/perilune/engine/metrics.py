@@ -51,8 +51,10 @@ class ReadCost:
         embedding = model.get_submodule("model.embed_tokens")
         table = 0 if config.tie_word_embeddings else _bytes(embedding, dense_bits)
         experts = max(1, config.n_routed_experts)
+        towers = ("vision_tower", "mm_projector")  # read for a picture, never for a token
+        seen = sum(_bytes(m, dense_bits) for name, m in model.named_children() if name in towers)
         return cls(
-            fixed=_bytes(model, dense_bits) - routed_bytes - table,
+            fixed=_bytes(model, dense_bits) - routed_bytes - table - seen,
             expert=routed_bytes / (experts * max(1, len(routed))),
             moe_layers=len(routed),
             experts=experts,

@@ -29,6 +29,7 @@ class EngineOptions:
         form, which is faster and rounds differently (C kernels; never in exact mode). 0: never;
         then the same text comes out to the bit whatever the cache held.
     native: True: the C kernels or an error; False: torch; None: the C kernels where they can.
+    vision: with the tower of K2.5, where the folder holds one; False reads the text model alone.
     device: where weights, cache and steps are: "cpu", "cuda", "cuda:1", "mps"; "auto": the CPU,
         whose kernels are the faster ones until a card has its own, or where a model in memory lies.
         On a device other than the CPU torch computes.
@@ -59,6 +60,7 @@ class EngineOptions:
         None,
         "The C kernels or an error; with --no-native PyTorch. Default: what can run the model.",
     )
+    vision: bool = _option(True, "Load the vision tower, where the checkpoint has one.")
     device: str = _option("auto", "Where the model runs: cpu, cuda, cuda:1, mps; auto is the CPU.")
     seed: int | None = _option(None, "Seed for requests that bring none.", least=0, most=2**63 - 1)
     bandwidth: float | None = None

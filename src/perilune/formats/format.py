@@ -38,7 +38,7 @@ class Part(StrEnum):
     SHARED_EXPERTS = "shared experts"
     NORM = "norms"
     LM_HEAD = "output head"
-    VISION = "vision (not loaded yet)"
+    VISION = "vision"
 
 
 class Role(StrEnum):

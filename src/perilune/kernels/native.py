@@ -105,6 +105,24 @@ SIGNATURES: Final[dict[str, tuple[object, list[object]]]] = {
         c_int,
         [POINTER(Matrix), c_void_p, c_int64, c_int64, c_void_p, c_int64, c_int],
     ),
+    "plk_dense": (
+        c_int,
+        [
+            POINTER(Matrix),
+            c_void_p,
+            c_void_p,
+            c_int64,
+            c_int64,
+            c_void_p,
+            c_int64,
+            c_int,
+            c_int,
+        ],
+    ),
+    "plk_item_attention": (
+        c_int,
+        [c_void_p, POINTER(c_int64), c_int64, c_int64, c_int64, c_void_p, c_void_p, c_void_p],
+    ),
     "plk_experts_workspace": (c_int64, [POINTER(Experts), c_int64, c_int64, c_int]),
     "plk_experts_forward": (
         c_int,

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from perilune.model.cache import LatentCache
+from perilune.model.vision.placing import placed
 
 if TYPE_CHECKING:
     from perilune.model.attention import LatentAttention
@@ -103,6 +104,8 @@ class ContiguousContext(ForwardContext):
         cache: LatentCache | None = None,
         positions: Tensor | None = None,
         absorbed: bool | None = None,
+        pictures: Tensor | None = None,
+        media_token_id: int | None = None,
     ) -> None:
         seen, new = (0 if cache is None else cache.length), input_ids.shape[1]
         order_S = torch.arange(seen + new, device=input_ids.device)
@@ -110,6 +113,13 @@ class ContiguousContext(ForwardContext):
         self._mask_TS = order_S <= order_S[seen:, None]
         self._absorbed = new == 1 if absorbed is None else absorbed
         self._cache = cache
+        self._pictures, self._media_token_id = pictures, media_token_id
+
+    def embed(self, table: nn.Embedding, input_ids: Tensor) -> Tensor:
+        x = super().embed(table, input_ids)
+        if self._pictures is None:
+            return x
+        return placed(x, input_ids, self._media_token_id, self._pictures)
 
     def attend(
         self, attention: LatentAttention, q_THN: Tensor, q_THR: Tensor, latent_TC: Tensor

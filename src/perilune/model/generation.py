@@ -41,13 +41,15 @@ def generate(
     stop_ids: Collection[int] = (),
     on_token: Callable[[int], None] | None = None,
     prefill_chunk: int | None = None,
+    pictures: Tensor | None = None,
 ) -> Generation:
     """Continue `prompt_ids` by at most `max_tokens` tokens.
 
     `temperature` 0 is greedy (ties to the lowest id). Otherwise sample from the smallest set of
     tokens whose probability reaches `top_p`; with a `seed` the same tokens come each time.
     `on_token` is called with each id as it is chosen. The prompt is read `prefill_chunk` tokens
-    at a time; the default bounds the memory of its attention. Raises UsageError.
+    at a time; the default bounds the memory of its attention. `pictures`: the vectors of
+    `KimiK2Model.encode_pictures`, for the placeholder tokens of the prompt. Raises UsageError.
     """
     config = model.config
     check_request(
@@ -67,8 +69,14 @@ def generate(
     if prefill_chunk is None:
         prefill_chunk = max(1, MAX_SCORES // (config.num_attention_heads * len(prompt_ids)))
     ids = torch.tensor([list(prompt_ids)], device=weight.device)
+    media_id = None if model.vision is None else model.vision.media_token_id
+    rest = pictures
     for chunk in torch.split(ids, prefill_chunk, dim=1):
-        hidden_BTD = model.hidden_states(chunk, cache=cache)
+        here = rest
+        if rest is not None and cache.length + chunk.shape[1] < len(prompt_ids):
+            # The last chunk gets all that are left, so that too many are refused there.
+            here, rest = rest.tensor_split([sum(i == media_id for i in chunk[0].tolist())])
+        hidden_BTD = model.hidden_states(chunk, cache=cache, pictures=here)
     chosen: list[int] = []
     while True:
         logits_V = model.lm_head(hidden_BTD[0, -1]).float().cpu()

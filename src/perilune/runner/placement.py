@@ -2,7 +2,7 @@
 
 One description that the memory plan of the engine and `perilune models show` read. It comes from
 what a checkpoint must hold (`weights.tensor_table`), or does hold, alone. Today everything that is
-loaded lies in the memory of one device; what is not loaded (the vision tower) has no place.
+loaded lies in the memory of one device; what is not loaded has no place.
 """
 
 from __future__ import annotations
@@ -86,18 +86,18 @@ def place_checkpoint(
 ) -> Placement:
     """Everything that is loaded of a checkpoint, in the memory of `device`.
 
-    `stored`: bytes by tensor name as the files have them, which may differ from the format's own
-    (float32 norms, say); without it, as the format has them. Raises ConfigError as
+    `stored`: bytes by name of the tensors that are loaded, which may differ from the format's own
+    (float32 norms, say); without it, all tensors as the format has them. Raises ConfigError as
     `expected_tensors` does.
     """
-    stored = stored or {}
     nbytes: dict[str, int] = {}
     parts: dict[str, Part] = {}
     for spec in expected_tensors(config):
-        if spec.part is not Part.VISION:
+        if stored is None or spec.name in stored:
             name = _module(spec, config.tensor_prefix)
             parts[name] = spec.part
-            nbytes[name] = nbytes.get(name, 0) + stored.get(spec.name, spec.nbytes)
+            loaded = spec.nbytes if stored is None else stored[spec.name]
+            nbytes[name] = nbytes.get(name, 0) + loaded
     return Placement(
         Place(name, part, nbytes[name], Tier.MEMORY, device, *_expert(name, part))
         for name, part in parts.items()

@@ -56,7 +56,7 @@ class Checkpoint:
 
     @property
     def vision(self) -> list[str]:
-        """Tensors that are recognised and not loaded yet."""
+        """Those of the tower and its projector; none of a text-only copy."""
         return [name for name in self.tensors if is_vision(name)]
 
 

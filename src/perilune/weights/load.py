@@ -28,7 +28,7 @@ from perilune.weights.memory import available_memory, require_memory
 from perilune.weights.progress import ByteCounter, ProgressCallback, progress_bar
 from perilune.weights.reader import TORCH_DTYPES
 from perilune.weights.stored import apply_format
-from perilune.weights.tensor_table import expected_tensors, is_vision
+from perilune.weights.tensor_table import expected_tensors, is_vision, stored_name
 
 LONG_LOAD = 2 * 10**9  # bytes; from here on a terminal gets a bar without asking
 _EXPONENTS = {  # dtype of scales -> integers of its width, the bits of the exponent
@@ -44,9 +44,13 @@ def load_model(
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
+    vision: bool = True,
     progress: ProgressCallback | bool | None = None,
 ) -> KimiK2Model:
-    """Read the text model of a checkpoint folder, ready for inference (`eval`, no gradients).
+    """Read the model of a checkpoint folder, ready for inference (`eval`, no gradients).
+
+    `vision`: with the tower of K2.5 and its projector, where the folder holds them; False reads the
+    text model alone, whatever is wrong with the rest.
 
     `path`: the folder, or the checkpoint that somebody has opened already. `dtype` is that of the
     plain tensors (norms, embeddings, unquantised weights), and with them of the computation; None
@@ -62,9 +66,9 @@ def load_model(
     checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)
     for warning in checkpoint.warnings:
         warnings.warn(warning, stacklevel=2)
-    check_tensors(checkpoint)
+    check_tensors(checkpoint, vision=vision)
     with torch.inference_mode(False):  # the weights outlive the mode of the caller
-        model = build_model(checkpoint, dtype)
+        model = build_model(checkpoint, dtype, vision=vision)
         needed = sum(slot.nbytes for _, slot in named_slots(model))
         require_memory(needed + STAGING_BYTES, device, f"loading {checkpoint.folder}")
         available = available_memory(device)
@@ -78,14 +82,20 @@ def load_model(
         return model.eval().requires_grad_(False)
 
 
-def build_model(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> KimiK2Model:
-    """The model of an open checkpoint on the meta device, its modules those of the format."""
+def build_model(
+    checkpoint: Checkpoint, dtype: torch.dtype | None = None, *, vision: bool = True
+) -> KimiK2Model:
+    """The model of an open checkpoint on the meta device, its modules those of the format.
+
+    A text-only folder has no tower, whatever its config.json says.
+    """
     if dtype is None:
         dtype = stored_dtype(checkpoint)
     elif dtype not in COMPUTE_DTYPES:
         raise UsageError(f"{dtype} is not a dtype to compute in")
     with torch.device("meta"):
-        model = KimiK2Model(checkpoint.config.text).to(dtype)
+        seen = checkpoint.config.vision_config if vision and checkpoint.vision else None
+        model = KimiK2Model(checkpoint.config.text, seen).to(dtype)
     apply_format(model, checkpoint.config)
     return model
 
@@ -97,22 +107,26 @@ def stored_dtype(checkpoint: Checkpoint) -> torch.dtype:
     return torch.bfloat16 if found is None else TORCH_DTYPES[found.dtype]
 
 
-def loaded_tensors(checkpoint: Checkpoint, dtype: torch.dtype | None = None) -> dict[str, int]:
-    """Name -> bytes of what `load_model` puts into memory, before anything is built: without vision
-    tensors and what else nobody reads, plain tensors in `dtype` (None: the stored one).
+def loaded_tensors(
+    checkpoint: Checkpoint, dtype: torch.dtype | None = None, *, vision: bool = True
+) -> dict[str, int]:
+    """Name -> bytes of what `load_model` puts into memory, before anything is built.
+
+    Plain tensors in `dtype` (None: the stored one). `vision` as in `load_model`.
     """
+    vision = vision and bool(checkpoint.vision)
     itemsize = (dtype or stored_dtype(checkpoint)).itemsize
     return {
         # The router's correction bias is the one plain tensor that stays float32.
         spec.name: spec.numel * itemsize if spec.is_plain and spec.dtype != "F32" else spec.nbytes
         for spec in expected_tensors(checkpoint.config)
-        if not is_vision(spec.name)
+        if vision or not is_vision(spec.name)
     }
 
 
-def check_tensors(checkpoint: Checkpoint) -> None:
-    """Raise the first TensorMismatchError of the text model, with the number of the others."""
-    wrong = [e for e in mismatches(checkpoint) if not is_vision(e.tensor or "")]
+def check_tensors(checkpoint: Checkpoint, *, vision: bool = True) -> None:
+    """Raise the first TensorMismatchError, with the number of the others; `vision`: of all."""
+    wrong = [e for e in mismatches(checkpoint) if vision or not is_vision(e.tensor or "")]
     if wrong:
         first = wrong[0]
         more = f" ({len(wrong) - 1} more do not fit either)" if len(wrong) > 1 else ""
@@ -189,7 +203,7 @@ def _read_slots(
     drop_cache: bool,
 ) -> None:
     prefix = checkpoint.config.tensor_prefix
-    targets = [(checkpoint.tensors[prefix + name], slot) for name, slot in slots.items()]
+    targets = [(checkpoint.tensors[stored_name(n, prefix)], slot) for n, slot in slots.items()]
     counter = ByteCounter(sum(stored.nbytes for stored, _ in targets), progress)
     read_tensors(
         targets,

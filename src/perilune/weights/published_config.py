@@ -92,7 +92,7 @@ def config_json(config: CheckpointConfig) -> dict[str, Any]:
         **ids,
         "dtype": "bfloat16",
         "ignore_index": -100,
-        "media_placeholder_token_id": first + MEDIA_PAD,
+        "media_placeholder_token_id": None if first < 0 else first + MEDIA_PAD,
         "model_type": "kimi_k25",
         "text_config": dict(sorted(text.items())),
         "tie_word_embeddings": config.text.tie_word_embeddings,

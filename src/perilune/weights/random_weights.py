@@ -24,7 +24,7 @@ from perilune.formats import Role, StorageFormat
 from perilune.weights.header import DTYPE_BYTES
 from perilune.weights.published_config import full_size
 from perilune.weights.reader import TORCH_DTYPES, tensor_memory
-from perilune.weights.tensor_table import TensorSpec
+from perilune.weights.tensor_table import TensorSpec, is_vision
 
 PIECE = 2**18  # values made at a time: what fits into a cache
 TINY_VOCABULARY = 768
@@ -114,6 +114,9 @@ class RandomWeights:
             return triangle.mul_(0.05 / _TRIANGLE_STD).to(dtype)
         if name.endswith(("norm.weight", "norm0.weight", "norm1.weight")):
             return triangle.mul_(0.1 / _TRIANGLE_STD).add_(1.0).to(dtype)
+        if is_vision(name) and name.endswith((".bias", "pos_emb.weight")):
+            std = 0.1 if name.endswith(".bias") else 0.5  # so that each of them shows in the result
+            return triangle.mul_(std / _TRIANGLE_STD).to(dtype)
         fan_in = 1 if name == "model.embed_tokens.weight" else math.prod(spec.shape[1:])
         return triangle.mul_(_gain(name) / math.sqrt(fan_in) / _TRIANGLE_STD).to(dtype)
 

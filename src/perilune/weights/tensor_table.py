@@ -79,8 +79,13 @@ def expected_tensors(config: CheckpointConfig) -> Iterator[TensorSpec]:
 
 
 def is_vision(name: str) -> bool:
-    """A tensor of the vision tower or its projector: recognised, not loaded yet."""
+    """A tensor of the vision tower or its projector."""
     return _VISION.match(name) is not None
+
+
+def stored_name(name: str, prefix: str) -> str:
+    """Name in the files of a tensor of the model: K2.5 puts `prefix` before those of the text."""
+    return name if is_vision(name) else prefix + name
 
 
 def is_ignored(name: str, storage: StorageFormat) -> bool:
@@ -195,21 +200,17 @@ def _plain(name: str, rows: int, columns: int, part: Part) -> TensorSpec:
 
 
 def _vision(config: CheckpointConfig) -> Iterator[TensorSpec]:
-    """MoonViT and its projector (all bfloat16). Nothing where the sizes are not given."""
-    given = config.vision or {}
-    names = (
-        "vt_hidden_size", "vt_intermediate_size", "vt_num_hidden_layers", "patch_size",
-        "init_pos_emb_height", "init_pos_emb_width", "mm_hidden_size", "text_hidden_size",
-    )  # fmt: skip
-    merge = given.get("merge_kernel_size")
-    found = [given.get(name) for name in names] + (merge if isinstance(merge, list) else [])
-    sizes = [n for n in found if type(n) is int and 0 < n < 2**20]
-    if len(sizes) != len(names) + 2:
+    """MoonViT and its projector: bfloat16 in every storage format."""
+    vision = config.vision_config
+    if vision is None:
         return
-    width, inner, blocks, patch, rows, columns, merged_width, text_width, *merge = sizes
+    width, inner, blocks = (
+        vision.vt_hidden_size, vision.vt_intermediate_size, vision.vt_num_hidden_layers,
+    )  # fmt: skip
+    rows, columns = vision.init_pos_emb_height, vision.init_pos_emb_width
+    patch, merged = vision.patch_size, vision.merged_size
     if blocks > MAX_LAYERS:
         raise ConfigError(f"{blocks} vision layers; more than {MAX_LAYERS} are refused")
-    merged = merged_width * merge[0] * merge[1]
     shapes: dict[str, tuple[int, ...]] = {
         "vision_tower.patch_embed.proj": (width, 3, patch, patch),
         "vision_tower.patch_embed.pos_emb": (rows, columns, width),
@@ -226,9 +227,9 @@ def _vision(config: CheckpointConfig) -> Iterator[TensorSpec]:
         }
     shapes |= {
         "vision_tower.encoder.final_layernorm": (width,),
-        "mm_projector.pre_norm": (merged_width,),
+        "mm_projector.pre_norm": (width,),
         "mm_projector.proj.0": (merged, merged),
-        "mm_projector.proj.2": (text_width, merged),
+        "mm_projector.proj.2": (vision.text_hidden_size, merged),
     }
     for name, shape in shapes.items():
         yield TensorSpec(f"{name}.weight", "BF16", shape, Part.VISION)

@@ -27,7 +27,6 @@ from perilune.weights.manifest import (
 )
 from perilune.weights.progress import ByteCounter, ProgressCallback
 from perilune.weights.reader import TensorReader
-from perilune.weights.tensor_table import is_vision
 
 MAX_FINDINGS = 1000  # a wrong config.json makes 200,000 of them
 Severity = Literal["error", "warning"]
@@ -102,8 +101,7 @@ def verify_checkpoint(
             report.add(Finding("warning", kind, warning.file.name, None, warning.message))
         if report.ok:  # with a file missing, hundreds of tensors would be named for it
             for mismatch in mismatches(checkpoint):
-                vision = is_vision(mismatch.tensor or "")
-                report.error(mismatch, "warning" if vision else "error")
+                report.error(mismatch)
         if not headers_only:
             _check_data(checkpoint, report, record, progress)
     except CheckpointError as error:

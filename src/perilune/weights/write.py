@@ -30,7 +30,7 @@ from perilune.weights.manifest import MANIFEST_NAME, FileRecord, manifest_text, 
 from perilune.weights.progress import ByteCounter, ProgressCallback
 from perilune.weights.published_config import config_json
 from perilune.weights.reader import TORCH_DTYPES, tensor_memory
-from perilune.weights.tensor_table import TensorSpec, expected_tensors
+from perilune.weights.tensor_table import TensorSpec, expected_tensors, stored_name
 
 SHARD_BYTES = 10 * 10**9  # about one MoE layer of INT4, as published
 STATE_NAME = "perilune-unfinished.json"
@@ -117,19 +117,17 @@ def save_model(
 ) -> Path:
     """Write a model as it is held (stored formats stay; bit-exact); plain tensors as bfloat16.
 
-    `config` says family and storage format, which must be that of the model's modules. The vision
-    tensors of K2.5 are not part of the model, hence not written. Raises as `write_checkpoint`.
+    `config` says family and storage format, which must be that of the model's modules. A tower that
+    the model does not have is not written. Raises as `write_checkpoint`.
     """
-    slots = dict(named_slots(model))
     prefix = config.tensor_prefix
-    specs = [s for s in expected_tensors(config) if s.name.removeprefix(prefix) in slots]
-    if len(specs) != len(slots) or any(
-        tuple(slots[s.name.removeprefix(prefix)].shape) != s.shape for s in specs
-    ):
+    slots = {stored_name(name, prefix): slot for name, slot in named_slots(model)}
+    specs = [s for s in expected_tensors(config) if s.name in slots]
+    if len(specs) != len(slots) or any(tuple(slots[s.name].shape) != s.shape for s in specs):
         raise UsageError(f"the model does not hold the tensors of a {config.storage} checkpoint")
 
     def produce(spec: TensorSpec) -> Iterator[memoryview]:
-        slot = slots[spec.name.removeprefix(prefix)]
+        slot = slots[spec.name]
         yield tensor_memory(slot.to("cpu", TORCH_DTYPES[spec.dtype]))
 
     identity = f"save {id(model)} {os.getpid()}"  # never resumed: the weights may have moved on
