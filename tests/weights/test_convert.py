@@ -24,7 +24,6 @@ from perilune.weights.load import load_model
 from perilune.weights.tensor_table import is_vision
 from perilune.weights.verify import verify_checkpoint
 
-BF16, FP8, INT4 = BF16, FP8, INT4
 EXPERT = "model.layers.1.mlp.experts.2.down_proj"
 
 

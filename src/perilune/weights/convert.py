@@ -102,10 +102,10 @@ class _Converter:
 
     def _dequantized(self, base: str) -> Tensor:
         """The weight `base` in float32, whatever its old format."""
-        suffixes = [s for s in self._old.roles if f"{base}.{s}" in self._tensors]
-        parts = {suffix: self._read(f"{base}.{suffix}") for suffix in suffixes}
-        covered = len(suffixes) == len(self._old.roles)
-        return (self._old if covered else BF16).dequantize(parts, torch.float32)
+        covered = all(f"{base}.{suffix}" in self._tensors for suffix in self._old.roles)
+        storage = self._old if covered else BF16
+        parts = {suffix: self._read(f"{base}.{suffix}") for suffix in storage.roles}
+        return storage.dequantize(parts, torch.float32)
 
     def _quantized(self, base: str) -> dict[str, Tensor]:
         """Last parts of the names -> tensors of the new format."""
