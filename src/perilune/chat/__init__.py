@@ -21,8 +21,9 @@ from perilune.chat.deltas import (
     Truncated,
     assemble,
 )
-from perilune.chat.format import ChatFormat, MediaPlaceholder, Prompt
+from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel, ChatParser
+from perilune.chat.prompt import MediaPlaceholder, Prompt
 from perilune.chat.special_tokens import SpecialIds
 from perilune.chat.tokenizer import StreamDecoder, Tokenizer
 

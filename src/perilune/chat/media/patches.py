@@ -1,0 +1,58 @@
+"""RGB pixels -> the patches that the tower reads.
+
+Patches are kept as bytes (0 to 255), a quarter of what floats take; `normalized` is the rest of
+the published rule, for a tower that does not fold it into its first product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from perilune.chat.media.processing import MediaProcessing
+from perilune.chat.media.sizes import Fit
+
+Patches = npt.NDArray[np.uint8]
+"""[t * h * w, 3, patch, patch] of an item: frame by frame, row by row of the grid; in a patch
+colour, row, column. C order."""
+
+
+def to_patches(frames: Iterable[Image.Image], fit: Fit, processing: MediaProcessing) -> Patches:
+    """Resize upright RGB frames to `fit` and cut them up. The padding, right and below, is black.
+
+    Bicubic with Pillow's own arithmetic, widened where it shrinks: the published processor's.
+    """
+    grid, side = fit.grid, processing.patch_size
+    patches = np.empty((grid.t, grid.h, grid.w, 3, side, side), np.uint8)
+    for frame, out in zip(frames, patches, strict=True):
+        small = frame.resize((fit.width, fit.height), Image.Resampling.BICUBIC)
+        for colour, band in enumerate(small.split()):
+            _cut(np.asarray(band), out[:, :, colour])
+    return patches.reshape(grid.patches, 3, side, side)
+
+
+def _cut(band: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
+    """One colour [height, width] into [h, w, side, side], padded with zeros."""
+    h, w, side, _ = out.shape
+    height, width = band.shape
+    if (height, width) != (h * side, w * side):
+        padded = np.zeros((h * side, w * side), np.uint8)
+        padded[:height, :width] = band
+        band = padded
+    out[...] = band.reshape(h, side, w, side).transpose(0, 2, 1, 3)
+
+
+def normalized(patches: Patches, processing: MediaProcessing) -> npt.NDArray[np.float32]:
+    """(x / 255 - mean) / std of each colour, float32: `pixel_values` of the published processor."""
+    mean, std = (
+        np.asarray(values, np.float32).reshape(3, 1, 1)
+        for values in (processing.mean, processing.std)
+    )
+    scaled = patches.astype(np.float32)
+    scaled /= np.float32(255)
+    scaled -= mean
+    scaled *= np.float32(1) / std
+    return scaled
