@@ -55,7 +55,13 @@ def is_cut(data: bytes, name: str) -> bool:
                 return True
             start += size
         return start != len(data)
-    return False
+    if name == "asf" and len(data) >= 24:
+        (start,) = struct.unpack_from("<Q", data, 16)  # of the header; the data follow
+        if start + 24 > len(data):
+            return True
+        (length,) = struct.unpack_from("<Q", data, start + 16)
+        return bool(start + length > len(data))
+    return name == "mpegts" and len(data) % _TS_PACKET != 0
 
 
 def _element(data: bytes, start: int) -> tuple[int, int] | None:

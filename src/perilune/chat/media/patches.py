@@ -21,7 +21,7 @@ colour, row, column. C order."""
 
 
 def to_patches(frames: Iterable[Image.Image], fit: Fit, processing: MediaProcessing) -> Patches:
-    """Resize upright RGB frames to `fit` and cut them up. The padding, right and below, is black.
+    """Resize upright frames (RGB or L) to `fit` and cut them up; what is padded is black.
 
     Bicubic with Pillow's own arithmetic, widened where it shrinks: the published processor's.
     """
@@ -29,8 +29,10 @@ def to_patches(frames: Iterable[Image.Image], fit: Fit, processing: MediaProcess
     patches = np.empty((grid.t, grid.h, grid.w, 3, side, side), np.uint8)
     for frame, out in zip(frames, patches, strict=True):
         small = frame.resize((fit.width, fit.height), Image.Resampling.BICUBIC)
-        for colour, band in enumerate(small.split()):
+        bands = small.split()
+        for colour, band in enumerate(bands):
             _cut(np.asarray(band), out[:, :, colour])
+        out[:, :, len(bands) :] = out[:, :, :1]  # grey is the same three times
     return patches.reshape(grid.patches, 3, side, side)
 
 

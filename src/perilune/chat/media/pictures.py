@@ -1,4 +1,4 @@
-"""A picture's bytes -> upright RGB pixels, as they are shown on white paper.
+"""A picture's bytes -> upright pixels, as they are shown on white paper.
 
 Pillow decodes; only the plugin of the format that the header names is used, on a file without its
 metadata (see `headers`).
@@ -40,7 +40,7 @@ _STRIP_ROWS = 256
 
 
 def decode(header: Header) -> Image.Image:
-    """The first picture of the file: mode RGB, upright, alpha on white.
+    """The first picture of the file: mode RGB or L (grey), upright, alpha on white.
 
     Raises MediaError (`truncated`, `damaged`) for pixels that cannot be decoded.
     """
@@ -50,7 +50,7 @@ def decode(header: Header) -> Image.Image:
             raise _damaged(header, f"its pixels are {image.width} x {image.height}")
         image.load()
         deep = header.format == "png" and header.pixels[24] == 16
-        return _turned(to_rgb(image, deep=deep), header.orientation)
+        return _turned(to_colours(image, deep=deep), header.orientation)
     except (MediaError, MemoryError):
         raise
     except Exception as error:  # a decoder may raise anything; it says nothing to a caller
@@ -63,8 +63,8 @@ def decode(header: Header) -> Image.Image:
         raise _damaged(header, "its pixels cannot be decoded") from None
 
 
-def to_rgb(image: Image.Image, *, deep: bool = False) -> Image.Image:
-    """RGB of any mode that the four formats have.
+def to_colours(image: Image.Image, *, deep: bool = False) -> Image.Image:
+    """RGB of any mode that the four formats have; grey stays grey, a quarter of the memory.
 
     `deep` says that the file has 16 bits a sample: the lower eight are dropped, as Pillow does it
     for colour; for grey it would cut all above 255 to white.
@@ -76,22 +76,24 @@ def to_rgb(image: Image.Image, *, deep: bool = False) -> Image.Image:
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if transparent is not None or image.mode in ("RGBA", "LA", "PA", "La", "RGBa"):
         return _on_white(image.convert("RGBA"))
-    return image if image.mode == "RGB" else image.convert("RGB")
+    if image.mode == "1":
+        return image.convert("L")
+    return image if image.mode in ("L", "RGB") else image.convert("RGB")
 
 
 def _high_bytes(image: Image.Image, transparent: object) -> Image.Image:
-    """16-bit grey as RGBA of 8 bits; the value `transparent` is seen through."""
+    """16-bit grey as 8 bits; the value `transparent` is seen through."""
     samples = np.asarray(image)
     grey = Image.fromarray((samples >> 8).clip(0, 255).astype(np.uint8))
     if isinstance(transparent, int):
         seen = Image.fromarray(((samples != transparent) * np.uint8(255)).astype(np.uint8))
         return Image.merge("LA", (grey, seen)).convert("RGBA")
-    return grey.convert("RGB")
+    return grey
 
 
 def _on_white(image: Image.Image) -> Image.Image:
     """RGBA over white, strip by strip, so that a large picture is not held three times."""
-    if image.mode == "RGB":
+    if image.mode != "RGBA":
         return image
     result = Image.new("RGB", image.size, _WHITE)
     for top in range(0, image.height, _STRIP_ROWS):

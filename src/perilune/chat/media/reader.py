@@ -50,6 +50,8 @@ class MediaReader:
 
     def open(self, data: bytes, kind: MediaKind) -> OpenMedia:
         """A picture's or a clip's bytes, opened. Raises MediaError."""
+        if not data:
+            raise MediaError(MediaFault.EMPTY, f"the {kind} has no bytes", remedy="Send its bytes")
         self.limits.check_bytes(len(data), kind)
         return self._picture(data) if kind == "image" else self._clip(data)
 
@@ -63,6 +65,14 @@ class MediaReader:
         header = read_header(data)
         limits, processing = self.limits, self.processing
         limits.check_size(header.width, header.height, limits.pixels, "picture")
+        limits.check_size(*header.largest, limits.pixels, "picture's animation")
+        if header.most_pixels is not None and header.width * header.height > header.most_pixels:
+            raise MediaError(
+                MediaFault.DAMAGED,
+                f"the picture says {header.width:,} x {header.height:,} pixels, more than its "
+                "bytes can hold",
+                remedy="Send the whole file",
+            )
         size = (header.width, header.height)
         if exif.is_turned(header.orientation):
             size = (size[1], size[0])

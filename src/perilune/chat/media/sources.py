@@ -61,8 +61,6 @@ def read_part(
             remedy=f"Send the {kind} itself, as data:{kind}/...;base64,...",
         )
     limits.check_bytes(len(data), kind)
-    if not data:
-        raise MediaError(MediaFault.EMPTY, f"the {kind} has no bytes", remedy="Send its bytes")
     return data
 
 
@@ -79,9 +77,7 @@ def _decode(uri: str, kind: MediaKind, limits: MediaLimits) -> bytes:
     if declared not in _ANY_TYPE and not declared.startswith(f"{kind}/"):
         raise MediaError(
             MediaFault.WRONG_TYPE,
-            f"the data URI is of type {declared[:60]}, and the part is an {kind}"
-            if kind == "image"
-            else f"the data URI is of type {declared[:60]}, and the part is a {kind}",
+            f"the data URI is of type {declared[:60]}, and the part is of type {kind}",
             remedy="Send text as a text part, and a picture or a clip with its own type",
         )
     # Four characters hold three bytes; what is certainly too long is never decoded.

@@ -29,6 +29,7 @@ class _Walk:
         self.data = data
         self.pieces = Pieces(data)
         self.size: tuple[int, int] | None = None  # known once the first picture is
+        self.largest = (1, 1)
         self.blocks = 0
 
     def read(self) -> Header:
@@ -52,7 +53,8 @@ class _Walk:
         if self.size is None:
             damaged("the GIF has no picture")
         check_after(data, position + 1, "GIF")
-        return Header("gif", *self.size, 1, self.pieces.joined(end=bytes([_TRAILER])))
+        pixels = self.pieces.joined(end=bytes([_TRAILER]))
+        return Header("gif", *self.size, 1, pixels, self.largest)
 
     def _colours(self, position: int, flags: int) -> int:
         if flags & 0x80:
@@ -78,6 +80,7 @@ class _Walk:
             truncated("GIF")
         left, top, width, height, flags = struct.unpack_from("<HHHHB", data, start + 1)
         end = self._blocks(self._colours(start + 10, flags) + 1)
+        self.largest = (max(self.largest[0], left + width), max(self.largest[1], top + height))
         if self.size is None:
             if not width or not height:
                 raise MediaError(

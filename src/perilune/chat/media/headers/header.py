@@ -27,6 +27,8 @@ class Header:
     height: int
     orientation: int  # of EXIF, 1 to 8
     pixels: bytes  # a file of the same format without the metadata
+    largest: tuple[int, int] = (1, 1)  # how far any frame of an animation reaches
+    most_pixels: int | None = None  # that bytes so few can hold
 
 
 class Pieces:

@@ -18,6 +18,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PIXELS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _TEXT = (b"tEXt", b"iTXt", b"zTXt", b"iCCP")
 _MOST_CHUNKS = 100_000
+_MOST_RATIO = 1040  # deflate makes at most 1032 bytes of one
+_SAMPLES = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # a pixel, by type of colour
 
 
 def read_png(data: bytes) -> Header:
@@ -27,7 +29,7 @@ def read_png(data: bytes) -> Header:
     pieces = Pieces(data)
     pieces.keep(0, 8)
     position, turned, chunks = 8, 1, 0
-    has_pixels = False
+    packed = 0  # bytes of compressed pixels
     kind = b""
     while kind != b"IEND":
         if position + 12 > len(data):
@@ -42,15 +44,26 @@ def read_png(data: bytes) -> Header:
         if kind in _PIXELS:
             if kind == b"IHDR" and position != 8:
                 damaged("the PNG has two headers")
-            has_pixels = has_pixels or kind == b"IDAT"
+            packed += length if kind == b"IDAT" else 0
             pieces.keep(position, end)
         elif kind == b"eXIf":
             turned = exif.orientation(data[position + 8 : end - 4])
+        elif kind == b"fcTL" and length == 26:
+            _check_frame(data, position + 8)
         elif kind in _TEXT:
             check_metadata(memoryview(data)[position + 8 : end - 4], "PNG")
         position = end
-    if not has_pixels:
+    if not packed:
         damaged("the PNG has no pixels")
     check_after(data, position, "PNG")
+    width, height, depth, colour = struct.unpack_from(">IIBB", data, 16)
+    room = packed * _MOST_RATIO * 8 // max(1, depth * _SAMPLES.get(colour, 1))
+    return Header("png", width, height, turned, pieces.joined(), most_pixels=room)
+
+
+def _check_frame(data: bytes, body: int) -> None:
+    """Raises MediaError for a frame of an animation that leaves the picture."""
     width, height = struct.unpack_from(">II", data, 16)
-    return Header("png", width, height, turned, pieces.joined())
+    across, down, left, top = struct.unpack_from(">IIII", data, body + 4)
+    if not (across and down and left + across <= width and top + down <= height):
+        damaged("the PNG has a frame that is not inside its picture")

@@ -55,8 +55,6 @@ def describe(data: bytes) -> str:
 
 def read_header(data: bytes) -> Header:
     """The header of a picture. Raises MediaError: an unknown format, or one that is not whole."""
-    if not data:
-        raise MediaError(MediaFault.EMPTY, "the picture has no bytes", remedy="Send its bytes")
     name = sniff(data)
     if name is None:
         seems = describe(data)

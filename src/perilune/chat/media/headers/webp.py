@@ -50,6 +50,7 @@ def read_webp(data: bytes) -> Header:
                 size = size or _picture(data, kind, body, length)
             kept.append(whole)
         elif kind == b"ANMF":
+            _check_frame(data, body, length, size)
             if not has_frame:
                 has_frame = True
                 kept.append(whole)
@@ -70,6 +71,17 @@ def _canvas(data: bytes, body: int) -> tuple[int, int]:
     width = int.from_bytes(data[body + 4 : body + 7], "little") + 1
     height = int.from_bytes(data[body + 7 : body + 10], "little") + 1
     return width, height
+
+
+def _check_frame(data: bytes, body: int, length: int, size: tuple[int, int] | None) -> None:
+    """Raises MediaError for a frame of an animation that leaves the picture."""
+    if size is None or length < 16:
+        damaged("the WebP has a frame where none can be")
+    left, top, across, down = (
+        int.from_bytes(data[body + n : body + n + 3], "little") for n in (0, 3, 6, 9)
+    )
+    if 2 * left + across + 1 > size[0] or 2 * top + down + 1 > size[1]:
+        damaged("the WebP has a frame that is not inside its picture")
 
 
 def _picture(data: bytes, kind: bytes, body: int, length: int) -> tuple[int, int]:
