@@ -123,20 +123,27 @@ class LocalFiles:
             handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
             raise self._refused(f"cannot be read: {error.strerror}") from None
-        with open(handle, "rb") as file:  # noqa: PTH123
+        try:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
                 raise self._refused("is not a plain file")
-            if found.st_size <= most:
+            if found.st_size > most:
+                raise self._too_large(kind, most)
+            with os.fdopen(os.dup(handle), "rb") as file:
                 data = file.read(most + 1)
-            if found.st_size > most or len(data) > most:
-                raise MediaError(
-                    MediaFault.BYTES,
-                    f"the {kind} file has more than {most:,} bytes",
-                    limit=most,
-                    remedy="Make it smaller or compress it more",
-                )
+        finally:
+            os.close(handle)
+        if len(data) > most:  # it grew
+            raise self._too_large(kind, most)
         return data
+
+    def _too_large(self, kind: MediaKind, most: int) -> MediaError:
+        return MediaError(
+            MediaFault.BYTES,
+            f"the {kind} file has more than {most:,} bytes",
+            limit=most,
+            remedy="Make it smaller or compress it more",
+        )
 
     def _path(self, address: str) -> Path:
         name = address
