@@ -42,7 +42,7 @@ def is_cut(data: bytes, name: str) -> bool:
     if name == "matroska":
         header = _element(data, 0)
         segment = header and _element(data, header[1])
-        return bool(segment) and segment[1] > len(data)
+        return segment is not None and segment[1] > len(data)
     if name == "mov":
         start = 0
         while start + 8 <= len(data):

@@ -26,25 +26,19 @@ def to_patches(frames: Iterable[Image.Image], fit: Fit, processing: MediaProcess
     Bicubic with Pillow's own arithmetic, widened where it shrinks: the published processor's.
     """
     grid, side = fit.grid, processing.patch_size
-    patches = np.empty((grid.t, grid.h, grid.w, 3, side, side), np.uint8)
-    for frame, out in zip(frames, patches, strict=True):
+    # A row of a patch is one element: copying rows is several times faster than copying bytes.
+    row = np.dtype(f"V{side}")
+    rows = np.empty((grid.t, grid.h, grid.w, 3, side), row)
+    padded = np.zeros((grid.h * side, grid.w * side), np.uint8)  # of one colour, used again
+    for frame, out in zip(frames, rows, strict=True):
         small = frame.resize((fit.width, fit.height), Image.Resampling.BICUBIC)
         bands = small.split()
         for colour, band in enumerate(bands):
-            _cut(np.asarray(band), out[:, :, colour])
+            padded[: fit.height, : fit.width] = np.asarray(band)
+            cut = padded.view(row).reshape(grid.h, side, grid.w)
+            out[:, :, colour] = cut.transpose(0, 2, 1)
         out[:, :, len(bands) :] = out[:, :, :1]  # grey is the same three times
-    return patches.reshape(grid.patches, 3, side, side)
-
-
-def _cut(band: npt.NDArray[np.uint8], out: npt.NDArray[np.uint8]) -> None:
-    """One colour [height, width] into [h, w, side, side], padded with zeros."""
-    h, w, side, _ = out.shape
-    height, width = band.shape
-    if (height, width) != (h * side, w * side):
-        padded = np.zeros((h * side, w * side), np.uint8)
-        padded[:height, :width] = band
-        band = padded
-    out[...] = band.reshape(h, side, w, side).transpose(0, 2, 1, 3)
+    return rows.view(np.uint8).reshape(grid.patches, 3, side, side)
 
 
 def normalized(patches: Patches, processing: MediaProcessing) -> npt.NDArray[np.float32]:

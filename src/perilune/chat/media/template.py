@@ -33,9 +33,9 @@ def _template(folder: Path) -> str:
         try:
             if not file.is_file() or file.stat().st_size > _MOST_BYTES:
                 continue
-            text = file.read_text("utf-8")
+            text: object = file.read_text("utf-8")
             if name.endswith(".json"):
-                found = json.loads(text)
+                found = json.loads(str(text))
                 text = found.get("chat_template") if isinstance(found, dict) else None
         except (OSError, ValueError, RecursionError):
             continue  # the tokenizer's own reader reports a broken file
