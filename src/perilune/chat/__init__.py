@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from perilune.chat.deltas import ToolCallStart as ToolCallStart
     from perilune.chat.deltas import Truncated as Truncated
     from perilune.chat.format import ChatFormat as ChatFormat
-    from perilune.chat.format import MediaPlaceholder as MediaPlaceholder
-    from perilune.chat.format import Prompt as Prompt
     from perilune.chat.parser import Channel as Channel
     from perilune.chat.parser import ChatParser as ChatParser
+    from perilune.chat.prompt import MediaPlaceholder as MediaPlaceholder
+    from perilune.chat.prompt import Prompt as Prompt
     from perilune.chat.special_tokens import SpecialIds as SpecialIds
     from perilune.chat.tokenizer import StreamDecoder as StreamDecoder
     from perilune.chat.tokenizer import Tokenizer as Tokenizer
@@ -53,8 +53,9 @@ _BY_MODULE = {
         "ToolCallStart",
         "Truncated",
     ),
-    "format": ("ChatFormat", "MediaPlaceholder", "Prompt"),
+    "format": ("ChatFormat",),
     "parser": ("Channel", "ChatParser"),
+    "prompt": ("MediaPlaceholder", "Prompt"),
     "special_tokens": ("SpecialIds",),
     "tokenizer": ("StreamDecoder", "Tokenizer"),
     "turn": ("AssembledTurn", "assemble"),

@@ -1,8 +1,7 @@
 """A conversation -> token ids, in the format of the checkpoint's family.
 
 A message is ROLE_TOKEN name <|im_middle|> body <|im_end|>, with nothing between messages; the
-formats differ in the few points of `Template`. Only this file writes special tokens: every text
-that comes from outside is encoded as ordinary text.
+formats differ in the few points of `Template`. `prompt.py` writes the ids.
 
 Sources: the chat templates published with Kimi K2-Instruct, K2 Thinking and K2.5, and the changes
 announced for K2.6 (`preserve_thinking`).
@@ -10,13 +9,17 @@ announced for K2.6 (`preserve_thinking`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from perilune.chat.messages import Media, Message, ToolCall, read_messages
+from perilune.chat.media.items import MediaOpener
+from perilune.chat.media.template import video_newline
+from perilune.chat.messages import Media, Message, read_messages
 from perilune.chat.parser import Channel, ChatParser
+from perilune.chat.prompt import Prompt, PromptWriter
 from perilune.chat.special_tokens import SpecialIds, spelling
 from perilune.chat.tokenizer import Tokenizer
 from perilune.chat.tool_declaration import as_json, as_typescript, read_tools
@@ -24,7 +27,6 @@ from perilune.config import CheckpointConfig, Family, read_config
 from perilune.errors import ChatError
 
 DEFAULT_SYSTEM_PROMPT = "You are Kimi, an AI assistant created by Moonshot AI."
-VIDEO_PLACEHOLDER = "<|kimi_k25_video_placeholder|>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,9 @@ class Template:
     has_thinking: bool  # assistant bodies start with a think block
     can_switch_thinking: bool  # the prompt itself turns thinking on or off
     reads_media: bool
+    # A newline stands after every image. Whether one stands after a video the checkpoint's own
+    # template says, see `video_newline`; this is for checkpoints without one.
+    newline_after_video: bool = False
 
 
 TEMPLATES: Mapping[Family, Template] = {
@@ -67,31 +72,12 @@ TEMPLATES: Mapping[Family, Template] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class MediaPlaceholder:
-    """Where an image or a video stands in a prompt: ids[position : position + length].
-
-    An image is one `<|media_pad|>`, to be repeated for its patches; a video is the ids of the
-    placeholder text, to be replaced by its frames. Go by position: a user may spell that text.
-    """
-
-    media: Media
-    position: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """An encoded conversation."""
-
-    ids: list[int]
-    media: tuple[MediaPlaceholder, ...] = ()
-
-
 class ChatFormat:
     """Conversation <-> ids of one checkpoint: `encode`, `decode`, `parser`.
 
     `special_ids` are the ids of the structuring tokens, `stop_ids` those that end a turn.
+    `reads_media` is whether pictures and clips may be in a conversation; set it to False where the
+    model was loaded without its tower.
     """
 
     def __init__(
@@ -101,6 +87,7 @@ class ChatFormat:
         self.tokenizer = tokenizer
         self.family = family
         self.template = TEMPLATES[family]
+        self.reads_media = self.template.reads_media
         self.special_ids: SpecialIds = tokenizer.special_ids
         for field in ("im_end", "im_user", "im_assistant", "im_system", "im_middle"):
             self._special(field)
@@ -131,7 +118,10 @@ class ChatFormat:
                 f"that the model knows {config.text.vocab_size}",
                 remedy="The files are of different checkpoints",
             )
-        return cls(tokenizer, family or config.family, eos_token_ids=config.eos_token_ids)
+        chat = cls(tokenizer, family or config.family, eos_token_ids=config.eos_token_ids)
+        if (newline := video_newline(folder)) is not None:
+            chat.template = replace(chat.template, newline_after_video=newline)
+        return chat
 
     def encode(
         self,
@@ -159,18 +149,25 @@ class ChatFormat:
         thinking: bool = True,
         add_generation_prompt: bool = True,
         preserve_thinking: bool = False,
+        media: MediaOpener | None = None,
     ) -> Prompt:
         """Encode OpenAI-shaped messages; the prompt also says where images and videos stand.
+
+        `media` (`MediaReader.request()`) opens them, so that each has as many pads as the tower
+        gives rows; without it they get placeholders.
 
         `thinking=False` makes K2.5 answer at once (K2 Thinking always thinks, K2 never does).
         Reasoning of earlier turns is dropped, that of the tool-calling chain under way is kept;
         `preserve_thinking` (K2.6) keeps all. A last message with `"partial": true` is left open,
         to be continued, instead of the generation prompt. Raises ChatError naming message and
-        field.
+        field; MediaError (a ChatError) for a picture or clip that cannot be taken.
         """
         template = self.template
         conversation = read_messages(messages)
-        writer = _Writer(self)
+        if media is not None and self.reads_media:
+            kinds = Counter(p.kind for m in conversation for p in m.content if isinstance(p, Media))
+            media.check_count(kinds["image"], kinds["video"])
+        writer = PromptWriter(self, media)
         if tools:
             writer.header("im_system", "tool_declare")
             writer.text(template.declare_tools(read_tools(tools)))
@@ -193,7 +190,7 @@ class ChatFormat:
         if add_generation_prompt and not conversation[-1].partial:
             writer.header("im_assistant", "assistant")
             writer.start_of_turn(thinks)
-        return Prompt(writer.finish(), tuple(writer.media))
+        return writer.finish()
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of the ids, special tokens written as their names."""
@@ -244,114 +241,6 @@ class ChatFormat:
                 remedy="Use the tokenizer files that were published with the checkpoint",
             )
         return token_id
-
-
-class _Writer:
-    """Writes messages as ids; text between two special tokens is encoded in one piece."""
-
-    def __init__(self, chat: ChatFormat) -> None:
-        self._chat = chat
-        self._ids: list[int] = []
-        self._text: list[str] = []
-        self.media: list[MediaPlaceholder] = []
-
-    def finish(self) -> list[int]:
-        self._flush()
-        return self._ids
-
-    def text(self, text: str) -> None:
-        self._text.append(text)
-
-    def special(self, field: str) -> None:
-        self._flush()
-        self._ids.append(self._chat._special(field))
-
-    def header(self, role_token: str, name: str) -> None:
-        self.special(role_token)
-        self.text(name)
-        self.special("im_middle")
-
-    def message(self, message: Message) -> None:
-        self.header("im_user" if message.role == "user" else "im_system", message.name)
-        if message.role == "tool":
-            self.text(f"## Return of {message.tool_call_id}\n")
-        self._content(message.content)
-        self.special("im_end")
-
-    def assistant(self, message: Message, reasoning: str) -> None:
-        self.header("im_assistant", message.name)
-        self._body(message, reasoning)
-        self.special("im_end")
-
-    def partial(self, message: Message, thinks: bool) -> None:
-        """The turn to be continued: in its answer, or in its reasoning where it has no answer."""
-        self.header("im_assistant", message.name)
-        reasoning = message.reasoning if thinks else ""
-        if message.content:
-            self._body(message, reasoning)
-        elif reasoning and self._chat.template.has_thinking:
-            self.special("think")
-            self.text(reasoning)
-        else:
-            self.start_of_turn(thinks)
-
-    def start_of_turn(self, thinks: bool) -> None:
-        """What the prompt writes of the turn to be generated, after its header."""
-        if self._chat.template.can_switch_thinking:
-            self.special("think")
-            if not thinks:
-                self.special("end_think")
-
-    def _body(self, message: Message, reasoning: str) -> None:
-        if self._chat.template.has_thinking:
-            self.special("think")
-            self.text(reasoning)
-            self.special("end_think")
-        self._content(message.content)
-        if message.tool_calls:
-            self._tool_calls(message.tool_calls)
-
-    def _tool_calls(self, calls: Sequence[ToolCall]) -> None:
-        self.special("tool_calls_section_begin")
-        for call in calls:
-            self.special("tool_call_begin")
-            self.text(call.id)
-            self.special("tool_call_argument_begin")
-            self.text(call.arguments)
-            self.special("tool_call_end")
-        self.special("tool_calls_section_end")
-
-    def _content(self, content: Sequence[str | Media]) -> None:
-        for part in content:
-            if isinstance(part, str):
-                self.text(part)
-            else:
-                self._media(part)
-
-    def _media(self, media: Media) -> None:
-        if not self._chat.template.reads_media:
-            raise ChatError(
-                f"the conversation holds a {media.kind}, and {self._chat.family} reads text only",
-                remedy="Use a K2.5 checkpoint, or describe it in words",
-            )
-        if media.kind == "video":
-            self._flush()
-            ids = self._chat.tokenizer.encode(VIDEO_PLACEHOLDER)
-            self.media.append(MediaPlaceholder(media, len(self._ids), len(ids)))
-            self._ids.extend(ids)
-            return
-        self.special("media_begin")
-        self.text("image")
-        self.special("media_content")
-        self.media.append(MediaPlaceholder(media, len(self._ids), 1))
-        self.special("media_pad")
-        self.special("media_end")
-        self.text("\n")
-
-    def _flush(self) -> None:
-        if self._text:
-            self._ids.extend(self._chat.tokenizer.encode("".join(self._text)))
-            self._text.clear()
 
 
 def _last_answer(conversation: Sequence[Message]) -> int:

@@ -28,10 +28,14 @@ _MEDIA_KEYS: Mapping[str, Literal["image", "video"]] = {
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An image or a video of a message; `part` is the caller's own, untouched."""
+    """An image or a video of a message; `part` is the caller's own, untouched.
+
+    `place` says where it stands (`messages[2].content[1]`), for errors.
+    """
 
     kind: Literal["image", "video"]
     part: Mapping[str, Any]
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +170,7 @@ def _read_content(index: int, content: Any) -> tuple[str | Media, ...]:
                 _fail(index, f"{field}.text", "must be a string")
             parts.append(part["text"])
         elif isinstance(kind, str) and kind in _MEDIA_KEYS:
-            parts.append(Media(_MEDIA_KEYS[kind], part))
+            parts.append(Media(_MEDIA_KEYS[kind], part, f"messages[{index}].{field}"))
         else:
             _fail(index, f"{field}.type", f"{kind!r} is not text, image_url or video_url")
     return tuple(parts)
