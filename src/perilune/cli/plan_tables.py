@@ -179,7 +179,8 @@ def print_compared(compared: Compared) -> None:
         price, watts = plan.machine.price, plan.machine.watts
         cost = "" if price is None else f"{price.value:,.0f}"
         power = "" if watts is None else digits(watts.value / 1e3)
-        start = f"{'*' if best else ' '} {plan.machine.name:<24}{plan.model.name:<14}{cost:>10}{power:>7}"
+        mark, name = "*" if best else " ", plan.machine.name
+        start = f"{mark} {name:<24}{plan.model.name:<14}{cost:>10}{power:>7}"
         if plan.step is None or plan.refusal is not None:
             assert plan.refusal is not None
             short = plan.refusal.needed - plan.refusal.there
@@ -214,9 +215,11 @@ def print_bought(bought: Bought, budget: str, rows: int) -> None:
         print(f"  {plan.machine.price.value:>8,.0f}{rate:>34}  {sure:<6}{plan.machine.title}")
     best = bought.found[0]
     print(f"\n  cheapest: {_one(best)}")
-    print("  sure: the slow end of the interval reaches the speed too")
     if best.machine.unpriced:
-        print(f"  not in the price, for lack of a source: {', '.join(best.machine.unpriced)}")
+        print(f"  not in its price, for lack of a source: {', '.join(best.machine.unpriced)}")
+        whole = "none" if bought.whole is None else _one(bought.whole)
+        print(f"  cheapest whose price leaves nothing out: {whole}")
+    print("  sure: the slow end of the interval reaches the speed too")
 
 
 def _one(plan: Plan) -> str:

@@ -38,6 +38,11 @@ class Bought:
     budget: float
     speed: float
 
+    @property
+    def whole(self) -> Plan | None:
+        """The cheapest found whose price leaves nothing out."""
+        return next((p for p in self.found if not p.machine.unpriced), None)
+
     def sure(self, this: Plan) -> bool:
         return this.decode is not None and this.decode.low >= self.speed
 
@@ -47,6 +52,7 @@ class Bought:
             "tokens_per_second": self.speed,
             "machines_tried": self.tried,
             "found": [{**p.as_json(), "sure": self.sure(p)} for p in self.found],
+            "cheapest_whole_price": None if self.whole is None else self.whole.as_json(),
             "fastest_within_budget": None if self.fastest is None else self.fastest.as_json(),
             "cheapest_at_speed": None if self.cheapest is None else self.cheapest.as_json(),
         }

@@ -16,6 +16,7 @@ from perilune.config import Family, ModelConfig, StorageFormat
 from perilune.engine.bench import bench_decode, bench_prefill
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
+from perilune.engine.metrics import ReadCost, machine_bandwidth
 from perilune.kernels import native
 from perilune.model.layer import DecoderLayer
 from perilune.model.model import KimiK2Model
@@ -25,9 +26,10 @@ from perilune.plan.efficiency import Efficiency
 from perilune.plan.model_size import ModelSize
 from perilune.weights.formats import Int4Experts
 from perilune.weights.published_config import full_size
+from perilune.weights.tensor_table import active_parameters
 
-STEPS = 48
-PROMPT = 256
+STEPS = 24
+PROMPT = 128
 CONTEXT = 32
 CACHED = 8  # MiB read from the processor's caches, as a small model's weights are
 SMALL = 24e6  # bytes a token below which weights stay in the caches
@@ -77,16 +79,16 @@ def calibrate() -> Calibration:
     """Measure. Other load on the machine is measured with it."""
     bandwidth = _bandwidth(256)
     cached = max(_bandwidth(CACHED), bandwidth)
-    few, few_bytes = _step(narrow(2))
-    many, many_bytes = _step(narrow(10))
+    few, few_bytes, _ = _timed(*_engine(narrow(2)))
+    many, many_bytes, _ = _timed(*_engine(narrow(10)))
     per_layer = max((many - few - (many_bytes - few_bytes) / cached) / 8, 0.0)
     fixed = max(few - 2 * per_layer - few_bytes / cached, 0.0)
-    engine = _engine(wide())
-    seconds, read, limit = _timed(engine)
+    engine, read = _engine(wide())
+    seconds, _, limit = _timed(engine, read)
     # Against the bandwidth of the same seconds: other load moves both.
     spent = seconds - fixed - wide_config().num_hidden_layers * per_layer
     share = min(max(read / max(spent, 1e-9) / limit, 0.05), 1.2)
-    prompt = bench_prefill(engine, tokens=PROMPT, repetitions=3)
+    prompt = bench_prefill(engine, tokens=PROMPT, repetitions=2)
     operations = prompt.tokens * 2 * _active(wide_config())
     return Calibration(bandwidth, cached, share, fixed, per_layer, operations)
 
@@ -147,34 +149,26 @@ def _random(config: ModelConfig) -> KimiK2Model:
     return model.eval().requires_grad_(False)
 
 
-def _engine(model: KimiK2Model) -> Engine:
+def _engine(model: KimiK2Model) -> tuple[Engine, float]:
+    """An engine, and the bytes that a step of it reads by the engine's own count."""
+    config = model.config
+    latent = 2 * config.num_hidden_layers * config.latent_dim
+    read = ReadCost.of(model, config, latent).step(1, CONTEXT)
     options = EngineOptions(cache_tokens=4 * PROMPT, speculative_tokens=0)
-    return load_engine(model, options)
+    return load_engine(model, options), read
 
 
-def _step(model: KimiK2Model) -> tuple[float, float]:
-    """Seconds of a step, and the bytes that it reads."""
-    seconds, read, _ = _timed(_engine(model))
-    return seconds, read
-
-
-def _timed(engine: Engine) -> tuple[float, float, float]:
+def _timed(engine: Engine, read: float) -> tuple[float, float, float]:
     """Seconds of a step, bytes that it reads, and the bandwidth measured before it."""
     figure = bench_decode(engine, context=CONTEXT, steps=STEPS)
-    cost = engine.read_cost
-    assert cost is not None
-    return 1 / figure.tokens, cost.step(1, CONTEXT), figure.bandwidth
+    return 1 / figure.tokens, read, figure.bandwidth
 
 
 def _bandwidth(mebibytes: int) -> float:
     if native.available():
         return native.read_bandwidth(mebibytes=mebibytes, repetitions=15)
-    from perilune.engine.metrics import machine_bandwidth
-
     return machine_bandwidth()
 
 
 def _active(config: ModelConfig) -> int:
-    from perilune.weights.tensor_table import active_parameters
-
     return active_parameters(config)[1]

@@ -99,7 +99,7 @@ def usual_efficiency(machine: Machine, in_ram: bool) -> Efficiency:
         clustered = machine.nodes > 1 and machine.split is Split.TENSOR
         return efficiency("apple-cluster" if clustered else "apple")
     if machine.tier(Kind.VRAM) is None:
-        return efficiency("perilune-cpu")
+        return efficiency("cpu")
     return efficiency("llama.cpp" if in_ram else "tensor-parallel")
 
 

@@ -7,6 +7,7 @@ everything is.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -38,7 +39,7 @@ class HitRate:
                 points.append((held, min(max(found - self.minus + shift, 0.0), 1.0)))
         points.append((1.0, 1.0))
         place = math.log(share)
-        for (low, a), (high, b) in zip(points, points[1:], strict=False):
+        for (low, a), (high, b) in itertools.pairwise(points):
             if share <= high:
                 left, right = math.log(max(low, 1e-12)), math.log(high)
                 return a + (b - a) * (place - left) / (right - left)

@@ -1,6 +1,7 @@
 """Energy and money of a million tokens, and when owning is cheaper than asking somebody else.
 
-    dollars a million = 10^6 / rate x (watts x price of a kWh / 3.6e6 + price / (life x utilisation))
+    dollars a million tokens = 10^6 / rate x
+        (watts x dollars a kWh / 3.6e6 + price / (seconds of life x utilisation))
 
 Power is taken as drawn while the machine works; what it draws idle has no figure here.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 from perilune.errors import UsageError
 from perilune.plan.figure import Figure
@@ -153,6 +155,7 @@ def months_against_subscription(own: Owning, subscription: float) -> float | Non
     return own.capital.value / saved if saved > 0 else None
 
 
+@cache
 def read_apis() -> dict[str, Api]:
     """All of `data/prices.toml`."""
     top = Entry(read_toml(DATA / "prices.toml"), "prices.toml")

@@ -46,8 +46,9 @@ def draw(compared: Compared, folder: Path, name: str = "plan") -> list[Path]:
                 capsize=3,
                 alpha=1.0 if best else 0.7,
             )
+            several = len({point.model.name for point, _ in points}) > 1
             axis.annotate(
-                f"{each.machine.name}, {each.model.name}",
+                f"{each.machine.name}, {each.model.name}" if several else each.machine.name,
                 (price.value, rate.value),
                 xytext=(6, 5),
                 textcoords="offset points",
@@ -60,8 +61,12 @@ def draw(compared: Compared, folder: Path, name: str = "plan") -> list[Path]:
         )
         axis.step(*zip(*front, strict=True), where="post", color="C0", linewidth=1, alpha=0.6)
         demand = points[0][0].request.demand
-        axis.set_title(f"decode, {demand.streams} stream(s), {demand.context:,} tokens of context")
+        models = ", ".join(dict.fromkeys(each.model.name for each, _ in points))
+        axis.set_title(
+            f"{models}: decode, {demand.streams} stream(s), {demand.context:,} tokens of context"
+        )
         axis.set_xscale("log")
+        axis.margins(x=0.15)
         axis.set_yscale("log")
         axis.set_xlabel("price (US dollars; parts without a published price left out)")
         axis.set_ylabel("tokens a second")

@@ -152,10 +152,10 @@ def _home(
         best = max(best, machine.capacity(tier.kind))
     needed = model.trunk + cache + workspace
     raise DoesNotFitError(
-        f"{model.name} does not fit on {machine.title}: what must be in one memory (weights outside "
-        f"the experts {gigabytes(model.trunk)}, latent cache {gigabytes(int(cache))}, work space "
-        f"{gigabytes(int(workspace))}) needs {gigabytes(int(needed))}, the largest has "
-        f"{gigabytes(int(best))} to use",
+        f"{model.name} does not fit on {machine.title}: what must be in one memory "
+        f"(weights outside the experts {gigabytes(model.trunk)}, latent cache "
+        f"{gigabytes(int(cache))}, work space {gigabytes(int(workspace))}) needs "
+        f"{gigabytes(int(needed))}, the largest has {gigabytes(int(best))} to use",
         needed,
         best,
         "Give more memory, a smaller --context or fewer --streams",
@@ -183,8 +183,8 @@ def _experts(
     everything = sum(machine.capacity(tier.kind) for tier in machine.memories)
     needed = everything + rest * total
     short = (
-        f"{model.name} does not fit on {machine.title}: it needs {gigabytes(int(needed))} of memory, "
-        f"{gigabytes(int(everything))} can be used; {rest:.0%} of the experts "
+        f"{model.name} does not fit on {machine.title}: it needs {gigabytes(int(needed))} of "
+        f"memory, {gigabytes(int(everything))} can be used; {rest:.0%} of the experts "
         f"({gigabytes(int(rest * total))}) have no place"
     )
     if disk is None:

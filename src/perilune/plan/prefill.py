@@ -39,12 +39,14 @@ def prefill(
     if not any(tier.operations is not None for tier in machine.memories):
         return None
 
+    fixed = engine.fixed + model.text.num_hidden_layers * engine.fixed_layer
+
     def total(case: Case) -> float:
         done, seconds = 0, 0.0
         while done < tokens:
             count = min(engine.chunk, tokens - done)
             seconds += max(_chunk(model, machine, placement, engine, count, done, case).values())
-            seconds += engine.fixed / engine.factor(case)
+            seconds += fixed / engine.factor(case)
             done += count
         return seconds
 

@@ -20,7 +20,7 @@ from perilune.plan.machine import Kind, Machine
 from perilune.plan.model_size import ModelSize, model_at_bits, named_model
 from perilune.plan.placement import Demand, place
 from perilune.plan.reading import DATA, Entry, read_toml
-from perilune.plan.step import decode_rate, decode_step, weights_rate
+from perilune.plan.step import decode_rate, decode_step
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,5 +230,4 @@ def _row(entry: Entry) -> Row:
 
 __all__ = [
     "Judged", "Row", "fit", "judge", "median_error", "predict", "published_rows", "record",
-    "weights_rate",
 ]  # fmt: skip

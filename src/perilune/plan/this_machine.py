@@ -1,4 +1,4 @@
-"""This machine, measured: memory and its bandwidth as `doctor` and the engine see them, disk, cores.
+"""This machine, measured: memory and bandwidth as `doctor` and the engine see them, disk, cores.
 
 What the engine itself reaches here (`calibration.py`) replaces the efficiencies of the data.
 """
