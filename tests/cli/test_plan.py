@@ -1,4 +1,4 @@
-"""`perilune plan` as a user calls it, and the worked examples of docs/plan.md as they stand there."""
+"""`perilune plan` as a user calls it, and the worked examples of docs/plan.md as they are there."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_worked_examples_come_out_as_the_page_has_them(command: str, shown: str)
     result = CliRunner().invoke(
         verb.app, shlex.split(command.removeprefix("plan")), catch_exceptions=False
     )
-    printed = [line.rstrip() for line in result.stdout.strip().splitlines()]
-    assert printed == [line.rstrip() for line in shown.strip().splitlines()]
+    printed = [line.rstrip() for line in result.stdout.strip("\n").splitlines()]
+    assert printed == [line.rstrip() for line in shown.strip("\n").splitlines()]
 
 
 def test_one_json_object_with_units_in_its_keys() -> None:

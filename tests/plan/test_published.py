@@ -99,6 +99,12 @@ def test_the_record_of_a_kind_of_engine() -> None:
     assert record("perilune-cpu") is None  # nobody has published it
 
 
+def test_no_kind_of_engine_reads_faster_than_its_memory() -> None:
+    for kind in efficiencies().values():
+        assert kind.share * kind.high <= 1, kind.name
+        assert kind.disk_share * kind.disk_high <= 1, kind.name
+
+
 def test_an_engine_that_nobody_knows() -> None:
     with pytest.raises(UsageError, match=r"'llama' is not known\. Did you mean llama\.cpp"):
         efficiency("llama")

@@ -196,9 +196,10 @@ class _Assembly:
         for name, count in drives.items():
             part = self.catalogue.part("drives", name, self.entry.where)
             assert part.memory is not None
+            size = part.memory.value
             if override is not None:
                 part = Part(part.title, override, part.memory, part.watts, part.price)
-            self._add(part, Kind.DISK, count, part.memory.value, 1.0)
+            self._add(part, Kind.DISK, count, size, 1.0)
             self._price(part.price, count, part.title)
 
     def _price(self, price: Figure | None, count: int, what: str) -> None:

@@ -19,7 +19,8 @@ CHUNK = 512  # tokens of a prompt computed at once, unless the data say otherwis
 class Efficiency:
     """Of one kind of engine: t = fixed + sum of bytes / (bandwidth x share), seconds a step.
 
-    low, high: factors on the shares at the ends of the interval (they divide `fixed`).
+    low, high: factors on the shares at the ends of the interval (they divide `fixed`);
+    disk_low, disk_high on that of a drive.
     joined: cards read side by side. copied: each card holds and reads the latents of all.
     fixed_layer: seconds a layer, where they were measured apart.
     """
@@ -40,10 +41,16 @@ class Efficiency:
     source: str
     date: str
     fixed_layer: float = 0.0
+    disk_low: float = 1.0
+    disk_high: float = 1.0
 
     def factor(self, case: Case) -> float:
-        """On shares; 1 in the expected case."""
+        """On the shares of memories; 1 in the expected case."""
         return {Case.SLOW: self.low, Case.EXPECTED: 1.0, Case.FAST: self.high}[case]
+
+    def disk_factor(self, case: Case) -> float:
+        """On the share of a drive."""
+        return {Case.SLOW: self.disk_low, Case.EXPECTED: 1.0, Case.FAST: self.disk_high}[case]
 
     def with_values(self, values: dict[str, float]) -> Efficiency:
         return replace(self, **values)  # type: ignore[arg-type]
@@ -73,6 +80,8 @@ def efficiencies() -> dict[str, Efficiency]:
             tuple(entry.names("fit")),
             entry.text("source"),
             entry.text("date"),
+            disk_low=entry.number("disk_low", 1.0, above=1e-2),
+            disk_high=entry.number("disk_high", 1.0, above=1.0),
         )
         entry.done()
     return found
@@ -108,4 +117,6 @@ def with_disk(chosen: Efficiency) -> Efficiency:
     if chosen.disk_share > 0:
         return chosen
     ssd = efficiency("ssd")
-    return replace(chosen, disk_share=ssd.disk_share, high=max(chosen.high, ssd.high))
+    return replace(
+        chosen, disk_share=ssd.disk_share, disk_low=ssd.disk_low, disk_high=ssd.disk_high
+    )

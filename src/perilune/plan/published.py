@@ -85,7 +85,7 @@ def predict(
         disk = machine.tier(Kind.DISK)
         assert disk is not None
         rate = disk.bandwidth.value * engine.disk_share / row.disk_bytes
-        return Figure(rate, rate * engine.low, rate * engine.high)
+        return Figure(rate, rate * engine.disk_low, rate * engine.disk_high)
     model = _model(row)
     placement = place(model, machine, row.demand, engine, row.vram_experts)
     step = decode_step(model, machine, placement, row.demand, engine)

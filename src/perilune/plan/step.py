@@ -76,8 +76,11 @@ def weights_rate(machine: Machine, tier: Tier, engine: Efficiency, case: Case) -
     """Bytes a second of weights out of a tier of the whole machine."""
     devices = tier.count if engine.joined or tier.kind is Kind.DISK else 1
     nodes = machine.nodes if machine.split is Split.TENSOR else 1
-    share = engine.disk_share if tier.kind is Kind.DISK else engine.share
-    return tier.bandwidth.at(case) * devices * nodes * share * engine.factor(case)
+    if tier.kind is Kind.DISK:
+        share = engine.disk_share * engine.disk_factor(case)
+    else:
+        share = engine.share * engine.factor(case)
+    return tier.bandwidth.at(case) * devices * nodes * share
 
 
 def latent_seconds(
