@@ -28,7 +28,7 @@ from perilune.plan.calibration import calibrate
 from perilune.plan.model_size import ModelSize, model_size
 from perilune.plan.placement import Demand
 from perilune.plan.planner import Request, plan
-from perilune.plan.this_machine import this_machine
+from perilune.plan.this_machine import calibrated, this_machine
 from perilune.weights.checkpoint import stored_config
 
 CONTEXT = 64
@@ -60,7 +60,7 @@ def one(subject: Subject, steps: int) -> dict[str, float]:
     name, size, make = subject
     engine = make()
     calibration = calibrate().for_bytes(size)
-    machine = this_machine(Path.cwd(), calibration, disk=False)
+    machine = calibrated(this_machine(Path.cwd(), disk=False), calibration)
     found = plan(size, machine, Request(Demand(CONTEXT)), calibration.efficiency())
     if found.decode is None:
         raise SystemExit(f"{name}: {found.refusal}")

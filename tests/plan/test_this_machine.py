@@ -19,7 +19,7 @@ from perilune.plan.machine import Kind
 from perilune.plan.model_size import named_model
 from perilune.plan.placement import Demand
 from perilune.plan.planner import Request, plan
-from perilune.plan.this_machine import disk_rate, this_machine
+from perilune.plan.this_machine import calibrated, disk_rate, this_machine
 from perilune.runner.select import why_not_native
 
 MADE_UP = Calibration(
@@ -53,7 +53,7 @@ def test_a_large_file_of_the_folder_is_read_instead(
 
 
 def test_this_machine_plans_nano(tmp_path: Path) -> None:
-    here = this_machine(tmp_path, MADE_UP, disk=False)
+    here = calibrated(this_machine(tmp_path, disk=False), MADE_UP)
     memory = here.tier(Kind.RAM)
     assert memory is not None and memory.memory > 1e8 and memory.usable == 1
     assert memory.bandwidth.value == MADE_UP.bandwidth

@@ -242,19 +242,21 @@ def _request(
 def _here(
     size: ModelSize, model: str, request: Request, price: float | None, watts: float | None
 ) -> Plan:
-    """Measure this machine and what the engine does here, then plan with that."""
+    """Measure this machine; where the model fits, also what the engine does here; then plan."""
     from perilune.plan.calibration import calibrate
     from perilune.plan.placement import check_demand
     from perilune.plan.planner import plan as make
     from perilune.plan.planner import with_price
-    from perilune.plan.this_machine import this_machine
+    from perilune.plan.this_machine import calibrated, this_machine
 
     check_demand(size, request.demand)
-    found = calibrate()
     folder = Path(model) if Path(model).is_dir() else Path.cwd()
-    machine = with_price(this_machine(folder, found.for_bytes(size)), price, watts)
-    own = None if request.engine is not None or _has_card(machine) else found.efficiency()
-    return make(size, machine, request, own)
+    machine = with_price(this_machine(folder), price, watts)
+    quick = make(size, machine, request)
+    if not quick.fits or request.engine is not None or _has_card(machine):
+        return quick  # no need to run anything
+    found = calibrate().for_bytes(size)
+    return make(size, calibrated(machine, found), request, found.efficiency())
 
 
 def _has_card(machine: Machine) -> bool:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -32,12 +33,10 @@ SECONDS = 1.0
 PROBE = 256 << 20  # bytes of the file that is made where the folder has none as large
 
 
-def this_machine(
-    folder: Path, calibration: Calibration | None = None, *, disk: bool = True
-) -> Machine:
-    """Measured within seconds. `folder`: where the weights lie or would lie.
+def this_machine(folder: Path, *, disk: bool = True) -> Machine:
+    """Measured within seconds, without running the engine.
 
-    Raises PeriluneError where nobody can say how much memory is free.
+    `folder`: where the weights lie or would lie. Raises PeriluneError where nobody can say how much memory is free.
     """
     available = available_memory(torch.device("cpu"))
     if available is None:
@@ -45,14 +44,23 @@ def this_machine(
             "this system does not say how much memory is free",
             remedy="Describe the machine in a file: --hardware FILE.toml, see docs/plan.md",
         )
-    bandwidth = machine_bandwidth() if calibration is None else calibration.bandwidth
-    operations = None if calibration is None else Figure.exactly(calibration.operations)
-    tiers = [*_cards(), Tier(Kind.RAM, available, Figure.exactly(bandwidth), operations=operations)]
+    tiers = [*_cards(), Tier(Kind.RAM, available, Figure.exactly(machine_bandwidth()))]
     rate = disk_rate(folder) if disk else None
     if rate is not None:
         tiers.append(Tier(Kind.DISK, shutil.disk_usage(folder).total, Figure.exactly(rate)))
     cores = native.threads() if native.available() else torch.get_num_threads()
     return Machine("this", f"this machine, {cores} cores", tuple(tiers))
+
+
+def calibrated(machine: Machine, calibration: Calibration) -> Machine:
+    """The same machine with the bandwidth and the arithmetic that the engine was measured at."""
+    operations = Figure.exactly(calibration.operations)
+    bandwidth = Figure.exactly(calibration.bandwidth)
+    tiers = tuple(
+        replace(tier, bandwidth=bandwidth, operations=operations) if tier.kind is Kind.RAM else tier
+        for tier in machine.tiers
+    )
+    return replace(machine, tiers=tiers)
 
 
 def disk_rate(folder: Path) -> float | None:
