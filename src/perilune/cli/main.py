@@ -47,6 +47,10 @@ VERBS: dict[str, tuple[str, str]] = {
         "perilune.cli.verify",
         "Check any server against the contract of its APIs.",
     ),
+    "plan": (
+        "perilune.cli.plan",
+        "Say what a machine will do with a model, and what it costs.",
+    ),
     "bench": ("perilune.cli.bench", "Measure speed, and print it beside this machine's limit."),
     "doctor": ("perilune.cli.doctor", "Say what this machine can do, and what is missing."),
 }
