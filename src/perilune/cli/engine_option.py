@@ -9,5 +9,5 @@ import typer
 from perilune.engine.options import EngineOptions
 
 _DEVICE = EngineOptions.__dataclass_fields__["device"]
-DEVICE: str = _DEVICE.default
+DEVICE = str(_DEVICE.default)
 Device = Annotated[str, typer.Option(help=_DEVICE.metadata["help"])]
