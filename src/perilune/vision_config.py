@@ -39,6 +39,9 @@ TOP_ALIASES: Final = {
 }
 
 
+VISION_TEXT_WIDTH = 7168  # of the published K2.5
+
+
 @dataclass(frozen=True, slots=True)
 class VisionConfig:
     """MoonViT and its projector. Field names are those of the published `vision_config`."""
@@ -52,7 +55,7 @@ class VisionConfig:
     init_pos_emb_width: int = 64
     init_pos_emb_time: int = 4  # most frames of one item
     projector_ln_eps: float = 1e-5
-    text_hidden_size: int = 7168  # width of a token that the projector gives
+    text_hidden_size: int = VISION_TEXT_WIDTH  # width of a token that the projector gives
     # The token that stands for each vector in a prompt; None: the vocabulary has none.
     media_token_id: int | None = None
 
@@ -91,7 +94,7 @@ def parse_vision(
     width = values.pop("mm_hidden_size")
     text = text_hidden_size
     if "text_hidden_size" not in values:
-        values["text_hidden_size"] = VisionConfig.text_hidden_size if text is None else text
+        values["text_hidden_size"] = VISION_TEXT_WIDTH if text is None else text
     config = VisionConfig(**values, media_token_id=_media_token(top, vocab_size, file))
     if width != config.vt_hidden_size:
         raise _wrong(

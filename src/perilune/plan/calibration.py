@@ -12,11 +12,12 @@ from typing import cast
 
 import torch
 
-from perilune.config import Family, ModelConfig, StorageFormat
+from perilune.config import Family, ModelConfig
 from perilune.engine.bench import bench_decode, bench_prefill
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
 from perilune.engine.metrics import ReadCost, machine_bandwidth
+from perilune.formats.int4 import INT4
 from perilune.kernels import native
 from perilune.model.layer import DecoderLayer
 from perilune.model.model import KimiK2Model
@@ -24,8 +25,8 @@ from perilune.model.moe import MixtureOfExperts
 from perilune.model.slots import named_slots
 from perilune.plan.efficiency import Efficiency
 from perilune.plan.model_size import ModelSize
-from perilune.weights.formats import Int4Experts
 from perilune.weights.published_config import full_size
+from perilune.weights.stored import StoredExperts
 from perilune.weights.tensor_table import active_parameters
 
 STEPS = 24
@@ -115,7 +116,7 @@ def _config(
     *, vocab: int, hidden: int, layers: int, width: int, experts: int, top_k: int
 ) -> ModelConfig:
     return replace(
-        full_size(Family.K2_THINKING, StorageFormat.INT4).text,
+        full_size(Family.K2_THINKING, INT4).text,
         vocab_size=vocab, hidden_size=hidden, num_hidden_layers=layers,
         intermediate_size=3 * width, moe_intermediate_size=width, n_routed_experts=experts,
         num_experts_per_tok=top_k, num_attention_heads=8, q_lora_rank=256, kv_lora_rank=128,
@@ -131,8 +132,8 @@ def _random(config: ModelConfig) -> KimiK2Model:
     for layer in model.model.layers:
         mlp = cast(DecoderLayer, layer).mlp
         if isinstance(mlp, MixtureOfExperts):
-            mlp.experts = Int4Experts(
-                config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
+            mlp.experts = StoredExperts(
+                INT4, config.n_routed_experts, config.hidden_size, config.moe_intermediate_size
             )
     model.to_empty(device="cpu")
     for name, tensor in named_slots(model):

@@ -10,13 +10,16 @@ from functools import cache
 from pathlib import Path
 
 import perilune
-from perilune.config import CheckpointConfig, Family, ModelConfig, StorageFormat, parse_config
+from perilune.config import CheckpointConfig, Family, ModelConfig, parse_config
 from perilune.errors import UsageError
+from perilune.formats import Part, StorageFormat
+from perilune.formats.bf16 import BF16
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.plan.reading import DATA
 from perilune.weights.checkpoint import stored_config
 from perilune.weights.describe import Description, describe
 from perilune.weights.published_config import full_size
-from perilune.weights.tensor_table import Part
 
 LATENT_BITS = 16
 DENSE_BITS = {"int8": 8.5, "int4": 4.5}  # of a value quantised at load, its scale included
@@ -32,11 +35,11 @@ def _published(family: Family, storage: StorageFormat) -> Callable[[], Checkpoin
     return lambda: full_size(family, storage)
 
 
-_K25 = _published(Family.K25, StorageFormat.INT4)
+_K25 = _published(Family.K25, INT4)
 
 NAMED: dict[str, Callable[[], CheckpointConfig]] = {
-    "k2": _published(Family.K2, StorageFormat.FP8),
-    "k2-thinking": _published(Family.K2_THINKING, StorageFormat.INT4),
+    "k2": _published(Family.K2, FP8),
+    "k2-thinking": _published(Family.K2_THINKING, INT4),
     "k2.5": _K25,
     "k2.6": _K25,  # K2.5's architecture, unchanged
     "k2.7-code": _K25,
@@ -86,7 +89,7 @@ class ModelSize:
         """Bytes of the distinct experts that `rows` tokens touch under uniform routing."""
         experts = max(1, self.text.n_routed_experts)
         distinct = experts * (1 - (1 - self.text.num_experts_per_tok / experts) ** rows)
-        return self.moe_layers * distinct * self.expert
+        return float(self.moe_layers * distinct * self.expert)
 
     def operations(self, tokens: float, context: float = 0.0) -> float:
         """Of `tokens` tokens with `context` tokens of each before them: 2 a weight, attention."""
@@ -166,7 +169,7 @@ def _counted(make: Callable[[], CheckpointConfig]) -> ModelSize:
 
 @cache
 def _in_bf16(make: Callable[[], CheckpointConfig]) -> ModelSize:
-    return model_size("", replace(make(), storage=StorageFormat.BF16, vision=None))
+    return model_size("", replace(make(), storage=BF16, vision=None))
 
 
 def _size(
@@ -193,7 +196,7 @@ def _size(
     return ModelSize(
         name=name,
         text=text,
-        storage=config.storage.value,
+        storage=config.storage.name,
         parts=parts,
         fixed=fixed,
         expert=routed / (moe_layers * text.n_routed_experts) if routed else 0.0,

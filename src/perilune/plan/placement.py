@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from perilune.engine.load import EngineOptions, MemoryPlan, plan_memory
 from perilune.errors import OutOfMemoryError, UsageError
+from perilune.formats import Part
 from perilune.plan.efficiency import Efficiency
 from perilune.plan.machine import Kind, Machine, Split
 from perilune.plan.model_size import LATENT_BITS, ModelSize
 from perilune.runner.cache import PAGE_SIZE, pages_for
 from perilune.weights.format_bytes import gigabytes
-from perilune.weights.tensor_table import Part
 
 MOST_STREAMS = 65_536
 

@@ -108,7 +108,7 @@ class NativeVision(VisionOperators):
         return self._products[module](x, None, add_to=residual)
 
     def add_mlp(self, norm: nn.LayerNorm, mlp: VisionMLP, x: Tensor) -> Tensor:
-        for rows in x.split(MLP_ROWS):
+        for rows in torch.split(x, MLP_ROWS):
             inner = self.gelu_linear(mlp.fc0, self.norm(norm, rows), "tanh")
             self.add_linear(mlp.fc1, inner, rows)
         return x

@@ -43,7 +43,7 @@ class VisionOperators:
     def add_mlp(self, norm: nn.LayerNorm, mlp: VisionMLP, x: Tensor) -> Tensor:
         """x + fc1(gelu(fc0(norm(x)))), some patches at a time: the inner values are 4,304 each."""
         parts = []
-        for rows in x.split(MLP_ROWS):
+        for rows in torch.split(x, MLP_ROWS):
             inner = self.gelu_linear(mlp.fc0, self.norm(norm, rows), "tanh")
             parts.append(self.add_linear(mlp.fc1, inner, rows))
         return torch.cat(parts)
@@ -71,7 +71,7 @@ class VisionOperators:
         q_PHN, k_PHN, v_PHN = torch.unflatten(qkv, 1, (3, num_heads, -1)).unbind(1)
         q_PHN, k_PHN = rotate(q_PHN, cos, sin), rotate(k_PHN, cos, sin)
         items = []
-        for q, k, v in zip(*(each.split(list(counts)) for each in (q_PHN, k_PHN, v_PHN)),
+        for q, k, v in zip(*(torch.split(each, list(counts)) for each in (q_PHN, k_PHN, v_PHN)),
                            strict=True):  # fmt: skip
             q, k, v = (each.transpose(0, 1)[None] for each in (q, k, v))
             out_HPN = F.scaled_dot_product_attention(q, k, v)[0]

@@ -59,7 +59,8 @@ class PatchEmbed(nn.Module):
 
     def forward(self, patches: Tensor, grids: list[Grid], operators: VisionOperators) -> Tensor:
         x_PD = operators.embed(self.proj, patches)
-        return x_PD + self.pos_emb(grids, x_PD.dtype)
+        positions: Tensor = self.pos_emb(grids, x_PD.dtype)
+        return x_PD + positions
 
 
 class VisionMLP(nn.Module):
@@ -146,7 +147,7 @@ class VisionTower(nn.Module):
             x_PD = block(x_PD, turn, counts, operators)
         x_PD = operators.norm(self.encoder.final_layernorm, x_PD)
         return torch.cat(
-            [merged(x, grid) for x, grid in zip(x_PD.split(counts), checked, strict=True)]
+            [merged(x, grid) for x, grid in zip(torch.split(x_PD, counts), checked, strict=True)]
         )
 
 
