@@ -9,6 +9,7 @@ from perilune.agent.tools.base import FolderTool, in_thread, workspace_of
 from perilune.agent.tools.syntax import syntax_problem
 from perilune.agent.tools.text_file import (
     DECLARED_HEAD,
+    EncodingLostError,
     TextFile,
     declared_encoding,
     lines_of,
@@ -57,8 +58,7 @@ def _stored(workspace: Workspace, path: str, content: str, existed: bool) -> tup
         text = replaced(before.text, [(0, len(before.text))], text)
     try:
         file = before.with_text(text, path)
-    except ToolError as error:
-        reason = error.message.partition(";")[0]
-        return text.encode("utf-8"), f"The encoding was not kept: {reason}; this is UTF-8 now"
+    except EncodingLostError as error:
+        return text.encode("utf-8"), f"The encoding was not kept: {error.cause}; this is UTF-8 now"
     kept = file.described if existed or said else ""
     return file.encode(), why or (f"Kept as it was: {kept}" if kept else "")
