@@ -78,10 +78,15 @@ FOREIGN = {"journal.py", "life.py"}
 def reads_words(tree: ast.Module) -> list[int]:
     """Lines where the message of an error decides something."""
 
-    def is_message(node: ast.expr) -> bool:
-        if isinstance(node, ast.Attribute):
-            return node.attr == "message" and ast.unparse(node.value) in CAUGHT
+    def is_own_message(node: ast.expr) -> bool:
         return (
+            isinstance(node, ast.Attribute)
+            and node.attr == "message"
+            and ast.unparse(node.value) in CAUGHT
+        )
+
+    def is_message(node: ast.expr) -> bool:
+        return is_own_message(node) or (
             isinstance(node, ast.Call)
             and ast.unparse(node.func) == "str"
             and len(node.args) == 1
@@ -97,7 +102,7 @@ def reads_words(tree: ast.Module) -> list[int]:
         elif isinstance(node, ast.Call):
             method = node.func
             if isinstance(method, ast.Attribute) and (
-                (method.attr in WORDS and is_message(method.value))
+                (method.attr in WORDS and is_own_message(method.value))
                 or (method.attr in SEARCHES and any(map(is_message, node.args)))
             ):
                 found.append(node.lineno)

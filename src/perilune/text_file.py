@@ -70,6 +70,16 @@ class UnknownEncodingError(ToolError):
     code = "unknown_encoding"
 
 
+class EncodingLostError(ToolError):
+    """A text cannot be written in the encoding of its file; `cause` says why."""
+
+    code = "encoding_lost"
+
+    def __init__(self, cause: str, *, remedy: str) -> None:
+        self.cause = cause
+        super().__init__(f"{cause}; nothing was changed", remedy=remedy)
+
+
 @dataclass(frozen=True)
 class TextFile:
     """A decoded file. `sure`: the encoding is not a guess; `exact`: it can be written back."""
@@ -105,26 +115,24 @@ class TextFile:
         return "; ".join(parts)
 
     def with_text(self, text: str, path: str) -> TextFile:
-        """The same file with another text. Raises `ToolError` when it cannot hold that."""
+        """The same file with another text. Raises `EncodingLostError` when it cannot hold it."""
         if not self.exact:
-            raise ToolError(
-                f"{path} is in {self.name}, and some of its bytes would not come out as they were; "
-                "nothing was changed",
+            raise EncodingLostError(
+                f"{path} is in {self.name}, and some of its bytes would not come out as they were",
                 remedy="Change it with a program that works on bytes, or convert it first.",
             )
         try:
             text.encode(self.encoding)
         except UnicodeEncodeError as error:
-            raise ToolError(
-                f"{path} is in {self.name}, which has no {text[error.start]!r}; nothing was "
-                "changed",
+            raise EncodingLostError(
+                f"{path} is in {self.name}, which has no {text[error.start]!r}",
                 remedy="Write it with characters that the encoding has, or convert the file to "
                 "UTF-8 first.",
             ) from None
         if not self.sure and not {c for c in text if c > "\x7f"} <= set(self.text):
-            raise ToolError(
+            raise EncodingLostError(
                 f"the encoding of {path} is not sure (perhaps {self.name}), so text beyond ASCII "
-                "cannot be written into it; nothing was changed",
+                "cannot be written into it",
                 remedy="Write ASCII only, or convert the file to UTF-8 first.",
             )
         return replace(self, text=text)

@@ -7,7 +7,7 @@ from typing import Any
 
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
-from perilune.agent.workspace.workspace import Workspace
+from perilune.agent.workspace.workspace import FolderError, Workspace
 from perilune.errors import ToolError
 from perilune.text_file import lines_of
 
@@ -38,9 +38,7 @@ def _read(place: tuple[Workspace, str], start: int, count: int) -> str:
     workspace, path = place
     try:
         file = workspace.read_text_file(path)
-    except ToolError as error:
-        if not error.message.endswith("is a folder"):
-            raise
+    except FolderError:
         names = workspace.listing(path)
         return "\n".join(names[:1000]) or "(the folder is empty)"
     lines = lines_of(file.text)

@@ -11,6 +11,7 @@ from perilune.agent.workspace.workspace import Workspace
 from perilune.errors import ToolError
 from perilune.text_file import (
     DECLARED_HEAD,
+    EncodingLostError,
     TextFile,
     declared_encoding,
     lines_of,
@@ -57,8 +58,7 @@ def _stored(workspace: Workspace, path: str, content: str, existed: bool) -> tup
         text = replaced(before.text, [(0, len(before.text))], text)
     try:
         file = before.with_text(text, path)
-    except ToolError as error:
-        reason = error.message.partition(";")[0]
-        return text.encode("utf-8"), f"The encoding was not kept: {reason}; this is UTF-8 now"
+    except EncodingLostError as error:
+        return text.encode("utf-8"), f"The encoding was not kept: {error.cause}; this is UTF-8 now"
     kept = file.described if existed or said else ""
     return file.encode(), why or (f"Kept as it was: {kept}" if kept else "")

@@ -33,6 +33,12 @@ SKIPPED = frozenset(
 )
 
 
+class FolderError(ToolError):
+    """A folder stands where a file was to be read."""
+
+    code = "is_folder"
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """A regular file of the workspace, by its relative path."""
@@ -264,7 +270,7 @@ class Workspace:
             try:
                 mode = os.fstat(file).st_mode
                 if stat.S_ISDIR(mode):
-                    raise ToolError(f"{path} is a folder")
+                    raise FolderError(f"{path} is a folder")
                 if not stat.S_ISREG(mode):
                     raise ToolError(f"{path} is not a regular file")
                 yield file
