@@ -32,6 +32,8 @@ class UsageError(PeriluneError):
 class DeviceError(UsageError):
     """A device is asked for that this machine does not have, or that cannot do what is asked."""
 
+    code = "device"
+
 
 # --- checkpoints -----------------------------------------------------------------------------
 
@@ -178,6 +180,8 @@ class MediaError(ChatError):
     names the part (`messages[2].content[1]`), once it is known.
     """
 
+    code = "media"
+
     def __init__(
         self,
         kind: MediaFault,
@@ -222,6 +226,8 @@ class ExpertStoreError(EngineError):
 
     `layer` and, where it is known, `expert` say which.
     """
+
+    code = "expert_store"
 
     def __init__(
         self, message: str, *, layer: int, expert: int | None = None, remedy: str = ""

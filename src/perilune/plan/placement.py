@@ -66,6 +66,8 @@ class Placement:
 class DoesNotFitError(OutOfMemoryError):
     """The machine cannot run the model; `needed` and `there` in bytes."""
 
+    code = "does_not_fit"
+
     def __init__(self, message: str, needed: float, there: float, remedy: str) -> None:
         self.needed = needed
         self.there = there
