@@ -86,7 +86,7 @@ class ModelSize:
         """Bytes of the distinct experts that `rows` tokens touch under uniform routing."""
         experts = max(1, self.text.n_routed_experts)
         distinct = experts * (1 - (1 - self.text.num_experts_per_tok / experts) ** rows)
-        return self.moe_layers * distinct * self.expert
+        return float(self.moe_layers * distinct * self.expert)
 
     def operations(self, tokens: float, context: float = 0.0) -> float:
         """Of `tokens` tokens with `context` tokens of each before them: 2 a weight, attention."""
