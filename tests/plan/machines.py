@@ -9,6 +9,7 @@ from perilune.plan.efficiency import Efficiency, efficiency
 from perilune.plan.figure import Figure
 from perilune.plan.machine import Kind, Link, Machine, Split, Tier
 from perilune.plan.model_size import ModelSize, model_size
+from perilune.plan.placement import Demand, engine_memory
 from perilune.weights.random_weights import random_config
 
 GB = 10**9
@@ -38,6 +39,12 @@ def machine(
 ) -> Machine:
     link = Link("a link", Figure.exactly(latency), Figure.exactly(latency)) if nodes > 1 else None
     return Machine("made-up", "a made-up machine", tiers, nodes=nodes, link=link, split=split)
+
+
+def room(demand: Demand, share: float) -> float:
+    """Bytes for all but the experts of the small model, and for a share of its experts."""
+    plan = engine_memory(small(), demand)
+    return small().trunk + plan.cache + plan.workspace + share * small().experts_stored
 
 
 def streaming() -> Efficiency:

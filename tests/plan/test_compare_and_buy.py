@@ -88,7 +88,7 @@ def test_the_cheapest_that_does_it(catalogue: Catalogue) -> None:
     hopeless = buy(small(), catalogue, REQUEST, costs[0] / 2, 100)
     assert not hopeless.found and hopeless.cheapest is not None
     limit = found.fastest.decode.value
-    assert limit < 1e5 and not buy(small(), catalogue, REQUEST, 1e5, limit * 1.01).found
+    assert not buy(small(), catalogue, REQUEST, 1e5, limit * 1.01).found
 
 
 def test_every_candidate_is_a_machine_of_its_own(catalogue: Catalogue) -> None:

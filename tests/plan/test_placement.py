@@ -22,7 +22,7 @@ from perilune.weights.describe import describe
 from perilune.weights.load import load_model
 from perilune.weights.published_config import full_size
 from perilune.weights.tensor_table import Part
-from tests.plan.machines import cards, disk, machine, ram, small, streaming
+from tests.plan.machines import cards, disk, machine, ram, room, small, streaming
 
 
 @pytest.fixture
@@ -98,21 +98,22 @@ def test_memory_is_refused_exactly_where_the_engine_refuses(
 
 
 @given(
-    memory=st.floats(1e5, 1e8),
-    more=st.floats(1, 50),
+    share=st.floats(-0.5, 1.2),
+    more=st.floats(0, 2),
     context=st.integers(1, 50_000),
     with_disk=st.booleans(),
 )
 def test_more_memory_never_fits_less_and_holds_no_fewer_experts(
-    memory: float, more: float, context: int, with_disk: bool
+    share: float, more: float, context: int, with_disk: bool
 ) -> None:
     drives = (disk(),) if with_disk else ()
     demand = Demand(context)
+    memory, larger = room(demand, share), room(demand, share + more)
     try:
         before = place(small(), machine(ram(memory), *drives), demand, streaming())
     except DoesNotFitError:
         return
-    after = place(small(), machine(ram(memory * more), *drives), demand, streaming())
+    after = place(small(), machine(ram(larger), *drives), demand, streaming())
     assert after.on_disk <= before.on_disk + 1e-12
 
 
@@ -127,12 +128,16 @@ def test_more_context_or_streams_never_need_less(context: int, more: int, stream
 
 
 @given(
-    vram=st.floats(0, 3e6), count=st.integers(1, 4), memory=st.floats(0, 3e6),
+    on_cards=st.floats(-1, 1),
+    count=st.integers(1, 4),
+    in_ram=st.floats(-1, 1.2),
     context=st.integers(1, 2000),
-)  # fmt: skip
+)
 def test_every_byte_has_one_place_and_no_memory_overflows(
-    vram: float, count: int, memory: float, context: int
+    on_cards: float, count: int, in_ram: float, context: int
 ) -> None:
+    demand = Demand(context)
+    vram, memory = max(room(demand, on_cards), 1) / count, max(room(demand, in_ram), 1)
     there = machine(cards(vram, count), ram(memory), disk())
     try:
         placed = place(small(), there, Demand(context), efficiency("llama.cpp"))
@@ -169,13 +174,13 @@ def test_the_fastest_memory_that_holds_the_trunk_is_its_home() -> None:
 
 
 def test_refusals_have_the_numbers_and_a_remedy() -> None:
-    with pytest.raises(DoesNotFitError, match=r"needs .* of memory, .* can be used; \d+% of") as e:
-        place(small(), machine(ram(small().stored)), Demand(10), streaming())
+    half = machine(ram(room(Demand(10), 0.5)))
+    with pytest.raises(DoesNotFitError, match=r"needs .* of memory, .* can be used; 50% of") as e:
+        place(small(), half, Demand(10), streaming())
     assert "more memory" in e.value.remedy
     with pytest.raises(DoesNotFitError, match="must be in one memory"):
         place(small(), machine(ram(1e4), disk()), Demand(10), streaming())
-    plan = engine_memory(small(), Demand(10))
-    bare = small().trunk + plan.cache + plan.workspace + small().one_token / 2
+    bare = room(Demand(10), 0) + small().one_token / 2
     with pytest.raises(DoesNotFitError, match="room for the experts of one token"):
         place(small(), machine(ram(bare), disk()), Demand(10), streaming())
     with pytest.raises(DoesNotFitError, match=r"4 more of these cards"):

@@ -114,7 +114,7 @@ def _sums(catalogue: Catalogue) -> Iterator[tuple[str, dict[str, Any]]]:
                 spec |= {"nodes": count, "link": "thunderbolt-rdma", "split": "tensor"}
             elif count > 1:
                 continue
-            yield f"{name}-x{count}", spec
+            yield f"{count}x-{name}", spec
 
 
 def _cards(names: list[str]) -> Iterator[tuple[dict[str, Any], tuple[str, str]]]:

@@ -36,8 +36,8 @@ PROBE = 256 << 20  # bytes of the file that is made where the folder has none as
 def this_machine(folder: Path, *, disk: bool = True) -> Machine:
     """Measured within seconds, without running the engine.
 
-    `folder`: where the weights lie or would lie. Raises PeriluneError where nobody can say how much
-    memory is free.
+    `folder`: where the weights lie or would lie. Raises PeriluneError where nobody can say how
+    much memory is free.
     """
     available = available_memory(torch.device("cpu"))
     if available is None:
