@@ -29,6 +29,9 @@ def is_right(task: FormTask, found: Found) -> bool:
     """Whether what was found is the evidence that the question needs."""
     shown = [(fact.entity, fact.attribute) for fact in found.facts]
     needed = [(fact.entity, fact.attribute) for fact in task.facts]
+    if task.kind == "unit":  # either scale will do, for it is to be converted
+        shown = [(entity, name.removesuffix(" in Celsius")) for entity, name in shown]
+        needed = [(entity, name.removesuffix(" in Celsius")) for entity, name in needed]
     if task.kind in FIRST:
         return bool(shown) and shown[0] == needed[0] and len(shown) <= 3
     if task.kind == "reverse":

@@ -35,6 +35,17 @@ PATHS: Final = {
 _LINK_KIND: Final = {"country": "country", "capital": "city", "city": "city",
                      "discovery country": "country", "capital of": "country",
                      "antonym": "word"}  # fmt: skip
+WEAK: Final = frozenset(
+    ("population", "area", "location", "country", "city", "GDP", "airports", "region",
+     "agricultural products", "category", "symbol", "discovery country", "elevation")
+)  # fmt: skip
+"""Attributes whose words are often said beside what is asked for: people, land, economy, where."""
+_CODES: Final = {"element": ("symbol",), "airport": ("IATA code", "ICAO code"),
+                 "country": ("ISO code", "ISO-3 code"), "city": ()}  # fmt: skip
+_DISCOVERY: Final = frozenset(("discoverers", "discovery year", "discovery country"))
+_TABLE = re.compile(r"\b(?:tab(?:le|ular|elle|leau|la|ulate)\w*|cuadro|columns?|cols?|spalten|colonnes)\b|表|一栏")
+_DOMAIN = re.compile(r"(?<![A-Za-z0-9])\.[a-z]{2}(?![A-Za-z0-9.])")
+_DIALLED = re.compile(r"(?<![A-Za-z0-9])\+\d{1,3}(?:-\d{3})?(?!\d)")
 NOT_RANKED: Final = ("World", "European Union")
 _ABOUT_HEIGHT = re.compile(
     r"\b(?:feet|foot|ft|pies|fuss|fuß|pieds|met(?:re|er|ro)s?|mètres?|m|altitude|hauteur|hoch|höhe|high|tall|height|elevation|altura|mide)\b"
@@ -108,6 +119,8 @@ class Answering:
     def _subjects(self, reading: Reading) -> list[_Subject]:
         made = []
         for each in reading.named:
+            if each.entity == "World" and (reading.order or len(reading.named) == 2):
+                continue
             sentence = reading.tokens[each.start].sentence
             made.append(
                 _Subject(each.article, each.kind, each.entity, each.start, sentence, each.written)
@@ -122,8 +135,11 @@ class Answering:
             if kind == "city" and not fitting and "capital" in group:
                 fitting = ["capital of"]
             found += fitting[:1]
-        found = list(dict.fromkeys(found))
-        return _settled(found, kind, groups, text)
+        found = _settled(list(dict.fromkeys(found)), kind, groups, text)
+        if _listed(reading, text):
+            return found
+        longest = _longest_first(reading, found)
+        return [a for a in longest if a not in WEAK] + [a for a in longest if a in WEAK]
 
     def _has(self, kind: str, attribute: str) -> bool:
         return kind in self._kinds_of.get(attribute, ())
@@ -133,7 +149,7 @@ class Answering:
     def _ranking(self, reading: Reading, subjects: list[_Subject], text: str) -> Answer | None:
         kinds = [each for each in reading.kinds if each != "word"]
         wanted = reading.attributes or reading.implied
-        if not wanted or not (reading.order or (reading.count and kinds)):
+        if not wanted or not reading.order:
             heights = any("highest point" in g for g in reading.attributes)
             if not (heights and kinds and not subjects):
                 return None
@@ -218,7 +234,7 @@ class Answering:
     def _of_subjects(
         self, reading: Reading, groups: list[tuple[str, ...]], subjects: list[_Subject], text: str
     ) -> Answer:
-        listed = _listed(reading)
+        listed = _listed(reading, text)
         kind = _main_kind(subjects, groups, reading, self._kinds_of)
         own = [each for each in subjects if each.kind == kind][:MOST_SUBJECTS]
         others = [each for each in subjects if each.kind != kind]
@@ -228,7 +244,7 @@ class Answering:
             if chained is not None:
                 return self._told(chained, reading, subjects)
         if not attributes:
-            return Answer()
+            return self._of_codes(reading)
         answer = Answer()
         if len(own) == 1 or (listed and len(attributes) > 1):
             for each in own:
@@ -241,12 +257,26 @@ class Answering:
             answer = self._compared(reading, own, attributes, groups)
         return self._told(answer, reading, subjects)
 
+    def _of_codes(self, reading: Reading) -> Answer:
+        """ "What is Zn?": the fact that a code stands for, where nothing else is asked."""
+        rows = []
+        for each in reading.named:
+            if each.coded:
+                for name in _CODES[each.kind]:
+                    if str(self._value(each.article, name)) == each.written:
+                        rows.append(Row(each.article, name))
+        return Answer(rows[:MOST_OF_A_VALUE])
+
     def _compared(
         self, reading: Reading, own: list[_Subject], attributes: list[str],
         groups: list[tuple[str, ...]],
     ) -> Answer:  # fmt: skip
         """A line for each, of the attribute that most of them have: in the order that is asked for,
         or that of the question."""
+        if attributes[0] == "neighbours" and len(own) == 2:
+            return self._borders(own)
+        if attributes[0] == "highest point" and reading.order:
+            attributes = ["highest elevation", *attributes[1:]]
         for name in attributes:
             known = {e.article: v for e in own if (v := self._value(e.article, name)) is not None}
             if known:
@@ -270,6 +300,17 @@ class Answering:
         answer.rows = [Row(article, name) for article in dict.fromkeys(order)]
         return answer
 
+    def _borders(self, own: list[_Subject]) -> Answer:
+        one, other = own
+        value = self._value(one.article, "neighbours")
+        if value is None:
+            one, other = other, one
+            value = self._value(one.article, "neighbours")
+        if value is None:
+            return Answer()
+        said = "yes" if other.entity in str(value).split(", ") else "no"
+        return Answer([Row(one.article, "neighbours")], [f"{other.entity}: {said}"])
+
     def _told(self, answer: Answer, reading: Reading, subjects: list[_Subject]) -> Answer:
         """Says who is who where the question has another name for an entity."""
         shown = {row.article for row in answer.rows}
@@ -292,35 +333,55 @@ class Answering:
         said = {name for group in groups for name in group[:1] if name in LINKS}
         said |= {each for each in reading.kinds if each in ("country", "city")}
         said -= {subject.kind} if subject.kind in ("country", "city") else set()
-        if subject.kind == "element" and "discovery year" in {g[0] for g in groups if g}:
-            pass
-        best: tuple[float, list[Row]] | None = None
+        if subject.kind == "element":
+            groups = self._of_discovery(groups, said)
+        direct = self._resolved(groups, reading, subject.kind, text)
+        penalty = 3.0 if listed and len(direct) > 1 else 0.0
+        best: tuple[float, list[Row], tuple[str, ...]] | None = None
         for path in PATHS.get(subject.kind, ((),)):
-            end_kind = _LINK_KIND[path[-1]] if path else subject.kind
-            rest = [group for group in groups if not set(group[:1]) & set(path)]
-            finals = self._resolved(rest, reading, end_kind, text)
-            finals = [each for each in finals if each not in path]
-            if not finals and path:
-                finals = [each for each in ("capital",) if "capital" in said and end_kind == "country" and "capital" not in path]
-            if not finals:
+            rows = self._steps(subject, path, groups, said, reading, text)
+            if not rows:
                 continue
-            used = [each for each in path if each in said or (each == "country" and "capital of" in said)]
-            asked = len([each for each in path if each in said])
-            score = 2.0 * len(used) - 1.2 * (len(path) - len(used)) - 0.01 * len(path)
-            score += 3.0 if any(f not in LINKS for f in finals) else 0.0
-            if listed and path:
-                score -= 4.0
-            if path and not used:
-                score -= 2.0 * bool(self._resolved(groups, reading, subject.kind, text))
-            rows = self.walk(subject.article, path, finals[:1] if path else finals)
-            if rows and (best is None or score > best[0] + 1e-9) and asked >= 0:
-                best = (score, rows)
-                steps = path
-        if best is None or not steps:
-            return None
-        return Answer(best[1])
+            used = len([each for each in path if each in said])
+            score = 2.0 * used - 1.2 * (len(path) - used) - 0.01 * len(path)
+            score += 3.0 * (rows[-1].attribute not in LINKS) - (penalty if path else 0.0)
+            score -= 2.0 * bool(path and not used and direct)
+            if best is None or score > best[0] + 1e-9:
+                best = (score, rows, path)
+        return Answer(best[1]) if best is not None and best[2] else None
 
-    def walk(self, article: int, path: tuple[str, ...], finals: list[str]) -> list[Row]:
+    def _steps(
+        self, subject: _Subject, path: tuple[str, ...], groups: list[tuple[str, ...]],
+        said: set[str], reading: Reading, text: str,
+    ) -> list[Row]:  # fmt: skip
+        """The rows along a path, to what is asked for at its end; none where that is not there."""
+        end = _LINK_KIND[path[-1]] if path else subject.kind
+        rest = [group for group in groups if not set(group[:1]) & set(path)]
+        finals = [each for each in self._resolved(rest, reading, end, text) if each not in path]
+        finals.sort(key=lambda each: each in LINKS)
+        if path and not finals and end == "country" and "capital" in said - set(path):
+            finals = ["capital"]
+        if path and set(finals) <= {"country", "city", "region"} and end == "city":
+            finals = []
+        return self.walk(subject.article, path, finals, first=bool(path)) if finals else []
+
+    def _of_discovery(
+        self, groups: list[tuple[str, ...]], said: set[str]
+    ) -> list[tuple[str, ...]]:
+        """ "The country in which oxygen was discovered" is a step, not what is asked for."""
+        found = [group for group in groups if _DISCOVERY.intersection(group)]
+        others = [g for g in groups if g not in found and g[0] not in ("country", "capital")]
+        if found and "country" in said and (others or "capital" in said):
+            said.discard("country")
+            said.add("discovery country")
+            return [group for group in groups if group not in found and group[0] != "country"]
+        return groups
+
+    def walk(
+        self, article: int, path: tuple[str, ...], finals: list[str], *, first: bool = False
+    ) -> list[Row]:
+        """The rows of a chain, and at its end the facts that are asked for; `first`: one of them.
+        None where a step is missing."""
         rows = []
         country = ""
         for link in path:
@@ -338,7 +399,7 @@ class Answering:
             if not article:
                 return []
         ends = [Row(article, each) for each in finals if self._value(article, each) is not None]
-        return rows + ends if ends else []
+        return rows + (ends[:1] if first else ends) if ends else []
 
     def _find(self, name: str, kind: str, country: str) -> int:
         """An article by the value of a fact; a city is one of its country."""
@@ -450,6 +511,11 @@ class Answering:
                 found = known.get(span)
                 if found and _plainly(span, reading, start, end, text, known, self._value, name):
                     return self._holders(found, name)
+        for pattern, name in ((_DOMAIN, "internet domain"), (_DIALLED, "calling code")):
+            match = pattern.search(text)
+            found = self._values_of(name).get(key(match[0])) if match else None
+            if found:
+                return self._holders(found, name)
         return Answer()
 
     def _holders(self, articles: list[int], attribute: str) -> Answer:
@@ -567,15 +633,19 @@ def _in_one_sentence(
     whole = [
         number for number in asked if any(each.sentence == number for each in subjects)
     ]  # fmt: skip
-    if not whole:
+    latest = max(asked, default=-1)
+    before = [each for each in subjects if each.sentence < latest]
+    if latest not in whole and before and not reading.order and not reading.much:
+        # "She is from Chad. What do they speak there?"
+        number = max(each.sentence for each in before)
+        if len({each.sentence for each in subjects}) > 1 or len(asked) > 1:
+            return asked[latest], [each for each in subjects if each.sentence == number]
+    if not whole or latest not in whole:
         return reading.attributes, subjects
-    number = max(whole)
-    here = [each for each in subjects if each.sentence == number]
-    same_kind = {each.kind for each in here}
-    spread = [e for e in subjects if e.sentence != number and e.kind in same_kind]
-    if len(asked) == 1 and not spread:
+    here = [each for each in subjects if each.sentence == latest]
+    if len(asked) == 1 and len(here) == len(subjects):
         return reading.attributes, subjects
-    return asked[number], here
+    return asked[latest], here
 
 
 def _main_kind(
@@ -592,9 +662,11 @@ def _main_kind(
     return max(counts, key=lambda kind: counts[kind])
 
 
-def _listed(reading: Reading) -> bool:
+def _listed(reading: Reading, text: str) -> bool:
     """Whether what is asked for is a list: "capital and population", "GDP, inflation"."""
     said = [each for each in reading.said if each.meaning.attributes]
+    if _TABLE.search(text.casefold()) and len({each.meaning.attributes[0] for each in said}) > 1:
+        return True
     joins = {each.start for each in reading.said if each.meaning.joins}
     for before, after in zip(said, said[1:], strict=False):
         if before.meaning.attributes[:1] == after.meaning.attributes[:1]:
@@ -639,7 +711,7 @@ def _plainly(
     if len(span) > 3 and any(reading.free(place) or place in reading.taken for place in range(start, end)):
         return not all(reading.tokens[p].text in reading.language.stop for p in range(start, end))
     stored = str(value_of(known[span][0], attribute))
-    return bool(re.search(rf"(?<![\w.]){re.escape(stored)}(?!\w)", text))
+    return bool(re.search(rf"(?<![A-Za-z0-9.]){re.escape(stored)}(?![A-Za-z0-9])", text))
 
 
 def _number(text: str) -> float | None:

@@ -96,9 +96,16 @@ class Language:
             if not text:
                 continue
             if star:
-                places = self.stems.setdefault(text[:_STEM], [])
-                places.append((text, words_of(text), meaning))
+                self._add_stem(text, meaning)
             self.exact[text] = self.exact[text].merged(meaning) if text in self.exact else meaning
+
+    def _add_stem(self, text: str, meaning: Meaning) -> None:
+        places = self.stems.setdefault(text[:_STEM], [])
+        for at, (stem, count, before) in enumerate(places):
+            if stem == text:
+                places[at] = (stem, count, before.merged(meaning))
+                return
+        places.append((text, words_of(text), meaning))
 
     def finish(self) -> None:
         """Call once all phrases are there."""

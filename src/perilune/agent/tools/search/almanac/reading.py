@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from perilune.agent.tools.search.almanac.language import (
@@ -70,6 +70,7 @@ class Named:
     entity: str
     written: str
     score: float
+    coded: bool = False
 
 
 @dataclass(slots=True)
@@ -151,9 +152,18 @@ def _say(reading: Reading, spans: list[tuple[int, int]]) -> None:
         if meaning is None and reading.tokens[start].bare:
             rest = (token.text for token in reading.tokens[start + 1 : end])
             meaning = table.meaning(joined((reading.tokens[start].bare, *rest)), end - start)
+        if meaning is not None and end - start == 1 and text in table.stop:
+            meaning = _only_grammar(meaning)
         if meaning is not None:
             reading.said.append(Said(start, end, meaning))
             reading.taken.update(range(start, end))
+
+
+def _only_grammar(meaning: Meaning) -> Meaning | None:
+    """Of a word that mostly says nothing: directions and the like, no attribute."""
+    if meaning.order or meaning.much or meaning.kind or meaning.joins:
+        return replace(meaning, attributes=(), implied=())
+    return None
 
 
 def _candidates(reading: Reading, rows: Rows) -> list[Named]:
@@ -170,7 +180,8 @@ def _candidates(reading: Reading, rows: Rows) -> list[Named]:
             if how == How.CODE and not _is_code(reading, start, end, kind, written):
                 continue
             score = float(weight) - 12 * (how == How.OTHER) - 3 * (how == How.ALIAS)
-            made.append(Named(start, end, article, kind, entity, written, score))
+            coded = how == How.CODE
+            made.append(Named(start, end, article, kind, entity, written, score, coded))
     return made + _local_names(reading, spans, rows)
 
 
@@ -264,6 +275,8 @@ def _name(reading: Reading, found: list[Named], kinds_of: dict[str, frozenset[st
 
     def worth(each: Named) -> float:
         score = each.score + 30 * (each.kind in wanted) + 15 * (each.kind in word_kinds)
+        if each.coded and wanted and each.kind not in wanted:
+            score -= 200
         if each.kind == "airport" and each.end - each.start == 1 and not each.written.isupper():
             score -= 40
         return score
@@ -273,7 +286,8 @@ def _name(reading: Reading, found: list[Named], kinds_of: dict[str, frozenset[st
         free = [place for place in places if reading.free(place)]
         if not free:
             # "The Valley": words that say nothing, written as a name.
-            return len(places) > 1 and each.score >= 90 and not _all_said(places, taken_by)
+            longest = max((s.end - s.start for p, s in taken_by.items() if p in places), default=0)
+            return len(places) > max(1, longest) and each.score >= 90
         longest = max((taken_by[p].end - taken_by[p].start for p in places if p in taken_by), default=0)
         if longest > len(places) or (longest == len(places) and each.score < 90):
             return False
@@ -282,7 +296,7 @@ def _name(reading: Reading, found: list[Named], kinds_of: dict[str, frozenset[st
             return len(reading.tokens) < 6 and len(each.written) > 3
         return True
 
-    pool = [each for each in found if usable(each)]
+    pool = [each for each in found if usable(each) and worth(each) > -80]
     pool.sort(key=lambda e: (e.start - e.end, -worth(e), e.start, e.article))
     used: set[int] = set()
     for each in pool:
@@ -300,10 +314,6 @@ def _name(reading: Reading, found: list[Named], kinds_of: dict[str, frozenset[st
     reading.named.sort(key=lambda e: e.start)
 
 
-def _all_said(places: range, taken_by: dict[int, Said]) -> bool:
-    return all(place in taken_by for place in places)
-
-
 def _kinds_wanted(meaning: Meaning, kinds_of: dict[str, frozenset[str]]) -> Iterator[str]:
     for attribute in (*meaning.attributes, *meaning.implied):
         yield from kinds_of.get(attribute, ())
@@ -312,7 +322,7 @@ def _kinds_wanted(meaning: Meaning, kinds_of: dict[str, frozenset[str]]) -> Iter
 def _correct(reading: Reading) -> None:
     """Words that are in no table and no name may be misspelt words of the table."""
     for place, token in enumerate(reading.tokens):
-        if reading.free(place) and not HAN.search(token.text):
+        if len(token.text) > 5 and reading.free(place) and not HAN.search(token.text):
             meaning = reading.language.nearest(token.bare or token.text)
             if meaning is not None and meaning.attributes:
                 reading.said.append(Said(place, place + 1, meaning))
