@@ -30,6 +30,7 @@ class SourceMaker(Protocol):
 SOURCES: dict[str, tuple[str, str]] = {
     "copy": ("perilune.train.data.synthetic", "copy_source"),
     "nano-episodes": ("perilune.train.nano.source", "nano_source"),
+    "nano-questions": ("perilune.train.nano.question_source", "nano_question_source"),
     "nano-swarm": ("perilune.train.nano.swarm_source", "nano_swarm_source"),
     "shards": ("perilune.train.data.shards", "shards_source"),
     "world-text": ("perilune.train.data.world_text", "world_text_source"),

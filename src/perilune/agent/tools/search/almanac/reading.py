@@ -180,6 +180,8 @@ def _candidates(reading: Reading, rows: Rows) -> list[Named]:
             if how == How.CODE and not _is_code(reading, start, end, kind, written):
                 continue
             score = float(weight) - 12 * (how == How.OTHER) - 3 * (how == How.ALIAS)
+            if how == How.OTHER and written.islower() and len(reading.tokens) > 3:
+                continue  # "wir landen" is no London
             coded = how == How.CODE
             made.append(Named(start, end, article, kind, entity, written, score, coded))
     return made + _local_names(reading, spans, rows)
