@@ -161,7 +161,9 @@ class Almanac:
     ) -> tuple[Fact, ...]:  # fmt: skip
         """The entities of a kind with the most of something, or the least; of cities and airports,
         those of a country. Countries are independent ones; territories are left out."""
-        articles = self._answering.ordered(attribute, kind, least, count, country, continent)
+        articles = self._answering.rankings.ordered(
+            attribute, kind, least=least, count=count, country=country, continent=continent
+        )
         return self._told([Row(article, attribute) for article in articles])
 
     def along(self, address: str, path: tuple[str, ...]) -> tuple[Fact, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from perilune.agent.tools.search.almanac.ranking import Rankings
 from perilune.agent.tools.search.almanac.reading import Named, Reading, Rows
 from perilune.agent.tools.search.almanac.tables import KINDS
 from perilune.agent.tools.search.almanac.text import key
@@ -46,7 +47,6 @@ _DISCOVERY: Final = frozenset(("discoverers", "discovery year", "discovery count
 _TABLE = re.compile(r"\b(?:tab(?:le|ular|elle|leau|la|ulate)\w*|cuadro|columns?|cols?|spalten|colonnes)\b|表|一栏")
 _DOMAIN = re.compile(r"(?<![A-Za-z0-9])\.[a-z]{2}(?![A-Za-z0-9.])")
 _DIALLED = re.compile(r"(?<![A-Za-z0-9])\+\d{1,3}(?:-\d{3})?(?!\d)")
-NOT_RANKED: Final = ("World", "European Union")
 _ABOUT_HEIGHT = re.compile(
     r"\b(?:feet|foot|ft|pies|fuss|fuß|pieds|met(?:re|er|ro)s?|mètres?|m|altitude|hauteur|hoch|höhe|high|tall|height|elevation|altura|mide)\b"
     r"|英尺|多高|好高|海拔|高度|几米|[多好]少?米",
@@ -96,6 +96,7 @@ class Answering:
         values_of: Callable[[str], dict[str, list[int]]],
     ) -> None:
         self._rows, self._kinds_of, self._values_of = rows, kinds_of, values_of
+        self.rankings = Rankings(rows)
 
     def answer(self, reading: Reading, text: str) -> Answer:
         """Nothing where the tables do not tell what is asked."""
@@ -161,7 +162,7 @@ class Answering:
             return None
         numeric = [
             each for each in self._resolved(reading.attributes, reading, kind, text)
-            if each == "highest point" or self._is_numeric(each, kind)
+            if each == "highest point" or self.rankings.numeric(each, kind)
         ]  # fmt: skip
         if not numeric:
             return None
@@ -169,7 +170,9 @@ class Answering:
         least = reading.order == "least"
         count = min(reading.count or USUAL_RANKED, MOST_RANKED)
         place = scope[0].entity if scope else ""
-        articles = self.ordered(attribute, kind, least, count, place, reading.continent)
+        articles = self.rankings.ordered(
+            attribute, kind, least=least, count=count, country=place, continent=reading.continent
+        )
         return Answer([Row(article, attribute) for article in articles])
 
     def _ranked_kind(
@@ -191,43 +194,6 @@ class Answering:
             if any(self._has(kind, each) for each in groups[0]):
                 return kind
         return None
-
-    def _is_numeric(self, attribute: str, kind: str) -> bool:
-        statement = (
-            "select 1 from stored join articles on articles.id = article join attributes on "
-            "attributes.id = attribute where attributes.name = ? and kind = ? "
-            "and typeof(value) != 'text' limit 1"
-        )
-        return bool(self._rows(statement, attribute, KINDS.index(kind)))
-
-    def ordered(
-        self, attribute: str, kind: str, least: bool, count: int, place: str, continent: str
-    ) -> list[int]:
-        """Countries are those that are independent: the almanac also has territories."""
-        conditions, values = "", []
-        if kind == "country":
-            conditions += (
-                " and (articles.name = 'Taiwan' or exists (select 1 from facts where "
-                "facts.article = articles.id and facts.attribute = 'independence' "
-                "and facts.value not like 'none %'))"
-            )
-        for name, value in (("country", place), ("continent", continent if kind == "country" else "")):
-            if value:
-                conditions += (
-                    " and exists (select 1 from facts where facts.article = articles.id "
-                    f"and facts.attribute = '{name}' and facts.value = ?)"
-                )
-                values.append(value)
-        order = "asc" if least else "desc"
-        statement = (
-            "select stored.article from stored join articles on articles.id = stored.article join "
-            "attributes on attributes.id = stored.attribute where attributes.name = ? and "
-            f"articles.kind = ? and typeof(stored.value) != 'text'{conditions} "
-            f"order by stored.value {order}, articles.weight desc, articles.id limit ?"
-        )
-        rows = self._rows(statement, attribute, KINDS.index(kind), *values, count + len(NOT_RANKED))
-        names = {row[0]: self._name(row[0]) for row in rows}
-        return [article for article in names if names[article] not in NOT_RANKED][:count]
 
     # --- one entity or several ---
 
