@@ -22,6 +22,42 @@ almanac_module = importlib.import_module("perilune.agent.tools.search.almanac")
 
 LOCALES = {"de": "de", "fr": "fr", "es": "es", "zh": "zh_Hans"}
 KNOWN_CITY = 45  # weight: about half a million inhabitants
+MORE = {
+    "de": {
+        "Ivory Coast": "Elfenbeinküste",
+        "United States": "USA;Amerika",
+        "United Kingdom": "Großbritannien;England",
+        "Netherlands": "Holland",
+        "Myanmar": "Birma;Burma",
+        "Czechia": "Tschechische Republik",
+        "United Arab Emirates": "Emirate",
+    },
+    "fr": {
+        "United States": "USA;États Unis d'Amérique",
+        "United Kingdom": "Grande-Bretagne;Angleterre",
+        "Netherlands": "Hollande",
+        "Myanmar": "Birmanie",
+        "Czechia": "République tchèque",
+    },
+    "es": {
+        "Ivory Coast": "Costa de Marfil",
+        "United States": "EEUU;EE UU;Estados Unidos de América",
+        "United Kingdom": "Gran Bretaña;Inglaterra",
+        "Netherlands": "Holanda",
+        "Myanmar": "Birmania",
+        "Czechia": "República Checa",
+    },
+    "zh": {
+        "United Kingdom": "大不列颠",
+        "Ivory Coast": "象牙海岸",
+        "United States": "美利坚合众国",
+        "Netherlands": "尼德兰",
+        "Russia": "俄国",
+        "South Korea": "南韩",
+        "North Korea": "北韩",
+    },
+}
+"""Names that people use and CLDR lacks."""
 _CONTINENTS = ("002", "019", "142", "150", "009", "003", "005", "AQ")
 _HAN = re.compile(r"[\u4e00-\u9fff]+(?:·[\u4e00-\u9fff]+)*")
 Row = tuple[str, str, list[str]]
@@ -34,11 +70,20 @@ def rows(code: str) -> Iterator[Row]:
     for address in book.articles("country"):
         facts = {each.attribute: each for each in book.facts_of(address)}
         name = next(iter(facts.values())).entity
-        iso = str(facts["ISO code"].value) if "ISO code" in facts else {"World": "001", "European Union": "EU"}.get(name)
+        iso = (
+            str(facts["ISO code"].value)
+            if "ISO code" in facts
+            else {"World": "001", "European Union": "EU"}.get(name)
+        )
         if iso and iso in here.territories:
             local = here.territories[iso]
-            plain = re.sub(r" ?\(.*\)|^Sonderverwaltungsregion |^R\.A\.E\. de |^中国|特别行政区$|^R\.A\.S\. chinoise de ", "", local)
-            yield "country", name, [n for n in dict.fromkeys((plain, local)) if n]
+            plain = re.sub(
+                r" ?\(.*\)|^Sonderverwaltungsregion |^R\.A\.E\. de |^中国|特别行政区$|^R\.A\.S\. chinoise de ",
+                "",
+                local,
+            )
+            others = MORE[code].get(name, "").split(";")
+            yield "country", name, [n for n in dict.fromkeys((plain, local, *others)) if n]
     for territory in _CONTINENTS:
         yield "continent", english.territories[territory], [here.territories[territory]]
     column = 1 + list(LOCALES).index(code)
@@ -50,11 +95,21 @@ def rows(code: str) -> Iterator[Row]:
     for line in table.read_text("utf-8").splitlines():
         cells = line.split("\t")
         yield "element", symbols[cells[0]], cells[column].split(";")
-    currencies = {str(f.value) for a in book.articles("country") for f in book.facts_of(a) if f.attribute == "currency"}
+    currencies = {
+        str(f.value)
+        for a in book.articles("country")
+        for f in book.facts_of(a)
+        if f.attribute == "currency"
+    }
     for each, name in sorted(english.currencies.items()):
         if name in currencies and each in here.currencies:
             yield "currency", name, [here.currencies[each]]
-    spoken = " ".join(str(f.value) for a in book.articles("country") for f in book.facts_of(a) if f.attribute == "languages")
+    spoken = " ".join(
+        str(f.value)
+        for a in book.articles("country")
+        for f in book.facts_of(a)
+        if f.attribute == "languages"
+    )
     for each, name in sorted(english.languages.items()):
         if re.search(rf"\b{re.escape(name)}\b", spoken) and each in here.languages:
             yield "language", name, [here.languages[each]]

@@ -23,7 +23,14 @@ from perilune.agent.checks.records import (
     words_of,
 )
 from perilune.agent.evidence import CITATION
-from perilune.agent.tools.search.almanac.language import LANGUAGES, language, phrase_key, words_of as count_words
+from perilune.agent.tools.search.almanac.language import (
+    LANGUAGES,
+    language,
+    phrase_key,
+)
+from perilune.agent.tools.search.almanac.language import (
+    words_of as count_words,
+)
 from perilune.agent.tools.search.almanac.text import key
 from perilune.agent.verify import Proposal, made
 from perilune.events import CheckMade

@@ -151,7 +151,9 @@ def _single(form: Form, stream: Stream, split: Split) -> FormTask | None:
     assert fact is not None
     name = local_name(drawn[0], form.language)
     slots = {"a": name, "word": name}
-    slots |= {slot: local_name(each, form.language) for slot, each in zip(extra, others, strict=False)}
+    slots |= {
+        slot: local_name(each, form.language) for slot, each in zip(extra, others, strict=False)
+    }
     if form.kind == "definition" and " " in name:
         return None
     return _task(form, slots, [fact], drawn)

@@ -47,7 +47,9 @@ _HAN = "巴卡达多尔法格哈基拉马米莫纳尼诺帕里罗萨塞斯塔特
 class Renamed:
     """A store in which entities have other names: questions and lines are translated."""
 
-    def __init__(self, store: FactStore, written: Mapping[str, str], names: Mapping[str, str]) -> None:
+    def __init__(
+        self, store: FactStore, written: Mapping[str, str], names: Mapping[str, str]
+    ) -> None:
         """`written`: invented name in the question -> the real one there; `names`: real name in
         the lines -> the invented one."""
         self._store, self._written, self._names = store, written, names
@@ -157,7 +159,9 @@ def nano_question_source(
     kinds: weights of the kinds of forms; languages: of the languages. Those left out are not drawn.
     """
     if tokenizer is None:
-        raise UsageError("nano-questions needs a tokenizer", remedy="Name its folder: tokenizer = ...")
+        raise UsageError(
+            "nano-questions needs a tokenizer", remedy="Name its folder: tokenizer = ..."
+        )
     unknown = [*(set(kinds or ()) - set(KIND_WEIGHTS)), *(set(languages or ()) - set(LANGUAGES))]
     if unknown:
         raise UsageError(

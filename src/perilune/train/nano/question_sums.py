@@ -39,7 +39,9 @@ def _arithmetic(form: Form, stream: Stream) -> FormTask:
         x, y = stream.between(2, 20), stream.between(2, 5)
     if name == "over":
         y = stream.between(2, 60)
-    first, second = ("y", "x") if form.slots[:1] == ["y"] and name == "minus" and _from(text) else ("x", "y")
+    first, second = (
+        ("y", "x") if form.slots[:1] == ["y"] and name == "minus" and _from(text) else ("x", "y")
+    )
     numbers = {"x": str(x), "y": str(y)}
     a, b = numbers[first], numbers[second]
     if name == "minus":

@@ -105,9 +105,7 @@ def _question_texts(episodes: int) -> Iterator[str]:
         yield from language(code).local.values()
 
 
-def _texts(
-    episodes: int, messages: Callable[[int], list[Message]] | None = None
-) -> Iterator[str]:
+def _texts(episodes: int, messages: Callable[[int], list[Message]] | None = None) -> Iterator[str]:
     """What the template writes between special tokens, header and all."""
     made = messages or (lambda index: episode(index).messages)
     with tempfile.TemporaryDirectory() as bare:

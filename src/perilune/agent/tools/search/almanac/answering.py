@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -44,7 +45,9 @@ WEAK: Final = frozenset(
 _CODES: Final = {"element": ("symbol",), "airport": ("IATA code", "ICAO code"),
                  "country": ("ISO code", "ISO-3 code"), "city": ()}  # fmt: skip
 _DISCOVERY: Final = frozenset(("discoverers", "discovery year", "discovery country"))
-_TABLE = re.compile(r"\b(?:tab(?:le|ular|elle|leau|la|ulate)\w*|cuadro|columns?|cols?|spalten|colonnes)\b|表|一栏")
+_TABLE = re.compile(
+    r"\b(?:tab(?:le|ular|elle|leau|la|ulate)\w*|cuadro|columns?|cols?|spalten|colonnes)\b|表|一栏"
+)
 _DOMAIN = re.compile(r"(?<![A-Za-z0-9])\.[a-z]{2}(?![A-Za-z0-9.])")
 _DIALLED = re.compile(r"(?<![A-Za-z0-9])\+\d{1,3}(?:-\d{3})?(?!\d)")
 _ABOUT_HEIGHT = re.compile(
@@ -52,7 +55,9 @@ _ABOUT_HEIGHT = re.compile(
     r"|英尺|多高|好高|海拔|高度|几米|[多好]少?米",
     re.IGNORECASE,
 )
-_CELSIUS = re.compile(r"celsius|centigrad|zentigrad|centígrad|°\s?c\b|℃|摄氏|\bcelcius|[多几好]少?度")
+_CELSIUS = re.compile(
+    r"celsius|centigrad|zentigrad|centígrad|°\s?c\b|℃|摄氏|\bcelcius|[多几好]少?度"
+)
 _OLD_STATES: Final = {"England": "United Kingdom", "Scotland": "United Kingdom",
                       "Great Britain": "United Kingdom", "USSR": "Russia"}  # fmt: skip
 
@@ -120,7 +125,9 @@ class Answering:
     def _subjects(self, reading: Reading) -> list[_Subject]:
         made = []
         for each in reading.named:
-            if each.entity == "World" and (reading.order or len(reading.named) == 2):
+            if each.entity == "World" and (
+                reading.order or reading.kinds or len(reading.named) == 2
+            ):
                 continue
             sentence = reading.tokens[each.start].sentence
             made.append(
@@ -128,10 +135,15 @@ class Answering:
             )
         return made
 
-    def _resolved(self, groups: list[tuple[str, ...]], reading: Reading, kind: str, text: str) -> list[str]:
+    def _resolved(
+        self, groups: list[tuple[str, ...]], reading: Reading, kind: str, text: str
+    ) -> list[str]:
         """The attributes that the phrases mean for an entity of this kind."""
         found: list[str] = []
-        for group in (*groups, *(() if any(self._has(kind, a) for g in groups for a in g) else reading.implied)):
+        for group in (
+            *groups,
+            *(() if any(self._has(kind, a) for g in groups for a in g) else reading.implied),
+        ):
             fitting = [each for each in group if self._has(kind, each)]
             if kind == "city" and not fitting and "capital" in group:
                 fitting = ["capital of"]
@@ -324,6 +336,7 @@ class Answering:
         end = _LINK_KIND[path[-1]] if path else subject.kind
         rest = [group for group in groups if not set(group[:1]) & set(path)]
         finals = [each for each in self._resolved(rest, reading, end, text) if each not in path]
+        finals = [each for each in finals if each != "location" or not path]
         finals.sort(key=lambda each: each in LINKS)
         if path and not finals and end == "country" and "capital" in said - set(path):
             finals = ["capital"]
@@ -331,9 +344,7 @@ class Answering:
             finals = []
         return self.walk(subject.article, path, finals, first=bool(path)) if finals else []
 
-    def _of_discovery(
-        self, groups: list[tuple[str, ...]], said: set[str]
-    ) -> list[tuple[str, ...]]:
+    def _of_discovery(self, groups: list[tuple[str, ...]], said: set[str]) -> list[tuple[str, ...]]:
         """ "The country in which oxygen was discovered" is a step, not what is asked for."""
         found = [group for group in groups if _DISCOVERY.intersection(group)]
         others = [g for g in groups if g not in found and g[0] not in ("country", "capital")]
@@ -391,7 +402,9 @@ class Answering:
         rest = [g for g in groups if not set(g) & {"country", "location", "city", "region"}]
         if rest or reading.order or len(kinds) != 2 or not kinds <= places or len(subjects) > 3:
             return None
-        small, large = ("airport", "city") if "country" not in kinds else (min(kinds - {"country"}), "country")
+        small, large = (
+            ("airport", "city") if "country" not in kinds else (min(kinds - {"country"}), "country")
+        )
         subject = next(each for each in subjects if each.kind == small)
         other = next(each for each in subjects if each.kind == large)
         value = self._value(subject.article, large)
@@ -402,7 +415,9 @@ class Answering:
             better = self._find(subject.entity, small, other.entity) if small == "city" else 0
             if better:
                 subject, holds = replace(subject, article=better), True
-        answer = Answer([Row(subject.article, large)], [f"{other.entity}: {'yes' if holds else 'no'}"])
+        answer = Answer(
+            [Row(subject.article, large)], [f"{other.entity}: {'yes' if holds else 'no'}"]
+        )
         return self._told(answer, reading, subjects)
 
     def _check(
@@ -433,7 +448,11 @@ class Answering:
         for each in others:
             if self._kind_of_value(attribute) == each.kind:
                 holds = f" {key(each.entity)} " in words
-                holds = holds or attribute == "capital" and self._value(each.article, "capital of") == subject.entity
+                holds = (
+                    holds
+                    or (attribute == "capital"
+                    and self._value(each.article, "capital of") == subject.entity)
+                )
                 return each.entity, holds
         for kind, name, written in _local_values(reading):
             if kind == _LOCAL_KIND.get(attribute):
@@ -448,7 +467,9 @@ class Answering:
             if any(not (end <= e.start or start >= e.end) for e in reading.named):
                 continue
             span = reading.text(start, end)
-            if span in known and _plainly(span, reading, start, end, text, known, self._value, attribute):
+            if span in known and _plainly(
+                span, reading, start, end, text, known, self._value, attribute
+            ):
                 return span, key(value) == span
         return None
 
@@ -459,13 +480,11 @@ class Answering:
 
     # --- by value ---
 
-    def _by_value(
-        self, reading: Reading, groups: list[tuple[str, ...]], text: str
-    ) -> Answer:
+    def _by_value(self, reading: Reading, groups: list[tuple[str, ...]], text: str) -> Answer:
         """Who has the value: "whose capital is Nairobi", "which element has 26 protons"."""
         names = [name for group in groups for name in group]
         for name in names:
-            if name in WORD_ATTRIBUTES:
+            if name in WORD_ATTRIBUTES or name in WEAK - {"symbol", "category"}:
                 continue
             known = self._values_of(name)
             for kind, english, _ in _local_values(reading):
@@ -536,7 +555,11 @@ def _settled(found: list[str], kind: str, groups: list[tuple[str, ...]], text: s
                 name = f"{name} in Celsius"
         if name == "highest point" and kind == "country":
             heights = any("elevation" in g for g in groups)
-            if heights or (_ABOUT_HEIGHT.search(text) and "highest elevation" not in names and _asks_height(text)):
+            if heights or (
+                _ABOUT_HEIGHT.search(text)
+                and "highest elevation" not in names
+                and _asks_height(text)
+            ):
                 name = "highest elevation"
         names.append(name)
     if "highest elevation" in names and "highest point" in names:
@@ -545,7 +568,13 @@ def _settled(found: list[str], kind: str, groups: list[tuple[str, ...]], text: s
 
 
 def _asks_height(text: str) -> bool:
-    return bool(re.search(r"how (?:high|tall)|feet|\bft\b|pies|fu(?:ß|ss)|pieds|英尺|wie hoch|多高|好高|海拔|高度|cuánto mide|cuanto mide|hauteur|quelle altitude|height|elevation|qué altura|altura|höhe|in met|en m[eè]t|几米|[多好]少?米", text, re.IGNORECASE))
+    return bool(
+        re.search(
+            r"how (?:high|tall)|feet|\bft\b|pies|fu(?:ß|ss)|pieds|英尺|wie hoch|多高|好高|海拔|高度|cuánto mide|cuanto mide|hauteur|quelle altitude|height|elevation|qué altura|altura|höhe|in met|en m[eè]t|几米|[多好]少?米",
+            text,
+            re.IGNORECASE,
+        )
+    )
 
 
 def _asks_for_words(
@@ -569,7 +598,10 @@ def _word_candidates(reading: Reading, text: str) -> list[str]:
     words = [(i, t) for i, t in enumerate(reading.tokens) if t.text.isascii() and len(t.text) > 1]
 
     def distance(place: int) -> int:
-        return min((min(abs(place - s), abs(place - e)) for s, e in zip(starts, ends, strict=True)), default=99)
+        return min(
+            (min(abs(place - s), abs(place - e)) for s, e in zip(starts, ends, strict=True)),
+            default=99,
+        )
 
     def rank(item: tuple[int, object]) -> tuple[bool, bool, int]:
         place = item[0]
@@ -634,7 +666,7 @@ def _listed(reading: Reading, text: str) -> bool:
     if _TABLE.search(text.casefold()) and len({each.meaning.attributes[0] for each in said}) > 1:
         return True
     joins = {each.start for each in reading.said if each.meaning.joins}
-    for before, after in zip(said, said[1:], strict=False):
+    for before, after in itertools.pairwise(said):
         if before.meaning.attributes[:1] == after.meaning.attributes[:1]:
             continue
         between = range(before.end, after.start)
@@ -649,7 +681,7 @@ def _listed(reading: Reading, text: str) -> bool:
 def _joined_up(reading: Reading, own: list[_Subject]) -> bool:
     """Whether names stand as a list, or as two that are set side by side."""
     joins = {each.start for each in reading.said if each.meaning.joins}
-    for before, after in zip(own, own[1:], strict=False):
+    for before, after in itertools.pairwise(own):
         places = range(before.start, after.start)
         comma = any(reading.tokens[p].comma for p in places)
         if comma or any(p in joins for p in places) or after.start - before.start < 4:
@@ -674,7 +706,9 @@ def _plainly(
     """Whether a run of words is really meant as a value: short ones stand as they are stored."""
     if span.isdecimal() and end - start == 1:
         return True
-    if len(span) > 3 and any(reading.free(place) or place in reading.taken for place in range(start, end)):
+    if len(span) > 3 and any(
+        reading.free(place) or place in reading.taken for place in range(start, end)
+    ):
         return not all(reading.tokens[p].text in reading.language.stop for p in range(start, end))
     stored = str(value_of(known[span][0], attribute))
     return bool(re.search(rf"(?<![A-Za-z0-9.]){re.escape(stored)}(?![A-Za-z0-9])", text))

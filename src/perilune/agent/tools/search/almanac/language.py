@@ -186,9 +186,7 @@ def tell_language(words: Iterable[str], text: str) -> str:
     if len(HAN.findall(text)) > 1:
         return "zh"
     listed = list(words)
-    votes = {
-        code: sum(_vote(language(code), word) for word in listed) for code in LANGUAGES[:-1]
-    }
+    votes = {code: sum(_vote(language(code), word) for word in listed) for code in LANGUAGES[:-1]}
     return max(votes, key=lambda code: votes[code])  # the first of equals: English
 
 

@@ -17,7 +17,6 @@ from perilune.agent.tools.search.almanac.language import (
     Language,
     Meaning,
     language,
-    phrase_key,
     spaced,
     tell_language,
 )
@@ -224,9 +223,7 @@ def _forms(reading: Reading, start: int, end: int) -> set[str]:
     return made
 
 
-def _almanac_names(
-    texts: list[str], rows: Rows
-) -> list[tuple[str, int, str, int, int, int]]:
+def _almanac_names(texts: list[str], rows: Rows) -> list[tuple[str, int, str, int, int, int]]:
     """Key, article, name, kind, weight and how the key names it."""
     found: list[tuple[str, int, str, int, int, int]] = []
     for at in range(0, len(texts), _CHUNK):
@@ -275,6 +272,9 @@ def _name(reading: Reading, found: list[Named], kinds_of: dict[str, frozenset[st
     word_kinds = {each.meaning.kind for each in reading.said if each.meaning.kind}
     taken_by = {place: each for each in reading.said for place in range(each.start, each.end)}
 
+    letters = [token.written for token in reading.tokens if token.written.isalpha()]
+    shouted = len(letters) > 2 and all(word.isupper() for word in letters)
+
     def worth(each: Named) -> float:
         score = each.score + 30 * (each.kind in wanted) + 15 * (each.kind in word_kinds)
         if each.coded and wanted and each.kind not in wanted:
@@ -285,16 +285,38 @@ def _name(reading: Reading, found: list[Named], kinds_of: dict[str, frozenset[st
 
     def usable(each: Named) -> bool:
         places = range(each.start, each.end)
+        if len(places) > 1 and reading.tokens[each.end - 1].text.isdecimal():
+            # "atomic number 79" is what is asked, and also one of gold's names.
+            before = reading.language.meaning(
+                reading.text(each.start, each.end - 1), len(places) - 1
+            )
+            if before is not None and before.attributes:
+                return False
         free = [place for place in places if reading.free(place)]
+        if each.coded and each.written.isupper() and len(each.written) > 1 and not shouted:
+            return True
+        if not free and len(places) == 1 and each.score >= 100:
+            # "la densité de l'or": a word of the table, or one that says little, names an element.
+            own = taken_by.get(each.start)
+            return each.kind in {
+                k for s in reading.said if s is not own for k in _kinds_wanted(s.meaning, kinds_of)
+            }
         if not free:
             # "The Valley": words that say nothing, written as a name.
             longest = max((s.end - s.start for p, s in taken_by.items() if p in places), default=0)
             return len(places) > max(1, longest) and each.score >= 90
-        longest = max((taken_by[p].end - taken_by[p].start for p in places if p in taken_by), default=0)
+        longest = max(
+            (taken_by[p].end - taken_by[p].start for p in places if p in taken_by), default=0
+        )
         if longest > len(places) or (longest == len(places) and each.score < 90):
             return False
         weak = each.kind in ("city", "airport") and each.score < WELL_KNOWN
-        if weak and len(places) == 1 and not each.written[:1].isupper() and each.kind not in word_kinds:
+        if (
+            weak
+            and len(places) == 1
+            and not each.written[:1].isupper()
+            and each.kind not in word_kinds
+        ):
             return len(reading.tokens) < 6 and len(each.written) > 3
         return True
 
@@ -309,8 +331,8 @@ def _name(reading: Reading, found: list[Named], kinds_of: dict[str, frozenset[st
     overlaid = {id(taken_by[p]) for p in used if p in taken_by}
     reading.said = [
         each for each in reading.said
-        if id(each) not in overlaid or any(p not in used for p in range(each.start, each.end))
-        and not each.meaning.attributes
+        if id(each) not in overlaid or (any(p not in used for p in range(each.start, each.end))
+        and not each.meaning.attributes)
     ]  # fmt: skip
     reading.taken |= used
     reading.named.sort(key=lambda e: e.start)
@@ -339,8 +361,7 @@ def _gather(reading: Reading, text: str) -> None:
         if meaning.attributes:
             reading.attributes.append(meaning.attributes)
             reading.places.append(each.start)
-        if meaning.implied:
-            reading.implied.append(meaning.implied)
+        reading.implied += [meaning.implied] if meaning.implied else _implied_within(reading, each)
         if meaning.kind:
             reading.kinds.append(meaning.kind)
         for order in (meaning.order, *_orders_within(reading, each)):
@@ -369,12 +390,14 @@ def _gather(reading: Reading, text: str) -> None:
                 reading.continent = name
 
 
-_HEIGHTS: Final = frozenset(("highest point", "highest elevation", "lowest point", "second definition"))
+_HEIGHTS: Final = frozenset(
+    ("highest point", "highest elevation", "lowest point", "second definition")
+)
 
 
 def _orders_within(reading: Reading, said: Said) -> Iterator[str]:
     """Directions in the words of a longer phrase: "live the longest", but no "highest point"."""
-    if said.end - said.start < 2 or not said.meaning.attributes:
+    if said.end - said.start < 2 or not (said.meaning.attributes or said.meaning.implied):
         return
     if _HEIGHTS.intersection(said.meaning.attributes):
         return
@@ -384,6 +407,16 @@ def _orders_within(reading: Reading, said: Said) -> Iterator[str]:
             meaning = reading.language.meaning(text, length)
             if meaning is not None and meaning.order:
                 yield meaning.order
+
+
+def _implied_within(reading: Reading, said: Said) -> list[tuple[str, ...]]:
+    """What the words of a phrase like "más grande" imply, where the phrase is a direction only."""
+    if said.end - said.start < 2 or said.meaning.attributes or not said.meaning.order:
+        return []
+    found = (
+        reading.language.meaning(reading.text(p, p + 1), 1) for p in range(said.start, said.end)
+    )
+    return [each.implied for each in found if each is not None and each.implied]
 
 
 def _inside(reading: Reading) -> set[int]:
