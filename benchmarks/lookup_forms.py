@@ -80,8 +80,9 @@ def main() -> None:
                 verdicts[_verdict(found, task.yes)] += 1
             if options.failures and not good:
                 shown = "; ".join(fact.line[:60] for fact in found.facts[:4])
-                print(f"{form.kind} {form.language} | {task.text}\n      -> {shown or found.known[:3]}"
-                      f"   [{'; '.join(f'{f.entity}.{f.attribute}' for f in task.facts[:3])}]")  # fmt: skip
+                needed = "; ".join(f"{fact.entity}.{fact.attribute}" for fact in task.facts[:3])
+                print(f"{form.kind} {form.language} | {task.text}")
+                print(f"      -> {shown or found.known[:3]}   [{needed}]")
     _print(right, verdicts, unfilled)
     if options.json:
         table = {f"{k} {c}": [v[True], sum(v.values())] for (k, c), v in right.items()}

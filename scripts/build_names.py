@@ -78,7 +78,8 @@ def rows(code: str) -> Iterator[Row]:
         if iso and iso in here.territories:
             local = here.territories[iso]
             plain = re.sub(
-                r" ?\(.*\)|^Sonderverwaltungsregion |^R\.A\.E\. de |^中国|特别行政区$|^R\.A\.S\. chinoise de ",
+                r" ?\(.*\)|^Sonderverwaltungsregion |^R\.A\.E\. de |^中国|特别行政区$"
+                r"|^R\.A\.S\. chinoise de ",
                 "",
                 local,
             )

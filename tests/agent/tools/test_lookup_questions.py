@@ -17,6 +17,8 @@ from perilune.agent.tools.search.almanac.language import LANGUAGES, language, te
 from perilune.train.nano.policy import seen
 
 TABLE = Path(__file__).with_name("lookup_questions.tsv").read_text("utf-8").splitlines()
+TROUBLE = ["3.5 {}, area 2,5 km2?", "{} population (1.2 m)", "{} GDP $4.7bn 2023.",
+           "ISO 3166-1: {} area", "area of {} in km²", "{}: area [km2]"]  # fmt: skip
 COUNTRIES = ["Kenya", "Chad", "Peru", "Norway", "Japan", "Ghana", "Brazil", "India"]
 
 
@@ -66,8 +68,7 @@ def test_questions_with_anything_thrown_in_are_answered_in_time() -> None:
 
 
 @pytest.mark.parametrize("name", COUNTRIES)
-@pytest.mark.parametrize("text", ["3.5 {}, area 2,5 km2?", "{} population (1.2 m)", "{} GDP $4.7bn 2023.",
-                                  "ISO 3166-1: {} area", "area of {} in km²", "{}: area [km2]"])  # fmt: skip
+@pytest.mark.parametrize("text", TROUBLE)
 def test_numbers_units_and_codes_break_nothing(name: str, text: str) -> None:
     found = almanac_facts().find(text.format(name))
     assert name in {fact.entity for fact in found.facts}

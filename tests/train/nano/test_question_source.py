@@ -117,8 +117,8 @@ def _reply(message: dict) -> Reply:
 
 
 def test_sums_are_told_by_their_words() -> None:
-    wanted = {"{x} times {y}": "*", "square root of {x}": "** 0.5", "{x} durch {y}": "/", "{x}减{y}": "-",
-              "cuánto es {x} más {y}": "+", "{x} puissance {y}": "**"}  # fmt: skip
+    wanted = {"{x} times {y}": "*", "square root of {x}": "** 0.5", "{x} durch {y}": "/",
+              "{x}减{y}": "-", "cuánto es {x} más {y}": "+", "{x} puissance {y}": "**"}  # fmt: skip
     from perilune.train.nano.question_forms import Form
 
     for text, sign in wanted.items():

@@ -39,7 +39,8 @@ SCHEMES: Final = ("almanac:", "world:")
 """Where facts come from that say of which entity they are."""
 MOST_PROBLEMS: Final = 6
 _UNKNOWN = frozenset(
-    ("", "-", "–", "—", "?", "n a", "na", "none", "unknown", "not available", "no data", "not found",
+    ("", "-", "–", "—", "?", "n a", "na", "none", "unknown", "not available", "no data",
+     "not found",
      "unbekannt", "inconnu", "desconocido", "未知", "null")
 )  # fmt: skip
 _MARKUP = re.compile(r"\*\*|__|`|\[(?:ev:[0-9a-f]+|\d+)\](?:\([^)]*\))?")
@@ -49,8 +50,8 @@ _SCALES: Final = {"thousand": 3, "k": 3, "million": 6, "millions": 6, "mn": 6, "
                   "millionen": 6, "milliarden": 9, "mrd": 9, "milliards": 9, "millones": 6,
                   "万": 4, "亿": 8, "百万": 6, "十亿": 9}  # fmt: skip
 _OTHER_UNITS = re.compile(
-    r"\b(?:sq(?:uare)? ?mi(?:les)?|mi2|miles?|mi|feet|foot|ft|acres?|hectares?|ha|fahrenheit|f|kg m3|"
-    r"kelvin|celsius)\b|°f|mi²|英里|英尺|公顷|华氏",
+    r"\b(?:sq(?:uare)? ?mi(?:les)?|mi2|miles?|mi|feet|foot|ft|acres?|hectares?|ha|fahrenheit|f|"
+    r"kg m3|kelvin|celsius)\b|°f|mi²|英里|英尺|公顷|华氏",
     re.IGNORECASE,
 )
 _AMOUNT = re.compile(

@@ -33,7 +33,8 @@ Gather = Generator[Reply, list[str], tuple[list[Seen], list[str]]]
 _ENDS = " ?.!？。！¿¡\n"
 _NOTE = re.compile(r"\((.+): (.+)\)")
 _GROWTH = re.compile(
-    r"by (?:what|how)|bigger|larger|more|higher|greater|größer|groesser|mehr|höher|plus|más|mayor|superior|supera|多百分|大百分|高百分|多出|高出",
+    r"by (?:what|how)|bigger|larger|more|higher|greater|größer|groesser|mehr|höher|plus|más|mayor|"
+    r"superior|supera|多百分|大百分|高百分|多出|高出",
     re.IGNORECASE,
 )
 
@@ -222,11 +223,11 @@ def _amounts(task: FormTask) -> Policy:
     by_name = {fact.entity: fact for fact in facts}
     first, second = (by_name[wanted.entity] for wanted in task.facts)
     a, b = first.number, second.number
-    growth = bool(_GROWTH.search(task.text))
+    ratio = f"({a} / {b} - 1)" if _GROWTH.search(task.text) else f"{a} / {b}"
     code, unit = {
         "sum": (f"round({a} + {b}, 4)" if "." in a + b else f"{a} + {b}", True),
         "difference": (f"round(abs({a} - {b}), 4)" if "." in a + b else f"abs({a} - {b})", True),
-        "share": (f"round(({a} / {b} - 1) * 100, 1)" if growth else f"round({a} / {b} * 100, 1)", False),
+        "share": (f"round({ratio} * 100, 1)", False),
         "ratio": (f"round({a} / {b}, 2)", False),
     }[task.kind]  # fmt: skip
     value = yield from calculate(code, f"Calculate the {task.kind}.")

@@ -11,7 +11,8 @@ NOT_RANKED: Final = ("World", "European Union", "Antarctica")
 _NUMBERS = (
     "select articles.id, stored.value from stored join articles on articles.id = stored.article "
     "join attributes on attributes.id = stored.attribute where attributes.name = ? and "
-    "articles.kind = ? and typeof(stored.value) != 'text' order by articles.weight desc, articles.id"
+    "articles.kind = ? and typeof(stored.value) != 'text' "
+    "order by articles.weight desc, articles.id"
 )
 _PLACES = (
     "select articles.id, stored.value from stored join articles on articles.id = stored.article "
