@@ -158,7 +158,8 @@ KNOWN = [
 
 
 WRITTEN = ["55751717", "55,751,717", "55 751 717", "55.8 million", "55.75 M", "~55751717",
-           "**55,751,717** [ev:aa11]", "55751717 people (2025)", "55,752,000", "unknown", "-"]  # fmt: skip
+           "**55,751,717** [ev:aa11]", "55751717 people (2025)", "55,752,000", "unknown",
+           "-"]  # fmt: skip
 
 
 @pytest.mark.parametrize("cell", WRITTEN)
