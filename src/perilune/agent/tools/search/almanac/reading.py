@@ -234,7 +234,7 @@ def _almanac_names(texts: list[str], rows: Rows) -> list[tuple[str, int, str, in
             "names.how from names join articles on articles.id = names.article "
             f"where names.key in ({marks}) and articles.kind != 4"
         )
-        found += rows(statement, *part)  # type: ignore[arg-type]
+        found += rows(statement, *part)
     return found
 
 
