@@ -134,6 +134,9 @@ def tokenizer(
         list[Path] | None, typer.Argument(help="Text files. Default: nano's episodes.")
     ] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Of nano's, where no file is given.")] = 4000,
+    questions: Annotated[
+        bool, typer.Option(help="Half of the episodes over question forms in five languages.")
+    ] = False,
 ) -> None:
     """Learn a byte-level BPE vocabulary and write it as the family's tiktoken.model."""
     from perilune.nano.training.render import train_vocabulary
@@ -143,7 +146,7 @@ def tokenizer(
     if texts:
         write_tokenizer(out, train_bpe(read_texts(texts), vocabulary - 256))
     else:
-        train_vocabulary(out, vocabulary, episodes)
+        train_vocabulary(out, vocabulary, episodes, questions=questions)
     print(out)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 from perilune.search.almanac import Almanac, open_almanac
@@ -28,6 +29,13 @@ class AlmanacFacts:
         understood. A small model would take the first for the answer, so here that is nothing
         found, and what is known, unless the query is a name and nothing else.
         """
+        answered = self._almanac.answer(query)
+        if answered.facts and not _is_name(query, answered.facts):
+            return Found(tuple(map(_fact, answered.facts)), answered.more, notes=answered.notes)
+        return self._by_words(query, most)
+
+    def _by_words(self, query: str, most: int) -> Found:
+        """What the almanac's search finds for words that are in no table."""
         entries = self._almanac.facts(query, _ENOUGH)
         asked = self._almanac.asked_for(query)
         fitting = [each for each in entries if each.attribute in asked]
@@ -41,6 +49,10 @@ class AlmanacFacts:
             entities=tuple(dict.fromkeys(each.entity for each in named)),
             known=tuple(dict.fromkeys(each.attribute for each in named)),
         )
+
+
+def _is_name(query: str, facts: Sequence[Entry]) -> bool:
+    return any(key(query) == key(each.entity) for each in facts)
 
 
 def _fact(entry: Entry) -> Fact:

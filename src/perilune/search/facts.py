@@ -65,12 +65,17 @@ class Fact:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What a query found. Without facts, `known` names what could be asked of `entities`."""
+    """What a query found. Without facts, `known` names what could be asked of `entities`.
+
+    `notes`: remarks behind the facts, a line each: whether a value that was asked about is the
+    fact's ("Lyon: no"), and what an entity is called in the question ("(Kenya: 肯尼亚)").
+    """
 
     facts: tuple[Fact, ...] = ()
     more: int = 0
     entities: tuple[str, ...] = ()
     known: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class FactStore(Protocol):

@@ -227,6 +227,17 @@ def _tables(text: str, id_: str, address: str) -> Iterator[Record]:
     yield from _objects(text, id_, address)
 
 
+def tables_in(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
+    """The tables of a text, Markdown or comma-separated: a header and its rows."""
+    yield from _markdown(text)
+    yield from _comma(text)
+
+
+def objects_in(text: str) -> Iterator[Record]:
+    """The values of JSON objects that have a name."""
+    yield from _objects(text, "", "")
+
+
 def _markdown(text: str) -> Iterator[tuple[list[str], list[list[str]]]]:
     block: list[list[str]] = []
     for line in [*text.splitlines(), ""]:

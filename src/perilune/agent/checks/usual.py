@@ -33,5 +33,6 @@ def default_verifiers() -> tuple[Verifier | Check, ...]:
     from perilune.agent.checks.code import Code
     from perilune.agent.checks.facts import Facts
     from perilune.agent.checks.numbers import Numbers
+    from perilune.agent.checks.rows import Rows
 
-    return NonEmptyAnswer(), Citations(), PlanClosed(), Numbers(), Facts(), Code()
+    return NonEmptyAnswer(), Citations(), PlanClosed(), Numbers(), Facts(), Rows(), Code()

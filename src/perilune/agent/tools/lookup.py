@@ -55,6 +55,7 @@ def shown(found: Found, ids: list[str]) -> str:
         ]
         if found.more:
             lines.append(f"({found.more} more)")
+        lines += found.notes
         return "\n".join(lines)
     if found.entities:
         more = ", ..." if len(found.known) > MOST_NAMED else "."

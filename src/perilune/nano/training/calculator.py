@@ -1,7 +1,7 @@
 """The value of the small expressions that episodes calculate, as the `python` tool would show it.
 
 Training data needs thousands of results a second, more than the sandbox gives. Only what episodes
-write is understood, by walking the syntax tree: numbers, strings, tuples, lists, + - * /,
+write is understood, by walking the syntax tree: numbers, strings, tuples, lists, + - * / **,
 comparisons, `max`, `min`, `round`, `sorted`, `sum`, and comprehensions over lists of tuples.
 """
 
@@ -19,12 +19,23 @@ _OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.Pow: lambda base, exponent: _power(base, exponent),
     ast.Gt: operator.gt,
     ast.Lt: operator.lt,
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "abs": abs, "max": max, "min": min, "round": round, "sorted": sorted, "sum": sum,
 }  # fmt: skip
+
+
+_LARGEST_EXPONENT = 64
+
+
+def _power(base: float, exponent: float) -> float:
+    """Bounded, for a tower of powers never ends."""
+    if not (abs(base) < 10**6 and 0 <= exponent <= _LARGEST_EXPONENT):
+        raise UsageError(f"{base} ** {exponent} is no power of an episode")
+    return float(base**exponent) if isinstance(exponent, float) else base**exponent
 
 
 def shown_value(code: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perilune.errors import ToolError, UsageError
+from perilune.search.almanac.answering import Answering, Row
 from perilune.search.almanac.attributes import Aliases
 from perilune.search.almanac.entities import (
     Candidate,
@@ -20,6 +21,7 @@ from perilune.search.almanac.entities import (
     find_misspelt,
 )
 from perilune.search.almanac.query import Query, Span, read_query
+from perilune.search.almanac.reading import read
 from perilune.search.almanac.tables import KINDS, How
 from perilune.search.almanac.text import key, slug
 from perilune.search.common_words import COMMON
@@ -38,6 +40,16 @@ _FACTS = (
     "coalesce(stored.year, sources.year), sources.name "
     "from stored join attributes on attributes.id = stored.attribute "
     "join sources on sources.id = stored.source where stored.article = ?"
+)
+LONGEST_READ = 20_000  # characters of a question
+_KINDS_OF = (
+    "select distinct articles.kind, attributes.name from stored join articles on "
+    "articles.id = article join attributes on attributes.id = attribute"
+)
+_VALUES = (
+    "select article, value from stored join attributes on attributes.id = attribute "
+    "join articles on articles.id = article where attributes.name = ? "
+    "order by articles.weight desc, article"
 )
 _MOST_READ = 200  # articles that are read for a decimal number
 _ORDINAL = re.compile(r"[0-9]{1,9}")
@@ -69,6 +81,16 @@ class Fact:
         return f"{self.attribute} = {self.value}{unit} ({self.year}, {self.source})"
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Facts that answer a question, in order; `notes` are short remarks on them ("Lyon: no"),
+    `more` how many further facts would fit."""
+
+    facts: tuple[Fact, ...] = ()
+    notes: tuple[str, ...] = ()
+    more: int = 0
+
+
 class Almanac:
     """Read-only, and may be used from several threads. Raises `UsageError` for a missing file."""
 
@@ -86,6 +108,12 @@ class Almanac:
                 remedy="Install the package again, or build it: scripts/build_almanac.py.",
             ) from None
         self._lock = threading.Lock()
+        self._values: dict[str, dict[str, list[int]]] = {}
+        kinds: dict[str, set[str]] = {}
+        for kind, name in self._rows(_KINDS_OF):
+            kinds.setdefault(name, set()).add(KINDS[kind])
+        self._kinds_of = {name: frozenset(found) for name, found in kinds.items()}
+        self._answering = Answering(self._rows, self._kinds_of, self._values_of)
 
     def __len__(self) -> int:
         return int(self._rows("select count(*) from articles")[0][0])
@@ -115,6 +143,34 @@ class Almanac:
         if not facts:
             facts = [fact for facts_of in known for fact in facts_of.values()]
         return facts[:count]
+
+    def answer(self, question: str) -> Answered:
+        """The facts that a question of any sort asks for, in English, German, French, Spanish or
+        Chinese: of one entity or several, ranked, along a chain, by value, with yes or no.
+
+        Nothing where the tables of words do not tell what is asked. Takes any text.
+        """
+        reading = read(question, self._rows, self._kinds_of)
+        found = self._answering.answer(reading, question[:LONGEST_READ])
+        return Answered(self._told(found.rows), tuple(found.notes), found.more)
+
+    def ranked(
+        self, kind: str, attribute: str, *, least: bool = False, count: int = 5,
+        country: str = "", continent: str = "",
+    ) -> tuple[Fact, ...]:  # fmt: skip
+        """The entities of a kind with the most of something, or the least; of cities and airports,
+        those of a country. Countries are independent ones; territories are left out."""
+        articles = self._answering.rankings.ordered(
+            attribute, kind, least=least, count=count, country=country, continent=continent
+        )
+        return self._told([Row(article, attribute) for article in articles])
+
+    def along(self, address: str, path: tuple[str, ...]) -> tuple[Fact, ...]:
+        """The facts of a chain: ("country", "capital", "population") from a city. Nothing where a
+        step is missing."""
+        article = self._find(address)
+        rows = self._answering.walk(article, path[:-1], list(path[-1:])) if article else []
+        return self._told(rows)
 
     def can_answer(self, query: str) -> bool:
         """Whether a question names an attribute, and an entity that has it."""
@@ -288,6 +344,23 @@ class Almanac:
             key(name), KINDS.index(kind), int(ordinal or 1),
         )  # fmt: skip
         return int(rows[0][0]) if rows else None
+
+    def _told(self, rows: Iterable[Row]) -> tuple[Fact, ...]:
+        known: dict[int, dict[str, Fact]] = {}
+        for row in rows:
+            if row.article not in known:
+                facts = self._facts(row.article).values()
+                known[row.article] = {fact.attribute: fact for fact in facts}
+        return tuple(known[row.article][row.attribute] for row in rows)
+
+    def _values_of(self, attribute: str) -> dict[str, list[int]]:
+        """Key of a value -> the articles that have it, the weightier first."""
+        if attribute not in self._values:
+            made: dict[str, list[int]] = {}
+            for article, value in self._rows(_VALUES, attribute):
+                made.setdefault(key(str(value)), []).append(article)
+            self._values[attribute] = made
+        return self._values[attribute]
 
     # --- showing ---
 

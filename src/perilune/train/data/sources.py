@@ -30,6 +30,7 @@ class SourceMaker(Protocol):
 SOURCES: dict[str, tuple[str, str]] = {
     "copy": ("perilune.train.data.synthetic", "copy_source"),
     "nano-episodes": ("perilune.nano.training.source", "nano_source"),
+    "nano-questions": ("perilune.nano.training.question_source", "nano_question_source"),
     "nano-swarm": ("perilune.nano.training.swarm_source", "nano_swarm_source"),
     "shards": ("perilune.train.data.shards", "shards_source"),
     "world-text": ("perilune.train.data.world_text", "world_text_source"),
