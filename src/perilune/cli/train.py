@@ -139,7 +139,7 @@ def tokenizer(
     ] = False,
 ) -> None:
     """Learn a byte-level BPE vocabulary and write it as the family's tiktoken.model."""
-    from perilune.nano.training.render import train_vocabulary
+    from perilune.nano.training.vocabulary import train_vocabulary
     from perilune.train.tokenizer import read_texts, train_bpe, write_tokenizer
 
     out.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, ROUND_HALF_UP, Decimal
 from typing import Final
 
+from perilune.agent.checks.check import Proposal, made
 from perilune.agent.checks.records import (
     Record,
     objects_in,
@@ -23,7 +24,6 @@ from perilune.agent.checks.records import (
     words_of,
 )
 from perilune.agent.evidence.store import CITATION
-from perilune.agent.verify import Proposal, made
 from perilune.events import CheckMade
 from perilune.search.almanac.language import (
     LANGUAGES,

@@ -70,7 +70,7 @@ class Renamed:
 
     def _text(self, note: str) -> str:
         back = {real: invented for invented, real in self._written.items()}
-        for real, invented in (self._names | back).items():
+        for real, invented in ({**self._names, **back}).items():
             note = note.replace(real, invented)
         return note
 
@@ -123,7 +123,8 @@ def _episode(form: Form, stream: Stream) -> Episode:
 
 def _renamed(task: FormTask, stream: Stream, store: FactStore) -> tuple[FormTask, FactStore]:
     """The task with invented names of entities. They keep their kind's look: airports theirs."""
-    names, written = {}, {}
+    names: dict[str, str] = {}
+    written: dict[str, str] = {}
     text, slots = task.text, dict(task.slots)
     for real, local in task.names.items():
         airport = "Airport" in real

@@ -109,7 +109,7 @@ def word_candidates(reading: Reading, text: str) -> list[str]:
 
 
 def longest_first(reading: Reading, names: Iterable[str]) -> list[str]:
-    length = {}
+    length: dict[str, int] = {}
     for each in reading.said:
         for name in each.meaning.attributes:
             length[name] = max(length.get(name, 0), len(reading.text(each.start, each.end)))
