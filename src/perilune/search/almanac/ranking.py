@@ -66,7 +66,7 @@ class Rankings:
     def _independent(self) -> frozenset[int]:
         if self._states is None:
             dated = self._in("independence", "country")
-            names = dict(self._rows(_NAMES, KINDS.index("country")))
+            names: dict[int, str] = dict(self._rows(_NAMES, KINDS.index("country")))
             self._states = frozenset(
                 article
                 for article, name in names.items()
