@@ -21,10 +21,11 @@ from typing import Any
 
 from perilune.agent.nano import nano_folder
 
-from perilune.config import CheckpointConfig, Family, StorageFormat
+from perilune.config import CheckpointConfig, Family
 from perilune.engine.bench import bench_decode, small_model
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
+from perilune.formats.int4 import INT4
 from perilune.plan.calibration import calibrate
 from perilune.plan.model_size import ModelSize, model_size
 from perilune.plan.placement import Demand
@@ -44,7 +45,7 @@ def engine_of(model: Any) -> Engine:
 
 def subjects(slice_folder: Path | None) -> list[Subject]:
     tiny = small_model()
-    config = CheckpointConfig(tiny.config, Family.K2_THINKING, StorageFormat.INT4)
+    config = CheckpointConfig(tiny.config, Family.K2_THINKING, INT4)
     nano = nano_folder()
     found: list[Subject] = [
         ("nano", model_size("nano", stored_config(nano)), lambda: engine_of(nano)),

@@ -10,14 +10,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perilune.config import CheckpointConfig, Family, StorageFormat, parse_config
+from perilune.config import CheckpointConfig, Family, parse_config
 from perilune.config_fields import VISION
 from perilune.errors import ConfigError
+from perilune.formats.int4 import INT4
 from perilune.vision_config import ALIASES, TRANSFORMERS_TYPE, VisionConfig
 from perilune.weights.published_config import VISION_CONFIG, config_json, full_size
 from tests.shared import shared_path
 
-RAW: dict[str, Any] = config_json(full_size(Family.K25, StorageFormat.INT4))
+RAW: dict[str, Any] = config_json(full_size(Family.K25, INT4))
 GONE: Any = object()
 VALUES: list[Any] = [
     GONE, None, "x", "", True, False, 0, 1, 2, 3, -1, 0.0, 0.5, 1.0, 2.0, 12, 64, 1152, 7168, 4096,

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from torch import Tensor
 
+from perilune.chat.deltas import FinishReason
 from perilune.engine.engine import Engine
 from perilune.engine.load import EngineOptions, load_engine
-from perilune.engine.request import FinishReason
 from perilune.engine.sampling_params import SamplingParams
 from perilune.runner.cpu.runner import CpuRunner
 from perilune.runner.torch_runner import TorchRunner

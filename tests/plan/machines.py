@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from functools import cache
 
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
+from perilune.formats.int4 import INT4
 from perilune.plan.efficiency import Efficiency, efficiency
 from perilune.plan.figure import Figure
 from perilune.plan.machine import Kind, Link, Machine, Split, Tier
@@ -18,7 +19,7 @@ GB = 10**9
 @cache
 def small() -> ModelSize:
     """A tiny K2 Thinking: 16 experts, 4 a token."""
-    return model_size("small", random_config(Family.K2_THINKING, StorageFormat.INT4, "tiny"))
+    return model_size("small", random_config(Family.K2_THINKING, INT4, "tiny"))
 
 
 def ram(memory: float, bandwidth: float = 1e9, operations: float | None = None) -> Tier:

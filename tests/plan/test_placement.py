@@ -8,10 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perilune.config import Family, StorageFormat
+from perilune.config import Family
 from perilune.engine.load import EngineOptions, plan_memory
 from perilune.engine.metrics import ReadCost
 from perilune.errors import OutOfMemoryError, UsageError
+from perilune.formats.fp8 import FP8
+from perilune.formats.int4 import INT4
 from perilune.model.model import KimiK2Model
 from perilune.plan.efficiency import efficiency
 from perilune.plan.machine import Kind, Split
@@ -48,8 +50,8 @@ def test_reading_is_what_the_engine_counts_of_a_loaded_model(nano: Path) -> None
 
 def test_full_size_is_what_models_show_says() -> None:
     for name, family, storage in (
-        ("k2-thinking", Family.K2_THINKING, StorageFormat.INT4),
-        ("k2", Family.K2, StorageFormat.FP8),
+        ("k2-thinking", Family.K2_THINKING, INT4),
+        ("k2", Family.K2, FP8),
     ):
         what, size = describe(full_size(family, storage)), named_model(name)
         assert size.stored == what.stored

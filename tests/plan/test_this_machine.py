@@ -20,7 +20,7 @@ from perilune.plan.model_size import named_model
 from perilune.plan.placement import Demand
 from perilune.plan.planner import Request, plan
 from perilune.plan.this_machine import calibrated, disk_rate, this_machine
-from perilune.runner.select import why_not_native
+from perilune.runner.select import choose_runner
 
 MADE_UP = Calibration(
     bandwidth=5e10,
@@ -72,7 +72,7 @@ def test_the_models_of_the_calibration_are_the_engines_kind() -> None:
     """Within what the C kernels take, of two depths, and one beyond every cache."""
     assert narrow_config(10).num_hidden_layers - narrow_config(2).num_hidden_layers == 8
     if native.available():
-        assert why_not_native(narrow(2)) is None
+        assert choose_runner(narrow(2))[0].native
     active = 3 * wide_config().hidden_size * wide_config().moe_intermediate_size
     assert active * wide_config().num_experts_per_tok * 4.5 / 8 * 2 > 50e6
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perilune.agent.tools.search import Search
 from perilune.search.corpus import Corpus, Document
 from perilune.search.fused import fused_search
 from perilune.search.fusion import K, fuse
@@ -65,14 +64,6 @@ async def test_wordings_are_fused(corpus: Corpus):
     hits = await fused_search(provider, ["loaves", "oven port", "oven"], 3)
     assert [hit.title for hit in hits] == ["Bakery", "Harbour"]
     assert len(await fused_search(provider, ["loaves", "judges", "port"], 2)) == 2
-
-
-async def test_the_tool_takes_other_wordings(call, corpus: Corpus):
-    result = await call(Search(CorpusSearch(corpus)), query="loaves", also=["judges on Mondays"])
-    assert "Bakery" in str(result.content)
-    assert "Court" in str(result.content)
-    nothing = await call(Search(CorpusSearch(corpus)), query="zebra", also=["quagga"])
-    assert str(nothing.content) == "nothing found for 'zebra' nor 'quagga' (corpus)"
 
 
 def test_embeddings_have_length_one_and_know_meaning(encoder: SentenceEncoder):

@@ -359,3 +359,15 @@ async def test_search_with_bad_input(call: Call, monkeypatch: pytest.MonkeyPatch
             await call(Search(), **arguments)
     nothing = await call(Search(CorpusSearch(library())), query="zzzz")
     assert "nothing found" in str(nothing.content)
+
+
+async def test_the_tool_takes_other_wordings(call: Call) -> None:
+    corpus = Corpus()
+    corpus.add([
+        Document("bread", "Bakery", "Loaves come out of the oven before dawn."),
+        Document("law", "Court", "Judges hear cases on Mondays."),
+        Document("cars", "Garage", "Automobiles are mended here by mechanics."),
+    ])  # fmt: skip
+    result = await call(Search(CorpusSearch(corpus)), query="loaves", also=["judges on Mondays"])
+    assert "Bakery" in str(result.content)
+    assert "Court" in str(result.content)

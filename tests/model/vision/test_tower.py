@@ -7,8 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from perilune.config import Family, ModelConfig, StorageFormat
+from perilune.config import Family, ModelConfig
 from perilune.errors import UsageError
+from perilune.formats.int4 import INT4
 from perilune.model import KimiK2Model, named_slots
 from perilune.model.vision import patch_counts, token_counts
 from perilune.model.vision.tower import normalised
@@ -27,7 +28,7 @@ from tests.model.vision.random_towers import (
 
 def test_full_size_on_meta() -> None:
     """Every name and shape, and the two totals of the published checkpoint."""
-    config = full_size(Family.K25, StorageFormat.INT4)
+    config = full_size(Family.K25, INT4)
     with torch.device("meta"):
         model = KimiK2Model(
             ModelConfig(num_hidden_layers=1, n_routed_experts=8, vocab_size=64),
