@@ -2,7 +2,7 @@
 
     python benchmarks/plan_published.py [--json]
 
-Rows that set the efficiencies come first and are no evidence; the others judge. Error: predicted /
+Rows that set the efficiencies come first and are not evidence; the others judge. Error: predicted /
 published - 1. `in`: the published spread and the predicted interval meet. Wanted: the median of the
 absolute errors of the judging rows at most 25 %. No timing here: the same on every machine.
 """

@@ -493,7 +493,7 @@ def _ids(value: Any, file: Path | None) -> tuple[int, ...]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError("larger than 16 MiB; that is no configuration", file=path)
+            raise ConfigError("larger than 16 MiB; that is not a configuration", file=path)
         value = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot be read as JSON: {error}", file=path) from None

@@ -22,7 +22,7 @@ from functools import cached_property
 
 from perilune.errors import ToolError
 
-BINARY_HEAD = 8192  # bytes in which a zero byte means that a file is no text
+BINARY_HEAD = 8192  # bytes in which a zero byte means that a file is not text
 DECLARED_HEAD = 1024
 LOOKED_AT = 1 << 16  # bytes that a guess is made from
 MOST_COMPARED = 2000  # lines of an edit that are compared one by one

@@ -203,12 +203,12 @@ def test_the_plan_counts_the_keys_that_long_prompts_read() -> None:
 
 
 def test_the_real_cache_costs_what_the_papers_say() -> None:
-    """70,272 bytes a token in bfloat16: 61 layers of 576 values."""
+    """70,272 bytes per token in bfloat16: 61 layers of 576 values."""
     assert page_bytes(ModelConfig()) == 64 * 70_272
 
 
 def test_bytes_of_a_step_of_the_real_model() -> None:
-    """33.0 GB a token at batch 1 in INT4, 184 GB at 16: the arithmetic of our facts."""
+    """33.0 GB per token at batch 1 in INT4, 184 GB at 16: the arithmetic of our facts."""
     cost = ReadCost(
         fixed=21_100_000_000, expert=24_770_000, moe_layers=60, experts=384, top_k=8, latent=70_272
     )

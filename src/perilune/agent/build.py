@@ -131,7 +131,7 @@ def build_model(settings: AgentSettings) -> ChatModel:
     assert settings.model is not None
     if not Path(settings.model).is_dir():
         raise UsageError(
-            f"{settings.model!r} is no checkpoint folder",
+            f"{settings.model!r} is not a checkpoint folder",
             remedy="Give a folder, or --endpoint URL for a model behind a server.",
         )
     return resolve_model(Path(settings.model))

@@ -1,7 +1,7 @@
 """How hard to work on a task: a share of its budget, and for `heavy` eight trajectories at once.
 
 A recipe's budget (or the default one) is the whole; low and medium are shares of it. K2 Thinking's
-evaluations give 24,000 to 48,000 thinking tokens a step and up to 300 steps, and its heavy mode
+evaluations give 24,000 to 48,000 thinking tokens per step and up to 300 steps, and its heavy mode
 rolls out eight trajectories and merges them (model card).
 """
 

@@ -37,7 +37,7 @@ def decode(
     device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
-    """One answer alone: tokens a second, and the share of the memory bandwidth."""
+    """One answer alone: tokens per second, and the share of the memory bandwidth."""
     from perilune.engine.bench import bench_decode
 
     engine = _engine(model, exact, device, context + tokens + 64)
@@ -52,7 +52,7 @@ def prefill(
     device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
-    """One prompt to its first token: tokens a second."""
+    """One prompt to its first token: tokens per second."""
     from perilune.engine.bench import bench_prefill
 
     engine = _engine(model, exact, device, 2 * tokens + 128)
@@ -69,7 +69,7 @@ def batch(
     device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
-    """Several answers side by side, 1, 2, 4 and so on: tokens a second of all together."""
+    """Several answers side by side, 1, 2, 4 and so on: tokens per second of all together."""
     from perilune.engine.bench import bench_decode
 
     counts = [2**i for i in range(streams.bit_length()) if 2**i < streams] + [streams]

@@ -29,7 +29,7 @@ def serve(
     ] = 8,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Open loop: requests a second, at random moments."),
+        typer.Option(min=0.001, help="Open loop: requests per second, at random moments."),
     ] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, help="About so many, all different.")] = 64,
     output_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 64,
@@ -43,7 +43,7 @@ def serve(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Load on a server: first token, time between tokens, tokens a second, answers in time.
+    """Load on a server: first token, time between tokens, tokens per second, answers in time.
 
     Exits with 1 when a request fails.
     """
@@ -80,7 +80,7 @@ def serve(
 
 
 def _show(model: str, rate: float | None, concurrency: int, report: LoadReport) -> None:
-    load = f"{concurrency} users" if rate is None else f"{rate:g} requests a second"
+    load = f"{concurrency} users" if rate is None else f"{rate:g} requests per second"
     print(
         f"{model}, {report.loop} loop, {load}: {report.completed} of {report.requests} answered "
         f"in {report.seconds:.1f} s, {report.prompt_tokens:.0f} + {report.output_tokens:.0f} tokens"

@@ -128,7 +128,7 @@ def _in_a_line(name: str) -> str:
 
 @contextmanager
 def _bar(folder: Path) -> Iterator[Progress | None]:
-    """A bar on stderr, None where that is no terminal."""
+    """A bar on stderr, None where that is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

@@ -75,11 +75,11 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     )
     print(
         f"  layers          {text.num_hidden_layers}, {text.n_routed_experts} experts, "
-        f"{text.num_experts_per_tok} a token"
+        f"{text.num_experts_per_tok} per token"
     )
     print(f"  context         {what.context:,} tokens")
     print()
-    print(f"  {'part':<24}{'tensors':>9}{'on disk':>12}{'read a token':>15}")
+    print(f"  {'part':<24}{'tensors':>9}{'on disk':>12}{'read per token':>15}")
     for part in what.parts:
         print(
             f"  {part.part.value:<24}{part.tensors:>9,}{gigabytes(part.stored):>12}"
@@ -90,7 +90,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     print()
     print(f"  memory: {gigabytes(memory)} for the weights")
     print(
-        f"        + {what.latent_per_token:,} B a cached token "
+        f"        + {what.latent_per_token:,} B per cached token "
         f"({gigabytes(what.latent_full_context)} for the full context)"
     )
     found = f"{len(files)} files, {gigabytes(on_disk)}" if files else "none here"
@@ -164,7 +164,7 @@ def new(
         ),
     ] = BF16,
     layers: Annotated[int | None, typer.Option(help="Number of layers, dense one first.")] = None,
-    experts: Annotated[int | None, typer.Option(help="Routed experts a layer.")] = None,
+    experts: Annotated[int | None, typer.Option(help="Routed experts per layer.")] = None,
     seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
     tokenizer: Annotated[
         Path | None,

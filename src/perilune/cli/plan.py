@@ -28,12 +28,12 @@ DEFAULT_CONTEXT = 8192
 Model = Annotated[str, typer.Option(help="Name (see --list) or checkpoint folder.")]
 Hardware = Annotated[str, typer.Option(help="Name, a file of your own (.toml), or: this.")]
 Context = Annotated[
-    int | None, typer.Option(help="Tokens of context a stream. Default: 8,192 or the model's.")
+    int | None, typer.Option(help="Tokens of context per stream. Default: 8,192 or the model's.")
 ]
 Streams = Annotated[int, typer.Option(help="Answers side by side.")]
 Prompt = Annotated[int | None, typer.Option(help="Tokens of prompt until the first token.")]
 Engine = Annotated[str | None, typer.Option(help="Kind of engine (see --list). Default: usual.")]
-Bits = Annotated[float | None, typer.Option(help="Bits a weight, as GGUF files have. All parts.")]
+Bits = Annotated[float | None, typer.Option(help="Bits per weight, as GGUF files have. All parts.")]
 Dense = Annotated[str | None, typer.Option(help="int8 or int4: dense layers quantised at load.")]
 LatentBits = Annotated[float, typer.Option(help="Bits of a cached value: 16, or 8.")]
 Own = Annotated[
@@ -41,7 +41,7 @@ Own = Annotated[
 ]
 Years = Annotated[float, typer.Option(help="Years of use.")]
 Utilisation = Annotated[float, typer.Option(help="Share of the time that it works, 0 to 1.")]
-Kwh = Annotated[float, typer.Option("--kwh-price", help="US dollars a kWh.")]
+Kwh = Annotated[float, typer.Option("--kwh-price", help="US dollars per kWh.")]
 InputRatio = Annotated[float, typer.Option(help="Tokens of prompt for one of the answer.")]
 Cached = Annotated[float, typer.Option(help="Share of the prompt that a provider has cached.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
@@ -182,7 +182,7 @@ def compare_command(
 @app.command("buy")
 def buy_command(
     budget: Annotated[str, typer.Option(help="The most to pay: 20000EUR or 20000USD; plain: EUR.")],
-    speed: Annotated[float, typer.Option(help="Tokens a second of one stream, at least.")],
+    speed: Annotated[float, typer.Option(help="Tokens per second of one stream, at least.")],
     model: Model = DEFAULT_MODEL,
     context: Context = None,
     streams: Streams = 1,

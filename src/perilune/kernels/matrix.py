@@ -3,7 +3,7 @@
 Tensors are rearranged in place: the native layout is a permutation of the stored bits, so nothing
 is lost and no second copy exists. `csrc/perilune_kernels.h` describes it.
 
-Shape suffixes: T rows, I inputs, O outputs, E experts, D hidden, F expert hidden, K experts a row.
+Shape suffixes: T rows, I inputs, O outputs, E experts, D hidden, F expert hidden, K experts per row.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class NativeExpertStack:
             _expect_groups(words * 8)
             _expect_shape(scale_EOG, (experts, outputs, words * 8 // GROUP))
         for packed_EOW, scale_EOG in zip(packed, scales, strict=True):
-            # Whole blocks of 16 rows an expert, so all experts are one tall matrix.
+            # Whole blocks of 16 rows per expert, so all experts are one tall matrix.
             _interleave_int4_(packed_EOW.flatten(0, 1), scale_EOG.flatten(0, 1))
         return cls(Format.INT4, packed, scales)
 

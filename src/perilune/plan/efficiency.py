@@ -17,12 +17,12 @@ CHUNK = 512  # tokens of a prompt computed at once, unless the data say otherwis
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Of one kind of engine: t = fixed + sum of bytes / (bandwidth x share), seconds a step.
+    """Of one kind of engine: t = fixed + sum of bytes / (bandwidth x share), seconds per step.
 
     low, high: factors on the shares at the ends of the interval (they divide `fixed`);
     disk_low, disk_high on that of a drive.
     joined: cards read side by side. copied: each card holds and reads the latents of all.
-    fixed_layer: seconds a layer, where they were measured apart.
+    fixed_layer: seconds per layer, where they were measured apart.
     """
 
     name: str

@@ -134,7 +134,7 @@ def place(
 
 
 def _copies(machine: Machine, engine: Efficiency, kind: Kind) -> int:
-    """How often the latent cache is held: once a card where they all attend to all of it."""
+    """How often the latent cache is held: once per card where they all attend to all of it."""
     tier = machine.tier(kind)
     cards = tier.count if tier is not None and engine.copied else 1
     nodes = machine.nodes if machine.split is Split.TENSOR else 1

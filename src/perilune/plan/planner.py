@@ -42,7 +42,7 @@ class Request:
     prompt: int | None = None
     engine: str | None = None
     terms: Terms = field(default_factory=Terms)
-    subscription: float | None = None  # dollars a month, to compare with
+    subscription: float | None = None  # dollars per month, to compare with
 
     @property
     def prompt_tokens(self) -> int:

@@ -25,7 +25,7 @@ from perilune.plan.step import decode_rate, decode_step
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One published speed. `decode`: tokens a second of all streams."""
+    """One published speed. `decode`: tokens per second of all streams."""
 
     id: str
     split: str  # "fit" or "judge"
@@ -78,7 +78,7 @@ def published_rows() -> tuple[Row, ...]:
 def predict(
     row: Row, engine: Efficiency | None = None, catalogue: Catalogue | None = None
 ) -> Figure:
-    """Tokens a second, with the interval. `engine`: other numbers than those of the row's kind."""
+    """Tokens per second, with the interval. `engine`: other numbers than those of the row's kind."""
     engine = engine or efficiency(row.engine)
     machine = _machine(row, catalogue or read_catalogue())
     if row.disk_bytes:

@@ -39,7 +39,7 @@ class RowVectors:
         return RowVectors(self.rows[inside] - start, self.values[inside])
 
     def check(self, num_rows: int, hidden: int, dtype: torch.dtype) -> None:
-        """Raise UsageError where these are no vectors of a step of `num_rows` rows.
+        """Raise UsageError where these are not vectors of a step of `num_rows` rows.
 
         `dtype` is the activation type, `hidden` the width of the model.
         """

@@ -27,7 +27,7 @@ class ExpertStore(Protocol):
     def acquire(self, layer: int, experts: Tensor) -> None:
         """Return when these experts of the layer can be computed with.
 
-        `experts`: int32 [rows, experts a row] on the CPU, as the router chose them; the store's
+        `experts`: int32 [rows, experts per row] on the CPU, as the router chose them; the store's
         own. Raises what it likes (best ExpertStoreError) where they cannot be had; the step
         then ends with an ExpertStoreError.
         """

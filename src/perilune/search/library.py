@@ -102,7 +102,7 @@ class Library:
         except OSError as error:
             raise UsageError(f"{folder} cannot be indexed: {error.strerror}") from None
         if not folder.is_dir():
-            raise UsageError(f"{folder} is no folder", remedy="Put the file into a folder.")
+            raise UsageError(f"{folder} is not a folder", remedy="Put the file into a folder.")
         name = _checked(name if name is not None else _name_of(folder))
         with self._writing(name) as index:
             known = index.folder()

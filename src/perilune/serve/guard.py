@@ -146,7 +146,7 @@ class Guard:
             )
 
     def note_bad_http(self, status: int) -> None:
-        """Count and log what was no request: the protocol below refused it, for this reason."""
+        """Count and log what was not a request: the protocol below refused it, for this reason."""
         why = {408: "headers did not come in time", 431: "headers too large"}
         detail = why.get(status, "not HTTP/1.1 as it must be")
         error = ApiError(status, detail, code="bad_http", detail=detail)

@@ -90,11 +90,11 @@ class Settings:
         ),
     )
     key_requests_per_minute: int | None = field(
-        default=None, metadata=_option("Requests a minute of one key.", least=1, most=10**9)
+        default=None, metadata=_option("Requests per minute of one key.", least=1, most=10**9)
     )
     key_tokens_per_minute: int | None = field(
         default=None,
-        metadata=_option("Tokens (prompt and answer) a minute of one key.", least=1, most=10**12),
+        metadata=_option("Tokens (prompt and answer) per minute of one key.", least=1, most=10**12),
     )
     key_concurrent_requests: int | None = field(
         default=None, metadata=_option("Requests of one key at once.", least=1, most=10**6)

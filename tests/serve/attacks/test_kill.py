@@ -58,7 +58,7 @@ def test_every_client_is_told_and_the_server_comes_back(tiny_folder: Path) -> No
             killed = asyncio.Event()
 
             async def ask(path: str, streamed: bool) -> tuple[str, bool, int, str] | None:
-                """The first answer that is no success; random weights may end others early.
+                """The first answer that is not a success; random weights may end others early.
 
                 None: the last one had ended before the kill, and the next would find a new engine.
                 """

@@ -1,4 +1,4 @@
-"""The journal: one append-only SQLite stream of typed, versioned events a run.
+"""The journal: one append-only SQLite stream of typed, versioned events per run.
 
 What is promised: after `durable` every appended event survives a power cut (WAL, synchronous=FULL);
 events reach the disk in order, those of one `append` all or none; only the holder of the lease can

@@ -299,7 +299,7 @@ class EndpointModel:
             )
 
     async def _models(self) -> dict[str, dict[str, Any]]:
-        """What the server lists, by id; what is no list of models is none."""
+        """What the server lists, by id; what is not a list of models is none."""
         body = b""
         async with (
             self._opened("GET", "models") as response,
@@ -313,7 +313,7 @@ class EndpointModel:
             value = read_json(body.decode("utf-8", "replace").removeprefix("\ufeff"))
         except ValueError:
             raise ModelError(
-                f"{self._url.route('models')} is no list of models: "
+                f"{self._url.route('models')} is not a list of models: "
                 f"{body[:200].decode('utf-8', 'replace')}",
                 remedy="Check the URL; the base URL of an API usually ends in /v1.",
             ) from None
@@ -358,7 +358,7 @@ class EndpointModel:
             return self._not_found(status, error, is_model=names_no_model(body))
         if status < 400:
             return ModelError(
-                f"the endpoint answered {status}, which is no completion",
+                f"the endpoint answered {status}, which is not a completion",
                 remedy="Check the URL; the base URL of an API usually ends in /v1.",
             )
         return status_error(status, response.headers, body)

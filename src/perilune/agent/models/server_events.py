@@ -43,7 +43,7 @@ class EventReader:
         self._after_return = False
         self._name = ""
         self._data: list[str] = []
-        self._document: list[str] | None = None  # the lines of a reply that is no event stream
+        self._document: list[str] | None = None  # the lines of a reply that is not an event stream
         self._bytes = self._silent = self._held = 0
         self.first_line = ""  # for messages
         self.said_anything = False  # an event with data came

@@ -17,7 +17,7 @@ def to_wire(messages: Sequence[Message]) -> list[Message]:
     """Messages for a request body.
 
     Reasoning goes back with its message, for K2 Thinking answers 400 without it. Servers that
-    render a template parse the arguments of past calls, so text that is no JSON object is wrapped.
+    render a template parse the arguments of past calls, so text that is not a JSON object is wrapped.
     Images that a tool returned follow in a user message: few servers take them in a tool message.
     """
     wire: list[Message] = []

@@ -172,7 +172,7 @@ def _fields(file: Path) -> Mapping[str, Any]:
     try:
         text = file.read_text("utf-8")
         if len(text) > _LARGEST:
-            raise UsageError(f"{file} is no recipe: it has {len(text)} characters")
+            raise UsageError(f"{file} is not a recipe: it has {len(text)} characters")
         fields = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{file} cannot be read: {' '.join(str(error).split())}") from None

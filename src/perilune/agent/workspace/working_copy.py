@@ -96,7 +96,7 @@ class WorkingCopy:
     def apply(self, changes: Changes, name: str) -> list[str]:
         """Bring the changes into the workspace; gives the conflicts, with which nothing is done.
 
-        A path that already is as wanted is no conflict, so that an apply which was cut off by a
+        A path that already is as wanted is not a conflict, so that an apply which was cut off by a
         crash can be done again.
         """
         present = self.store.take(self.origin, name)

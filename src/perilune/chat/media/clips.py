@@ -28,7 +28,7 @@ CODECS = frozenset(
     | {"vc1", "vp8", "vp9", "wmv1", "wmv2", "wmv3"}
 )
 """Decoders that are used; the hundreds of others are not."""
-_FASTEST = 1000.0  # frames a second; more is a damaged header
+_FASTEST = 1000.0  # frames per second; more is a damaged header
 _SLOWEST = 1 / 3600
 _TURNS = {
     1: Image.Transpose.ROTATE_270,
@@ -147,7 +147,7 @@ def _count(container: Any, stream: Any, limits: MediaLimits) -> tuple[int, float
                 MediaFault.FRAMES,
                 f"the clip has more than {limits.video_frames:,} frames",
                 limit=limits.video_frames,
-                remedy="Cut it, or send it with fewer frames a second",
+                remedy="Cut it, or send it with fewer frames per second",
             )
         if packet.is_corrupt:
             raise _truncated()
@@ -172,7 +172,7 @@ def _rate(stream: Any, frames: int, seconds: float) -> float:
     for rate in (stream.average_rate, stream.guessed_rate, measured):
         if rate and math.isfinite(rate) and _SLOWEST <= rate <= _FASTEST:
             return float(rate)
-    raise _damaged("the clip does not say how many frames a second it has")
+    raise _damaged("the clip does not say how many frames per second it has")
 
 
 def _is_cover(stream: Any) -> bool:

@@ -66,7 +66,7 @@ def decode(header: Header) -> Image.Image:
 def to_colours(image: Image.Image, *, deep: bool = False) -> Image.Image:
     """RGB of any mode that the four formats have; grey stays grey, a quarter of the memory.
 
-    `deep` says that the file has 16 bits a sample: the lower eight are dropped, as Pillow does it
+    `deep` says that the file has 16 bits per sample: the lower eight are dropped, as Pillow does it
     for colour; for grey it would cut all above 255 to white.
     """
     transparent = image.info.get("transparency")

@@ -59,7 +59,7 @@ def data_lines(stream: ChatStream) -> None:
         expect(len(event.lines) == 1, "an event has several data lines")
         expect(
             event.data == DONE or isinstance(event.json, dict),
-            f"an event is no JSON object: {event.data[:60]!r}",
+            f"an event is not a JSON object: {event.data[:60]!r}",
         )
 
 
@@ -76,7 +76,7 @@ def chunk_fields(stream: ChatStream) -> None:
         expect(found == "chat.completion.chunk", f"object is {found!r}")
         expect_int(chunk.get("created"), "created", at_least=1)
         expect_text(chunk.get("model"), "model")
-        expect(isinstance(chunk.get("choices"), list), "choices is no list")
+        expect(isinstance(chunk.get("choices"), list), "choices is not a list")
 
 
 @stream_rule(
@@ -103,7 +103,7 @@ def choice_fields(stream: ChatStream) -> None:
         for name in ("index", "delta", "finish_reason"):
             expect(name in choice, f"a choice lacks {name}")
         expect_int(choice["index"], "index")
-        expect(isinstance(choice["delta"], dict), "delta is no object")
+        expect(isinstance(choice["delta"], dict), "delta is not an object")
         reason = choice["finish_reason"]
         expect(reason is None or reason in FINISH_REASONS, f"finish_reason is {reason!r}")
 
@@ -375,7 +375,7 @@ def logprobs(stream: ChatStream) -> None:
 @stream_rule(
     "incremental",
     "Frames leave the server as they are made, not all at the end.",
-    why="A stream that comes in one piece is no stream.",
+    why="A stream that comes in one piece is not a stream.",
     priority="P1",
     of=("text", "unicode"),
 )

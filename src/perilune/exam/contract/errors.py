@@ -22,7 +22,7 @@ def not_json(target: Target) -> None:
 
 @check(
     "errors.not-an-object",
-    "A JSON body that is no object is refused with 400.",
+    "A JSON body that is not an object is refused with 400.",
     why="A 500 makes clients try again.",
 )
 def not_object(target: Target) -> None:

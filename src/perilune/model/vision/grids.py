@@ -33,7 +33,7 @@ def read_grids(grids: Grids, *, most_frames: int = 4) -> list[Grid]:
             raise UsageError(
                 f"a grid of {h} x {w} patches; both must be even and {MERGE} to "
                 f"{MOST_PATCHES_A_SIDE}",
-                remedy="Pad the picture to multiples of two patches a side",
+                remedy="Pad the picture to multiples of two patches per side",
             )
         checked.append((t, h, w))
     return checked

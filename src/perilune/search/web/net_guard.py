@@ -185,7 +185,7 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
     try:
         parsed = httpx.URL(text)
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
-        raise ToolError(f"{text[:200]!r} is no URL: {error}") from None
+        raise ToolError(f"{text[:200]!r} is not a URL: {error}") from None
     if parsed.scheme not in ("http", "https"):
         raise ToolError(f"{text[:200]!r} is not of the web: only http and https are fetched")
     if not parsed.host:
