@@ -1,7 +1,7 @@
 """How fast worlds become training text, and what a world and a task cost, on one core.
 
-Bar: 80,000 tokens per second and core. Tokens are counted twice: four bytes each, and by a rule that
-is near a small byte-level BPE (every digit and mark one token, words in pieces of up to four
+Bar: 80,000 tokens per second and core. Tokens are counted twice: four bytes each, and by a rule
+that is near a small byte-level BPE (every digit and mark one token, words in pieces of up to four
 letters with their leading space). Processor time is counted, so a busy machine does not matter
 much; the median of several rounds is shown.
 

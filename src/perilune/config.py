@@ -203,7 +203,7 @@ def checkpoint_file(folder: Path, name: str) -> Path | None:
         mode = target.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
-            raise UnsafeFileError("is a link to nothing", file=path) from None
+            raise UnsafeFileError("is a link whose target does not exist", file=path) from None
         return None
     except (OSError, RuntimeError, ValueError) as error:
         raise UnsafeFileError(f"cannot be opened: {error}", file=path) from None
@@ -239,7 +239,7 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
     if model_type in ("kimi_k25", "kimi_k2_5"):
         text_raw = mapping(raw.get("text_config"), "text_config", file)
         if not text_raw:
-            raise ConfigError("a kimi_k25 configuration without text_config", file=file)
+            raise ConfigError("has model_type kimi_k25 and no text_config", file=file)
         if text_raw.get("model_type", "kimi_k2") not in TEXT_MODEL_TYPES:
             raise UnsupportedArchitectureError(
                 f"the text model of this kimi_k25 is {text_raw['model_type']!r}, not a Kimi K2",
@@ -311,7 +311,7 @@ def _text_config(raw: Mapping[str, Any], file: Path | None, notices: list[str]) 
         if expected == "float" and not math.isfinite(value):
             raise ConfigError(f"{name} must be finite, not {value!r}", file=file)
         if expected == "int" and not 0 <= value <= MAX_SIZE:
-            raise ConfigError(f"{name} is {value}; no such model can exist", file=file)
+            raise ConfigError(f"{name} is {value}; no model can have that", file=file)
     positive = (
         "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_lora_rank",
         "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "max_position_embeddings",
@@ -340,7 +340,9 @@ def _text_config(raw: Mapping[str, Any], file: Path | None, notices: list[str]) 
     n_experts, top_k = values["n_routed_experts"], values["num_experts_per_tok"]
     has_moe = values["first_k_dense_replace"] < values["num_hidden_layers"]
     if has_moe and not 1 <= top_k <= n_experts:
-        raise ConfigError(f"num_experts_per_tok {top_k} of {n_experts} experts", file=file)
+        raise ConfigError(
+            f"num_experts_per_tok is {top_k}, and there are only {n_experts} experts", file=file
+        )
     config = ModelConfig(**values, rope=_rope(raw, file, notices))
     trained = config.rope.factor * config.rope.original_max_position_embeddings
     if config.rope.factor > 1 and config.max_position_embeddings > trained:
@@ -493,7 +495,7 @@ def _ids(value: Any, file: Path | None) -> tuple[int, ...]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError("larger than 16 MiB; that is not a configuration", file=path)
+            raise ConfigError("larger than 16 MiB; no configuration is that large", file=path)
         value = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot be read as JSON: {error}", file=path) from None

@@ -4,8 +4,8 @@ Reads two spellings: the published one (`vt_hidden_size`, `init_pos_emb_height`,
 transformers' `Kimi_K25VisionConfig` (`hidden_size`, `pos_emb_height`, ...). No torch here.
 
 Source: the published `config.json` of Kimi K2.5; transformers 5, `Kimi_K25VisionConfig`. What no
-file says is fixed in every implementation: rotary base 10,000, at most 512 patches per side, bicubic
-resampling of the learnt positions, GELU by tanh, LayerNorm eps 1e-5, biases everywhere.
+file says is fixed in every implementation: rotary base 10,000, at most 512 patches per side,
+bicubic resampling of the learnt positions, GELU by tanh, LayerNorm eps 1e-5, biases everywhere.
 """
 
 from __future__ import annotations

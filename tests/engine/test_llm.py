@@ -74,9 +74,9 @@ def test_one_bad_request_of_several_and_none_runs(llm: LLM) -> None:
     with pytest.raises(RequestError, match="empty"):
         llm.generate([[1, 2], []], SHORT)
     assert not llm.engine.has_work and llm.engine.pages.num_held == 0
-    with pytest.raises(UsageError, match="2 sampling params for 1"):
+    with pytest.raises(UsageError, match="2 sampling params, but 1 prompts"):
         llm.generate("x", [SHORT, SHORT])
-    with pytest.raises(RequestError, match="not read yet"):
+    with pytest.raises(RequestError, match="not supported yet"):
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
         llm.chat([{"role": "user", "content": [image]}], SHORT)
 

@@ -175,7 +175,7 @@ WRONG: dict[str, tuple[RowVectors, str]] = {
     "rows of two dimensions": (RowVectors(int32(1).view(1, 1), torch.zeros(1, 64)), "int32"),
     "beyond": (RowVectors(int32(3), torch.zeros(1, 64)), "row 3 of a step of 3"),
     "negative": (RowVectors(int32(-1), torch.zeros(1, 64)), "row -1"),
-    "twice": (RowVectors(int32(1, 1), torch.zeros(2, 64)), "two vectors for row 1"),
+    "twice": (RowVectors(int32(1, 1), torch.zeros(2, 64)), "row 1 has two vectors"),
     "twice, apart": (RowVectors(int32(0, 2, 0), torch.zeros(3, 64)), "ascend"),
     "backwards": (RowVectors(int32(2, 1), torch.zeros(2, 64)), "ascend"),
 }

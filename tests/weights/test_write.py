@@ -212,7 +212,7 @@ def test_what_is_there_already_is_left_alone(tmp_path: Path) -> None:
         start(tmp_path / "m", weights)
     (tmp_path / "n.partial").mkdir()
     (tmp_path / "n.partial" / "mine.txt").write_text("x")
-    with pytest.raises(UsageError, match="not ours"):
+    with pytest.raises(UsageError, match="not written by Perilune"):
         start(tmp_path / "n", weights)
     assert (tmp_path / "n.partial" / "mine.txt").read_text() == "x"
     (tmp_path / "file").write_text("x")

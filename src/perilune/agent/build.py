@@ -207,7 +207,7 @@ def _sandbox(kind: str | None) -> Sandbox | None:
     if kind is None:
         return None
     if kind not in ("bubblewrap", "landlock"):
-        raise UsageError(f"--sandbox is bubblewrap or landlock, not {kind!r}")
+        raise UsageError(f"--sandbox must be bubblewrap or landlock, not {kind!r}")
     from perilune.sandbox import open_sandbox
 
     return open_sandbox(kind)  # type: ignore[arg-type]  # narrowed above

@@ -41,7 +41,7 @@ EFFORTS: dict[str, Effort] = {
 def effort_named(name: str) -> Effort:
     """Raises `UsageError` for an unknown name."""
     if name not in EFFORTS:
-        raise UsageError(f"--effort is {', '.join(EFFORTS)}, not {name!r}")
+        raise UsageError(f"--effort must be one of {', '.join(EFFORTS)}, not {name!r}")
     return EFFORTS[name]
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Protocol
 
 import typer
 
-# In the order of their checks; a module that is not there has none.
+# In the order of their checks; a module that does not exist has none.
 ROOM_CHECKS = (
     "perilune.kernels.doctor",
     "perilune.weights.doctor",

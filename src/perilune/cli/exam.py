@@ -102,9 +102,9 @@ def run(
     from perilune.exam.suites.suite import Examinee
 
     if sandbox not in (None, "bubblewrap", "landlock"):
-        raise UsageError(f"--sandbox is bubblewrap or landlock, not {sandbox!r}")
+        raise UsageError(f"--sandbox must be bubblewrap or landlock, not {sandbox!r}")
     if effort not in (None, "low", "medium", "high"):
-        raise UsageError(f"--effort is low, medium or high, not {effort!r}")
+        raise UsageError(f"--effort must be low, medium or high, not {effort!r}")
     suite = suite_by_name(name)
     settings = flags.settings_of(who).but(context_window=context_window)
     if preset := preset_name(settings):

@@ -139,7 +139,9 @@ def _print_millions(plan: Plan, own: Owning) -> None:
     reckoned = f"{terms.years:g} years, {terms.utilisation:.0%} of the time"
     print(f"  {'energy, kWh per million tokens':<36}{spread(own.kwh_per_million)}")
     print(f"  {'power, USD per million tokens':<36}{spread(own.power_per_million)}")
-    print(f"  {'capital, USD per million tokens':<36}{spread(own.capital_per_million)} ({reckoned})")
+    print(
+        f"  {'capital, USD per million tokens':<36}{spread(own.capital_per_million)} ({reckoned})"
+    )
     print(f"  {'both, USD per million tokens':<36}{spread(own.per_million)}")
     if own.input_ratio:
         print(f"  {'':<36}of answer, each with {own.input_ratio:g} tokens of prompt computed")
@@ -150,9 +152,7 @@ def _print_millions(plan: Plan, own: Owning) -> None:
     if not plan.against:
         print("\n  no break-even: price or power is not known")
         return
-    print(
-        f"\n  {'against':<26}{'USD/M tokens':>14}{'owning is cheaper from, M tokens/month':>42}"
-    )
+    print(f"\n  {'against':<26}{'USD/M tokens':>14}{'owning is cheaper from, M tokens/month':>42}")
     order = sorted(plan.against, key=lambda each: each.api_per_million)
     for each in order[:SHOWN_APIS]:
         if each.per_month is None:

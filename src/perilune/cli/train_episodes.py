@@ -71,7 +71,7 @@ def episodes(
             f"there is no family {unknown[0]!r}", remedy=f"Families: {', '.join(FAMILIES)}."
         )
     if sandbox not in ("bubblewrap", "landlock"):
-        raise UsageError(f"--sandbox is bubblewrap or landlock, not {sandbox!r}")
+        raise UsageError(f"--sandbox must be bubblewrap or landlock, not {sandbox!r}")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {out.absolute().parent} to write {out.name} in")
     chat_format = _chat_format(tokenizer)

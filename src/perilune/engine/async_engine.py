@@ -320,7 +320,7 @@ class AsyncEngine:
                 self._tell(LifeEvent("gave_up", text=gone))
                 raise EngineDeadError(
                     gone,
-                    remedy="Run `perilune doctor`; start the engine anew when the cause is gone",
+                    remedy="Run `perilune doctor`; fix the cause, then start the engine again",
                 )
             self._restarts.append(now)
             try:

@@ -42,7 +42,7 @@ class Terms:
             ("the cached share", self.cached, 0, 1),
         ):
             if not math.isfinite(value) or not low <= value <= high:
-                raise UsageError(f"{name} is {value:g}; {low:g} to {high:g} makes sense")
+                raise UsageError(f"{name} is {value:g}; it must be between {low:g} and {high:g}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +148,7 @@ def months_against_subscription(own: Owning, subscription: float) -> float | Non
     The machine draws its power all month. Raises UsageError for a price that makes no sense.
     """
     if not math.isfinite(subscription) or not 0 <= subscription <= 1e6:
-        raise UsageError(f"a subscription of {subscription:g} dollars per month")
+        raise UsageError(f"a subscription of {subscription:g} dollars per month makes no sense")
     if own.capital is None or own.power_per_year is None:
         return None
     saved = subscription - own.power_per_year / 12

@@ -82,7 +82,8 @@ def check_demand(model: ModelSize, demand: Demand) -> None:
         )
     if not 1 <= demand.streams <= MOST_STREAMS:
         raise UsageError(
-            f"{demand.streams:,} streams", remedy=f"Give 1 to {MOST_STREAMS:,} answers side by side"
+            f"{demand.streams:,} streams are out of range",
+            remedy=f"Give 1 to {MOST_STREAMS:,} answers side by side",
         )
 
 

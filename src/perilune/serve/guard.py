@@ -200,7 +200,7 @@ def _failure(error: BaseException) -> ApiError:
     """What the log says of a request that ended with a defect of ours, or with the server."""
     if isinstance(error, Exception):
         return ApiError(500, "the server failed", code="internal_error")
-    return ApiError(503, "the server is ending", code="shutting_down")
+    return ApiError(503, "the server is shutting down", code="shutting_down")
 
 
 def read_headers(scope: Scope) -> dict[str, str]:

@@ -144,7 +144,7 @@ class Settings:
     def from_options(cls, values: Mapping[str, Any]) -> Self:
         """From the flat names of the command line and of files; what is left out has its default.
 
-        Raises TypeError for a name that there is not.
+        Raises TypeError for a name that does not exist.
         """
         known = {each.name for each in fields(EngineOptions) if each.metadata}
         engine = {name: value for name, value in values.items() if name in known}

@@ -69,11 +69,13 @@ def random_config(
             vision["vt_num_hidden_layers"] = 1
     if layers is not None:
         if not 1 <= layers <= 61:
-            raise UsageError(f"{layers} layers; a member of the family has 1 to 61")
+            raise UsageError(f"{layers} layers are out of range; the family has 1 to 61")
         text = replace(text, num_hidden_layers=layers)
     if experts is not None:
         if not text.num_experts_per_tok <= experts <= 384:
-            raise UsageError(f"{experts} experts; {text.num_experts_per_tok} to 384 make sense")
+            raise UsageError(
+                f"{experts} experts are out of range; give {text.num_experts_per_tok} to 384"
+            )
         text = replace(text, n_routed_experts=experts)
     return replace(config, text=text, vision=vision)
 

@@ -110,7 +110,7 @@ async def test_our_secrets_are_not_the_servers(
 
 async def test_a_dying_server_is_said_and_comes_back(stdio: McpTools, context: ToolContext) -> None:
     registry = ToolRegistry(stdio.tools)
-    with pytest.raises(ToolError, match="MCP server example is not there") as caught:
+    with pytest.raises(ToolError, match="MCP server example is not available") as caught:
         await registry["mcp_example_die"].run({}, context)
     assert "last words of the server" in caught.value.message
     assert "may have taken effect" in caught.value.message
@@ -134,7 +134,7 @@ def test_a_server_that_cannot_start_costs_only_its_own_tools() -> None:
     reasons = {each.name: each.reason for each in registry.left_out}
     assert list(reasons) == ["mcp_broken", "mcp_absent", "mcp_far"]
     assert "no such luck" in reasons["mcp_broken"]
-    assert all("is not there" in reason for reason in reasons.values())
+    assert all("is not available" in reason for reason in reasons.values())
     with pytest.raises(UsageError, match="command or a url"):
         McpServer("neither")
     with pytest.raises(UsageError, match="two MCP servers"):

@@ -100,7 +100,7 @@ class EndpointModel:
         self._key = os.environ[api_key_env] if api_key_env else "none"
         if not _is_header(self._key):
             raise UsageError(
-                f"the key in {api_key_env} holds characters that no key has",
+                f"the key in {api_key_env} contains characters that keys never contain",
                 remedy="Export it again, without quotes, spaces or line ends.",
             )
         self._prices = prices
@@ -292,7 +292,7 @@ class EndpointModel:
                 yield event
         if reader.first_line and not reader.said_anything:
             raise ModelError(
-                f"the endpoint answered with something else than a completion: "
+                f"the endpoint answered with something other than a completion: "
                 f"{valid_text(reader.first_line)}",
                 kind="cut",
                 retryable=True,
@@ -308,7 +308,7 @@ class EndpointModel:
             async for piece in pieces:
                 body += piece
                 if len(body) > MAX_MODEL_LIST_BYTES:
-                    raise ModelError("the endpoint's list of models has no end")
+                    raise ModelError("the endpoint's list of models is too long")
         try:
             value = read_json(body.decode("utf-8", "replace").removeprefix("\ufeff"))
         except ValueError:

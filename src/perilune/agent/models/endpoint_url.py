@@ -62,7 +62,8 @@ def read_endpoint_url(given: str) -> EndpointUrl:
     if not _SCHEME.match(text):
         if re.match(r"^(?:https?:|[a-z]+:/)", text, re.IGNORECASE):
             raise UsageError(
-                f"{given!r} is not an endpoint URL: after the scheme stand two slashes", remedy=EXAMPLE
+                f"{given!r} is not an endpoint URL: two slashes must follow the scheme",
+                remedy=EXAMPLE,
             )
         host = text.split("/", 1)[0]
         if not (_LOCAL.match(text) or "." in host or ":" in host or host == "localhost"):

@@ -95,7 +95,7 @@ class EventReader:
             self.first_line = line.strip()[:200]
             if self.first_line.startswith("<"):
                 raise ModelError(
-                    f"the endpoint answered with a web page, no completion: {self.first_line}",
+                    f"the endpoint answered with a web page, not a completion: {self.first_line}",
                     remedy="Check the URL: the base URL of an API usually ends in /v1.",
                 )
             if self.first_line.startswith(("{", "[")):

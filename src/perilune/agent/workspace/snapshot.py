@@ -148,7 +148,7 @@ class SnapshotStore:
         wanted = self.load(before)
         root = Path(wanted.workspace)
         if not root.is_dir():
-            raise SnapshotError(f"the workspace {root} is not there any more")
+            raise SnapshotError(f"the workspace {root} no longer exists")
         present = self.take(root, "undo")
         ended = self.load(after) if after else present
         undone = Undone(before=present.id)

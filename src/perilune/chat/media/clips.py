@@ -64,7 +64,7 @@ def probe(data: bytes, limits: MediaLimits) -> Clip:
         if context.name not in CODECS:
             raise MediaError(
                 MediaFault.FORMAT,
-                f"the clip is coded with {context.name}, which is not read",
+                f"the clip is coded with {context.name}, which is not supported",
                 remedy="Convert it to H.264 in an MP4",
             )
         frames, seconds = _count(container, stream, limits)
@@ -216,9 +216,7 @@ def _no_frames(what: str) -> MediaError:
 
 
 def _truncated() -> MediaError:
-    return MediaError(
-        MediaFault.TRUNCATED, "the clip ends before its end", remedy="Send the whole file"
-    )
+    return MediaError(MediaFault.TRUNCATED, "the clip is cut off", remedy="Send the whole file")
 
 
 def _damaged(what: str) -> MediaError:

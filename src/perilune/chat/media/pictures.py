@@ -57,7 +57,7 @@ def decode(header: Header) -> Image.Image:
         if "truncated" in str(error):
             raise MediaError(
                 MediaFault.TRUNCATED,
-                f"the {_name(header)} ends before its pixels do",
+                f"the {_name(header)} is cut off before its last pixels",
                 remedy="Send the whole file",
             ) from None
         raise _damaged(header, "its pixels cannot be decoded") from None

@@ -37,7 +37,7 @@ def refusal(
     fields: Mapping[str, Any],
     *,
     level: Level = Level.REQUIRED,
-    why: str = "A typing error is answered by something else than was meant.",
+    why: str = "A typing error is answered by something other than what was meant.",
 ) -> None:
     """Register: a chat request with `fields` is refused, streamed and not."""
 

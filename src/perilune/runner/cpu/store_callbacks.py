@@ -65,4 +65,4 @@ class StoreCallbacks:
         """The step ended for want of an expert: raise the reason, where it is this store's."""
         self.raise_error()
         if self._asked is not None:
-            raise ExpertStoreError("the store gave one no address", layer=self._asked)
+            raise ExpertStoreError("the store left an expert without an address", layer=self._asked)

@@ -187,7 +187,7 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
         raise ToolError(f"{text[:200]!r} is not a URL: {error}") from None
     if parsed.scheme not in ("http", "https"):
-        raise ToolError(f"{text[:200]!r} is not of the web: only http and https are fetched")
+        raise ToolError(f"{text[:200]!r} is not a web address: only http and https are fetched")
     if not parsed.host:
         raise ToolError(f"{text[:200]!r} names no host")
     if parsed.userinfo:
@@ -196,4 +196,6 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
 
 
 def _refusal(url: httpx.URL, why: str) -> ToolError:
-    return ToolError(f"refused: {str(url)[:200]} leads to what must not be reached: {why}")
+    return ToolError(
+        f"refused: {str(url)[:200]} leads to an address that must not be reached: {why}"
+    )

@@ -48,7 +48,7 @@ class McpServer:
 
     def __post_init__(self) -> None:
         if bool(self.command) == bool(self.url):
-            raise UsageError(f"MCP server {self.name}: give a command or a url, and not both")
+            raise UsageError(f"MCP server {self.name}: give either a command or a url")
 
 
 class BackgroundLoop:
@@ -307,7 +307,7 @@ class Connection:
         return Client(self.server.url, message_handler=self._heard)
 
     def _gone(self, why: str) -> ToolError:
-        text = f"MCP server {self.server.name} is not there: {why}"
+        text = f"MCP server {self.server.name} is not available: {why}"
         said = self._last_words
         return ToolError(f"{text}. It said: {said}" if said else text)
 
