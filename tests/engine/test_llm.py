@@ -1,4 +1,4 @@
-"""The face for scripts: what goes in, what comes out, what is refused, what it needs."""
+"""The API for scripts: what goes in, what comes out, what is refused, what it needs."""
 
 from __future__ import annotations
 

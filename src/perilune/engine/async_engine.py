@@ -1,4 +1,4 @@
-"""`AsyncEngine`: requests as streams, the engine running beside. The face for servers and agents.
+"""`AsyncEngine`: requests as streams, the engine running beside. The API for servers and agents.
 
 Its life is supervised: when the engine dies, every request under way fails with an error that
 names it, and the engine starts again; when it keeps dying, it stays down and says why.

@@ -1,4 +1,4 @@
-"""`LLM`: prompts in, answers out, in one call. The face for scripts and notebooks."""
+"""`LLM`: prompts in, answers out, in one call. The API for scripts and notebooks."""
 
 from __future__ import annotations
 

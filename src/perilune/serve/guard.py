@@ -1,4 +1,4 @@
-"""The door: every request passes Host, Origin and key, and is counted and logged, before a route.
+"""Access: every request passes Host, Origin and key, and is counted and logged, before a route.
 
 Default-deny: what is not in the table of public routes needs a key when there are keys. Sources:
 DNS rebinding (CVE-2024-28224), cross-site requests to local servers (CVE-2026-27482), keys that

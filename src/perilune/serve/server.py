@@ -32,7 +32,7 @@ log = logging.getLogger("perilune.serve")
 HEADER_SECONDS = 15.0  # for the headers of a request to arrive (slow loris)
 WATCH_SECONDS = 0.5  # between two looks at the engine
 # Longer than clients keep a connection to use again (httpx: 5): who closes first decides whether a
-# request meets a closed door.
+# request finds a closed port.
 KEEP_ALIVE_SECONDS = 75
 MAX_CONNECTIONS = 2048
 

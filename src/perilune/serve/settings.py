@@ -23,7 +23,7 @@ def _option(text: str, **more: Any) -> dict[str, Any]:
 class Settings:
     """How a server behaves. `least` and `most` in the metadata bound a number."""
 
-    # the door
+    # connections
     host: str = field(
         default="127.0.0.1", metadata=_option("Address to listen on. A public one needs a key.")
     )

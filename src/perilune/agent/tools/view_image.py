@@ -1,4 +1,4 @@
-"""`view_image`: an image file of the workspace, as a part that a model with eyes can see."""
+"""`view_image`: an image file of the workspace, as a part that a model with vision can see."""
 
 from __future__ import annotations
 
