@@ -31,8 +31,10 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.command()
 def decode(
     model: Model = None,
-    tokens: Annotated[int, typer.Option(min=8, help="Steps to measure.")] = 64,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of the prompt before.")] = 64,
+    tokens: Annotated[int, typer.Option(min=8, help="Number of steps to measure.")] = 64,
+    context: Annotated[
+        int, typer.Option(min=1, help="Tokens of the prompt that comes before.")
+    ] = 64,
     exact: Exact = False,
     device: Device = DEVICE,
     as_json: AsJson = False,
@@ -62,9 +64,13 @@ def prefill(
 @app.command()
 def batch(
     model: Model = None,
-    streams: Annotated[int, typer.Option(min=1, help="The most answers side by side.")] = 16,
-    tokens: Annotated[int, typer.Option(min=8, help="Steps to measure.")] = 32,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of each prompt before.")] = 64,
+    streams: Annotated[
+        int, typer.Option(min=1, help="Maximum number of answers at the same time.")
+    ] = 16,
+    tokens: Annotated[int, typer.Option(min=8, help="Number of steps to measure.")] = 32,
+    context: Annotated[
+        int, typer.Option(min=1, help="Tokens of the prompt that comes before each.")
+    ] = 64,
     exact: Exact = False,
     device: Device = DEVICE,
     as_json: AsJson = False,

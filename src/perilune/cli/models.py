@@ -79,7 +79,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     )
     print(f"  context         {what.context:,} tokens")
     print()
-    print(f"  {'part':<24}{'tensors':>9}{'on disk':>12}{'read per token':>15}")
+    print(f"  {'part':<24}{'tensors':>9}{'on disk':>12}{'read/token':>15}")
     for part in what.parts:
         print(
             f"  {part.part.value:<24}{part.tensors:>9,}{gigabytes(part.stored):>12}"
@@ -104,7 +104,11 @@ def verify(
     folder: Folder,
     as_json: AsJson = False,
     headers_only: Annotated[
-        bool, typer.Option("--headers-only", help="Read no tensor: seconds at any size.")
+        bool,
+        typer.Option(
+            "--headers-only",
+            help="Check the headers only, and read no tensor: takes seconds at any size.",
+        ),
     ] = False,
     record: Annotated[
         bool, typer.Option("--record", help="Write a manifest of sha256 if there is none.")
@@ -152,7 +156,7 @@ def _print_report(report: Report, headers_only: bool) -> None:
 @app.command()
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
-    like: Annotated[Family, typer.Option(help="Which member of the family.")] = Family.K2,
+    like: Annotated[Family, typer.Option(help="Member of the model family.")] = Family.K2,
     scale: Annotated[Scale, typer.Option(help="Toy width, or real layers but few.")] = Scale.TINY,
     storage: Annotated[
         StorageFormat,
@@ -165,7 +169,9 @@ def new(
     ] = BF16,
     layers: Annotated[int | None, typer.Option(help="Number of layers, dense one first.")] = None,
     experts: Annotated[int | None, typer.Option(help="Routed experts per layer.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random weights: the same seed gives the same bytes.")
+    ] = 0,
     tokenizer: Annotated[
         Path | None,
         typer.Option(

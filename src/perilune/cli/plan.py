@@ -45,16 +45,21 @@ def plan(
     demand: DemandFlags = NO_DEMAND,
     weights: WeightFlags = NO_WEIGHTS,
     catalogue: Own = None,
-    price: Annotated[float | None, typer.Option(help="US dollars of the whole machine.")] = None,
-    watts: Annotated[float | None, typer.Option(help="Watts of the whole machine.")] = None,
+    price: Annotated[
+        float | None, typer.Option(help="Price of the whole machine in US dollars.")
+    ] = None,
+    watts: Annotated[
+        float | None, typer.Option(help="Power of the whole machine at work in watts.")
+    ] = None,
     money: MoneyFlags = NO_MONEY,
     subscription: Annotated[
-        float | None, typer.Option(help="US dollars a month that it would replace.")
+        float | None,
+        typer.Option(help="US dollars per month of the subscription that it would replace."),
     ] = None,
     list_names: Annotated[bool, typer.Option("--list", help="Print the names and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """One model on one machine: does it fit, how fast, energy and money a million tokens.
+    """One model on one machine: does it fit, how fast, energy and money per million tokens.
 
     Exits with 1 where the model does not fit.
     """
@@ -136,7 +141,8 @@ def buy_command(
     weights: WeightFlags = NO_WEIGHTS,
     catalogue: Own = None,
     usd_per_eur: Annotated[
-        float | None, typer.Option(help="US dollars for a euro. Default: the catalogue's, dated.")
+        float | None,
+        typer.Option(help="US dollars per euro. Default: the catalogue's, with its date."),
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Machines to show, cheapest first.")] = 5,
     as_json: AsJson = False,
@@ -189,7 +195,7 @@ def _has_card(machine: Machine) -> bool:
 
 
 def _budget(text: str, usd_per_eur: float | None, known: Catalogue) -> tuple[float, str]:
-    """US dollars of `20000EUR`, and how it was reckoned. Raises UsageError."""
+    """US dollars of `20000EUR`, and how it was calculated. Raises UsageError."""
     match = re.fullmatch(r"\s*([0-9][0-9_,]*(?:\.[0-9]+)?)\s*(EUR|USD)?\s*", text, re.IGNORECASE)
     if match is None:
         raise UsageError(

@@ -21,7 +21,8 @@ DEFAULT_CONTEXT = 8192
 Model = Annotated[str, typer.Option(help="Name (see --list) or checkpoint folder.")]
 Hardware = Annotated[str, typer.Option(help="Name, a file of your own (.toml), or: this.")]
 Own = Annotated[
-    Path | None, typer.Option("--catalogue", help="Your own entries; they replace ours.")
+    Path | None,
+    typer.Option("--catalogue", help="A file with entries of your own, which replace ours."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
@@ -34,12 +35,12 @@ class DemandFlags:
         int | None,
         typer.Option(help="Tokens of context per stream. Default: 8,192 or the model's."),
     ] = None
-    streams: Annotated[int, typer.Option(help="Answers side by side.")] = 1
-    prompt: Annotated[int | None, typer.Option(help="Tokens of prompt until the first token.")] = (
-        None
-    )
+    streams: Annotated[int, typer.Option(help="Answers generated at the same time.")] = 1
+    prompt: Annotated[
+        int | None, typer.Option(help="Tokens of the prompt, for the time to the first token.")
+    ] = None
     engine: Annotated[
-        str | None, typer.Option(help="Kind of engine (see --list). Default: usual.")
+        str | None, typer.Option(help="Kind of engine (see --list). Default: the usual one.")
     ] = None
 
     def request(self, size: ModelSize, terms: Terms, subscription: float | None = None) -> Request:
@@ -62,7 +63,7 @@ class WeightFlags:
     """How the weights and the cache are held."""
 
     bits: Annotated[
-        float | None, typer.Option(help="Bits per weight, as GGUF files have. All parts.")
+        float | None, typer.Option(help="Bits per weight, as GGUF files have, for all parts.")
     ] = None
     dense: Annotated[
         str | None, typer.Option(help="int8 or int4: dense layers quantised at load.")
@@ -91,14 +92,16 @@ class WeightFlags:
 class MoneyFlags:
     """What power costs, and how long and how much the machine works."""
 
-    kwh_price: Annotated[float, typer.Option("--kwh-price", help="US dollars per kWh.")] = 0.20
+    kwh_price: Annotated[
+        float, typer.Option("--kwh-price", help="Price of power in US dollars per kWh.")
+    ] = 0.20
     years: Annotated[float, typer.Option(help="Years of use.")] = 3.0
-    utilisation: Annotated[float, typer.Option(help="Share of the time that it works, 0 to 1.")] = (
-        0.5
-    )
-    input_ratio: Annotated[float, typer.Option(help="Tokens of prompt for one of the answer.")] = (
-        3.0
-    )
+    utilisation: Annotated[
+        float, typer.Option(help="Share of the time in which the machine works, 0 to 1.")
+    ] = 0.5
+    input_ratio: Annotated[
+        float, typer.Option(help="Tokens of prompt per token of the answer.")
+    ] = 3.0
     cached: Annotated[
         float, typer.Option(help="Share of the prompt that a provider has cached.")
     ] = 0.0

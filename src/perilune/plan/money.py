@@ -22,7 +22,7 @@ SECONDS_A_MONTH = HOURS_A_YEAR * 3600 / 12
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How owning is reckoned. years of use; share of the time that the machine works; $/kWh.
+    """How owning is calculated. years of use; share of the time that the machine works; $/kWh.
 
     input_ratio: tokens of prompt for one of the answer; cached: share of them the provider knows.
     """

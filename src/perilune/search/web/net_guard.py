@@ -2,7 +2,7 @@
 
 A page, or a model that was talked into it, must not reach the machine itself, its network, or a
 cloud's metadata service. A URL is checked, its host is resolved once, every address is judged, and
-the connection goes to exactly the address that was judged; each redirect starts anew. Numbers that
+the connection goes to exactly the address that was judged; each redirect starts over. Numbers that
 only C libraries take for addresses (decimal, octal, hexadecimal, short forms) are read as such.
 Ranges: IANA special-purpose registries (RFC 6890), RFC 6598 (CGNAT), RFC 6052 and 8215 (NAT64),
 RFC 3056 (6to4), RFC 4380 (Teredo).
