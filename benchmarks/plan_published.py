@@ -68,7 +68,7 @@ def main() -> None:
     found = summary(judged)
     print(
         f"\n{found['rows']} rows judge, median error {100 * found['median_error']:.1f} %; "
-        f"{found['inside']} of the published speeds lie in the interval."
+        f"{found['inside']} of the published speeds are in the interval."
     )
     print("\n| engine | rows | median error |\n| --- | --- | --- |")
     for name, each in found["by_engine"].items():

@@ -103,7 +103,7 @@ def efficiency(name: str) -> Efficiency:
 
 
 def usual_efficiency(machine: Machine, in_ram: bool) -> Efficiency:
-    """The kind of engine that such a machine is run with. `in_ram`: some experts lie in RAM."""
+    """The kind of engine that such a machine is run with. `in_ram`: some experts are in RAM."""
     if machine.tier(Kind.UNIFIED) is not None:
         clustered = machine.nodes > 1 and machine.split is Split.TENSOR
         return efficiency("apple-cluster" if clustered else "apple")

@@ -1,4 +1,4 @@
-"""Experts that do not all lie in memory: who brings them, between routing and expert products.
+"""Experts that are not all in memory: who brings them, between routing and expert products.
 
 A runner asks its store for the chosen experts of a layer before their products and tells it when
 the layer is done with them. Without a store nothing is asked and nothing is spent. Where the store

@@ -69,7 +69,7 @@ RUNNERS: Final = [CPU, TORCH]
 
 
 def register_runner(kind: RunnerKind) -> None:
-    """Ask this kind before all others. Raises UsageError for a name that there is already."""
+    """Ask this kind before all others. Raises UsageError for a name that is taken."""
     if any(kind.name == known.name for known in RUNNERS):
         raise UsageError(f"a runner named {kind.name!r} exists already")
     RUNNERS.insert(0, kind)

@@ -28,7 +28,7 @@ from perilune.weights.shard import Shard, StagingBuffer
 READERS = 4
 BLOCK_BYTES = 4 * 2**20
 STAGING_BYTES = READERS * 2 * BLOCK_BYTES  # at most, large pages included
-# Smaller loads take what is simplest; they are often repeated, and then lie in the page cache.
+# Smaller loads take what is simplest; they are often repeated, and then are in the page cache.
 DIRECT_FROM = 256 * 2**20
 # A disk slower than this is as fast through the page cache, where the next load finds the files.
 SLOW_DISK = 0.25e9  # bytes per second

@@ -39,7 +39,7 @@ _METADATA = frozenset(
     for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254")
 )
 _CGNAT = ipaddress.IPv4Network("100.64.0.0/10")
-# What `ipaddress` takes for global in some Python versions; a cloud's metadata lies in the first.
+# What `ipaddress` takes for global in some Python versions; a cloud's metadata is in the first.
 _REFUSED_V4 = (
     (ipaddress.IPv4Network("192.0.0.0/24"), "an address of protocol assignments"),
     (ipaddress.IPv4Network("192.88.99.0/24"), "a 6to4 relay"),
