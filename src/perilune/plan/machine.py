@@ -9,7 +9,7 @@ from perilune.plan.figure import Figure
 
 
 class Kind(StrEnum):
-    """A memory that weights can are in; computing happens where they lie, but for drives."""
+    """A memory that can hold weights; computing happens where they are, except on drives."""
 
     VRAM = "VRAM"
     UNIFIED = "unified memory"
