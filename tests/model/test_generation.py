@@ -85,7 +85,7 @@ def test_greedy_ties_go_to_the_lowest_id() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"prompt_ids": []}, "no token"),
+        ({"prompt_ids": []}, "prompt is empty"),
         ({"prompt_ids": [10_000]}, "token id 10000 is outside"),
         ({"prompt_ids": [-1]}, "token id -1 is outside"),
         ({"max_tokens": 0}, "max_tokens"),

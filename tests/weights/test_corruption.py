@@ -208,7 +208,7 @@ def test_storage_format_against_the_configuration(tmp_path: Path) -> None:
         lambda raw: raw.update(quantization_config=other["quantization_config"]),
     )
     error = load_fails(folder, TensorMismatchError, "missing; the files hold")
-    assert "stored otherwise" in error.remedy
+    assert "stored in another format" in error.remedy
 
 
 @pytest.mark.parametrize("storage", [INT4, FP8])

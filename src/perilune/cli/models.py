@@ -220,7 +220,7 @@ def _tokenizer(source: Path | None, vocab_size: int) -> dict[str, bytes | Path]:
     found = Tokenizer.from_pretrained(source).vocab_size
     if found != vocab_size:
         raise UsageError(
-            f"the tokenizer of {source} has {found} tokens, the model {vocab_size}",
+            f"the tokenizer of {source} has {found} tokens, but the model has {vocab_size}",
             remedy="Leave --tokenizer out: a byte-level one is made",
         )
     names = ("tiktoken.model", "tokenizer.json", "tokenizer_config.json")

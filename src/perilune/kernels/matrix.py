@@ -211,7 +211,7 @@ class NativeExpertStack:
 
 def _float_rows(x: Tensor) -> Tensor:
     if x.device.type != "cpu":
-        raise UsageError(f"the C kernels compute on the CPU, the input is on {x.device}")
+        raise UsageError(f"the C kernels compute on the CPU, but the input is on {x.device}")
     if torch.is_grad_enabled() and x.requires_grad:
         raise UsageError(
             "native kernels have no gradient", remedy="Train with the plain modules, or no_grad()"

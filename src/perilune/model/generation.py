@@ -127,7 +127,7 @@ def check_request(
         raise UsageError(f"token id {outside[0]} is outside the vocabulary of {config.vocab_size}")
     if len(prompt_ids) >= config.max_position_embeddings:
         raise UsageError(
-            f"the prompt has {len(prompt_ids)} tokens, the model reads "
+            f"the prompt has {len(prompt_ids)} tokens, but the model reads at most "
             f"{config.max_position_embeddings}",
             remedy="Shorten the prompt",
         )

@@ -251,8 +251,8 @@ def _missing(checkpoint: Checkpoint, spec: TensorSpec) -> TensorMismatchError:
             f"is missing; the files hold {other} instead",
             file=checkpoint.tensors[other].file,
             tensor=spec.name,
-            remedy=f"quantization_config says {checkpoint.config.storage}, the files are "
-            "stored otherwise: use the config.json that belongs to them",
+            remedy=f"quantization_config says {checkpoint.config.storage}, but the files are "
+            "stored in another format: use the config.json that belongs to them",
         )
     return TensorMismatchError(
         "is missing",

@@ -395,7 +395,7 @@ class SnapshotStore:
 
     def _manifest_path(self, snapshot: str) -> Path:
         if "/" in snapshot or snapshot.startswith("."):
-            raise SnapshotError(f"{snapshot!r} is no snapshot's name")
+            raise SnapshotError(f"{snapshot!r} is not the name of a snapshot")
         return self._folder / "manifests" / f"{snapshot}.json"
 
     def _latest_path(self, workspace: Path) -> Path:

@@ -75,7 +75,7 @@ def probe(data: bytes, limits: MediaLimits) -> Clip:
         raise MediaError(
             MediaFault.SECONDS,
             f"the clip lasts {frames / fps:,.0f} seconds, and at most "
-            f"{limits.video_seconds:,.0f} are taken",
+            f"{limits.video_seconds:,.0f} are accepted",
             limit=limits.video_seconds,
             remedy="Cut it, or send a part of it",
         )
