@@ -78,7 +78,7 @@ def test_new_with_layers_experts_and_refusals(tmp_path: Path) -> None:
 
 def test_new_with_a_tokenizer_that_does_not_fit(tmp_path: Path) -> None:
     real = shared_path("data/kimi-tokenizer")
-    with pytest.raises(UsageError, match=r"163840 tokens, the model 768"):
+    with pytest.raises(UsageError, match=r"163840 tokens, but the model has 768"):
         call(models.app, "new", tmp_path / "m", "--tokenizer", real)
     assert not (tmp_path / "m").exists()
 

@@ -134,7 +134,7 @@ def test_an_own_catalogue_and_an_own_machine(tmp_path: Path) -> None:
         ("--hardware epyc-768 --utilisation 2", "utilisation is 2"),
         ("--hardware epyc-768 --subscription -20", "a subscription of -20"),
         ("--hardware epyc-768 --bits 0", "0 bits per weight"),
-        ("--hardware epyc-768 --bits 4 --dense int8", "give one of them"),
+        ("--hardware epyc-768 --bits 4 --dense int8", "exclude each other"),
         ("--hardware epyc-768 --dense int3", "dense format 'int3'"),
         ("--hardware epyc-768 --latent-bits 0", "--latent-bits 0 is out of range"),
         ("--hardware epyc-768 --engine vllm", "engine 'vllm' is not known"),

@@ -172,7 +172,7 @@ async def test_strange_tools_cost_only_themselves(context: ToolContext) -> None:
         reasons = {each.name: each.reason for each in registry.left_out}
     assert "no name" in reasons["mcp_strange_"]
     assert "another tool of that name" in reasons["mcp_strange_good"]
-    assert "no JSON schema" in reasons["mcp_strange_dangling"]
+    assert "not a JSON schema" in reasons["mcp_strange_dangling"]
     assert "wrongly" in reasons["mcp_strange_no schema"]
     assert "wrongly" in reasons["mcp_strange_schema is text"]
     assert "wrongly" in reasons["mcp_strange_(number 13)"]
@@ -191,7 +191,7 @@ async def test_strange_results_are_results(context: ToolContext) -> None:
             await run({"give": "half"}, context)
         assert (await run({}, context)).content == "called 'good'"  # and the server is there still
     assert isinstance(shown["image"], list)
-    assert "no base64" in shown["base64"]
+    assert "not base64" in shown["base64"]
     assert "application/x-odd" in shown["odd"]
     assert shown["output"]
 
