@@ -6,8 +6,8 @@ Overhead is wall time less the time inside the model and inside the tool. Two pa
 the wait for the disk, which grows when others write to it, and processor time, which does not grow
 when others compute. The floor is the cost of making one small record durable on this disk (write
 and fsync), measured in turns with the runs: a step with a side effect cannot be cheaper. The model
-takes 20 ms a step (a real one takes seconds), during which the previous step's result goes to the
-disk. Limits: 10 ms a step, 50 MB over the run.
+takes 20 ms per step (a real one takes seconds), during which the previous step's result goes to the
+disk. Limits: 10 ms per step, 50 MB over the run.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def main() -> None:
         median = statistics.median(walls)
         held = "holds" if median < LIMIT_MS else "MISSED"
         print(
-            f"{'overhead, ' + name:28} {median:8.2f} ms a step "
+            f"{'overhead, ' + name:28} {median:8.2f} ms per step "
             f"({min(walls):.2f} to {max(walls):.2f}), of it disk {statistics.median(disks):.2f}, "
             f"processor {statistics.median(cpus):.2f}; "
             f"limit {LIMIT_MS:g} ms: {held}"

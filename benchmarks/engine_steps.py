@@ -6,7 +6,8 @@
 - prefix: seconds to the first token of a 1,024-token prompt, new and known;
 - conversation: 20 turns of one agent, each prompt being the last one, its answer of 20 tokens and
   10 new ones: tokens of all prompts, rows computed for them, median seconds to the first token;
-- speculation: tokens a second with guessing over without, on text that goes in circles of 16 tokens
+- speculation: tokens per second with guessing over without, on text that goes in circles of 16
+tokens
   (the same network, its weights set so) and on noise, where it should switch itself off. Taken in
   turns, medians of three.
 """

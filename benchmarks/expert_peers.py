@@ -24,7 +24,7 @@ Runner = Callable[[int], float]
 
 
 def tokens_of(rows: int) -> int:
-    """Tokens that give each of the 24 experts `rows` rows, 8 experts a token."""
+    """Tokens that give each of the 24 experts `rows` rows, 8 experts per token."""
     return rows * EXPERTS // TOP_K
 
 

@@ -52,7 +52,7 @@ class Stream:
         self.library = native.require()
 
     def bandwidth(self) -> float:
-        """Bytes a second, now."""
+        """Bytes per second, now."""
         size = self.buffer.numel()
         return size / float(self.library.plk_stream_read(self.buffer.data_ptr(), size))
 

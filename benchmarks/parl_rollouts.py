@@ -3,7 +3,7 @@
     python benchmarks/parl_rollouts.py --config run.toml [--stage parl] [--groups 8] [--threads 1]
 
 Plays one step's groups of attempts with the weights that the stage starts from (nothing is
-trained), and prints attempts and sampled tokens a second by the clock and by processor time, the
+trained), and prints attempts and sampled tokens per second by the clock and by processor time, the
 share of the sub-agents' completions that had to be computed, and the step's metrics by width.
 """
 

@@ -2,7 +2,7 @@
 
     python benchmarks/plan_published.py [--json]
 
-Rows that set the efficiencies come first and are no evidence; the others judge. Error: predicted /
+Rows that set the efficiencies come first and are not evidence; the others judge. Error: predicted /
 published - 1. `in`: the published spread and the predicted interval meet. Wanted: the median of the
 absolute errors of the judging rows at most 25 %. No timing here: the same on every machine.
 """
@@ -68,7 +68,7 @@ def main() -> None:
     found = summary(judged)
     print(
         f"\n{found['rows']} rows judge, median error {100 * found['median_error']:.1f} %; "
-        f"{found['inside']} of the published speeds lie in the interval."
+        f"{found['inside']} of the published speeds are in the interval."
     )
     print("\n| engine | rows | median error |\n| --- | --- | --- |")
     for name, each in found["by_engine"].items():

@@ -318,7 +318,7 @@ def main() -> int:
 def show(result: dict[str, Any]) -> None:
     for row in result["overhead"]:
         print(
-            f"{row['streams']:3} streams: {row['server_ms']:.2f} ms a token served, "
+            f"{row['streams']:3} streams: {row['server_ms']:.2f} ms per token served, "
             f"{row['engine_ms']:.2f} from the engine alone: {row['overhead_ms']:+.2f} ms; "
             f"{row['server_processor_ms']:.2f} ms of processor in the server"
         )

@@ -84,7 +84,7 @@ def drop_cache(folder: Path) -> None:
 
 
 def threads_rate(jobs: Sequence[Callable[[], int]], threads: int) -> float:
-    """Bytes a second of jobs that return how many bytes they moved."""
+    """Bytes per second of jobs that return how many bytes they moved."""
     start = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
         done = sum(future.result() for future in [pool.submit(job) for job in jobs])
@@ -92,7 +92,7 @@ def threads_rate(jobs: Sequence[Callable[[], int]], threads: int) -> float:
 
 
 def direct_rate(folder: Path, threads: int) -> float:
-    """Bytes a second of reads past the page cache, from places spread over the files."""
+    """Bytes per second of reads past the page cache, from places spread over the files."""
     descriptors = [os.open(path, os.O_RDONLY | os.O_DIRECT) for path in shards(folder)]
     places = [
         (descriptor, offset)
@@ -136,7 +136,7 @@ def touch_rate(size: int) -> float:
 
 
 def timed_load(folder: Path, size: int) -> tuple[KimiK2Model, float]:
-    """The model, and bytes a second of its load from files that no cache holds."""
+    """The model, and bytes per second of its load from files that no cache holds."""
     drop_cache(folder)
     start = time.perf_counter()
     model = load_model(folder, progress=False)
@@ -245,7 +245,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--folder", type=Path, default=Path("runs/slice"))
-    parser.add_argument("--experts", type=int, help="fewer experts a layer, for a small machine")
+    parser.add_argument("--experts", type=int, help="fewer experts per layer, for a small machine")
     parser.add_argument("--repetitions", type=int, default=9)
     parser.add_argument("--loads", type=int, default=3, help="rounds of it")
     parser.add_argument("--rest", type=float, default=20.0, help="seconds; see above")

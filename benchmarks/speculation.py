@@ -91,7 +91,7 @@ def main() -> None:
     if arguments.json:
         print(json.dumps(table, indent=2))
         return
-    print("text    a row costs   tokens a step   rows a token   acceptance   cost")
+    print("text    a row costs   tokens per step   rows per token   acceptance   cost")
     for row in table:
         print(
             f"{row['text']:6} {row['row_costs']:12.2f} {row['tokens_per_step']:15.2f}"

@@ -4,7 +4,7 @@
 
 scale: a scripted model of fixed latency; an orchestrator gives 100 sub-agents work of 15 tool calls
 each. The critical path is what no scheduling can avoid: the orchestrator's completions and one
-sub-agent's completions and calls. Limits: wall time within 15 % of it, 5 ms of overhead a step,
+sub-agent's completions and calls. Limits: wall time within 15 % of it, 5 ms of overhead per step,
 1 GB of memory. Overhead is what the wall time exceeds the critical path by, over all steps of all
 agents; the processor time a step stands beside it, because it does not grow when others compute.
 

@@ -228,7 +228,7 @@ def draw(tallies: dict[str, Tally], path: Path, title: str) -> None:
             )
     axes.set_xscale("log")
     axes.set_ylim(0, 1.02)
-    axes.set_xlabel("tokens a task (mean)")
+    axes.set_xlabel("tokens per task (mean)")
     axes.set_ylabel("share of tasks right")
     axes.set_title(title)
     axes.grid(alpha=0.3)

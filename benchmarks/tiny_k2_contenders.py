@@ -92,13 +92,13 @@ def prompt(tokens: int, seed: int = 0) -> list[int]:
 
 class Contender(Protocol):
     def decode(self) -> float:
-        """Seconds a token, one stream."""
+        """Seconds per token, one stream."""
 
     def prefill(self, tokens: int) -> float:
         """Seconds for a prompt."""
 
     def streams(self, n: int) -> float:
-        """Seconds a step of n streams, one token each."""
+        """Seconds per step of n streams, one token each."""
 
 
 class Perilune:

@@ -3,7 +3,7 @@
 Both train the same architecture on the same documents, in float32 on the CPU, for the same number
 of tokens: ours packs them ragged with shared headers, transformers gets them padded to the longest
 of a batch of similar lengths, each with its header. Steps of the two alternate, so that a busy
-machine hits both. Prints tokens a second of wall time and of CPU time a core; a token is one of a
+machine hits both. Prints tokens per second of wall time and of CPU time a core; a token is one of a
 document or of its header as transformers sees it.
 
     python benchmarks/train_throughput.py --steps 3

@@ -1,7 +1,7 @@
 """How fast worlds become training text, and what a world and a task cost, on one core.
 
-Bar: 80,000 tokens a second and core. Tokens are counted twice: four bytes each, and by a rule that
-is near a small byte-level BPE (every digit and mark one token, words in pieces of up to four
+Bar: 80,000 tokens per second and core. Tokens are counted twice: four bytes each, and by a rule
+that is near a small byte-level BPE (every digit and mark one token, words in pieces of up to four
 letters with their leading space). Processor time is counted, so a busy machine does not matter
 much; the median of several rounds is shown.
 
@@ -39,7 +39,7 @@ def documents(first: int, count: int) -> list[str]:
 
 
 def measure(make: Callable[[int, int], list[str]], count: int, rounds: int) -> dict[str, float]:
-    """Median over rounds of tokens a second, by both counts."""
+    """Median over rounds of tokens per second, by both counts."""
     by_bytes, by_pieces, size = [], [], 0
     for number in range(rounds):
         generate_world.cache_clear()

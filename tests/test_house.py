@@ -1,4 +1,4 @@
-"""The house: what importing costs, that the verb table holds, that nothing is unpickled."""
+"""The whole package: what importing costs, that the verb table holds, that nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ NAMES_THE_INTERPRETER = {
 
 
 @cache
-def house_files() -> list[tuple[str, ast.Module]]:
+def source_files() -> list[tuple[str, ast.Module]]:
     """Path below the package, and syntax tree, of every file of ours."""
     files = sorted(SOURCE.rglob("*.py"))
     return [(str(f.relative_to(SOURCE)), ast.parse(f.read_text("utf-8"))) for f in files]
@@ -149,7 +149,7 @@ def starts_in(tree: ast.Module) -> list[ast.Call]:
 
 def test_every_process_is_started_with_a_folder_and_an_environment_of_its_own() -> None:
     seen = 0
-    for path, tree in house_files():
+    for path, tree in source_files():
         for call in starts_in(tree):
             if path in STARTS_BY_HAND:
                 continue
@@ -162,7 +162,7 @@ def test_every_process_is_started_with_a_folder_and_an_environment_of_its_own() 
 
 
 def test_only_one_place_makes_the_command_line_of_a_python() -> None:
-    for path, tree in house_files():
+    for path, tree in source_files():
         for node in ast.walk(tree):
             if (
                 isinstance(node, ast.Attribute)
@@ -176,7 +176,7 @@ def test_only_one_place_makes_the_command_line_of_a_python() -> None:
 
 
 def test_processes_of_multiprocessing_are_spawned_safely() -> None:
-    for path, tree in house_files():
+    for path, tree in source_files():
         text = ast.unparse(tree)
         if "multiprocessing" in text and path != "processes.py":
             assert "safe_spawning()" in text, path
@@ -184,7 +184,7 @@ def test_processes_of_multiprocessing_are_spawned_safely() -> None:
 
 
 def test_git_is_started_in_one_place_and_programs_are_looked_up_in_one() -> None:
-    for path, tree in house_files():
+    for path, tree in source_files():
         for node in ast.walk(tree):
             looked_up = (
                 isinstance(node, ast.Attribute) and ast.unparse(node) == "shutil.which"

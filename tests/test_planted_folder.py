@@ -1,4 +1,4 @@
-"""Nothing that lies in the current folder runs as us, whatever verb is used there.
+"""Nothing that is in the current folder runs as us, whatever verb is used there.
 
 The folder shadows every module of the standard library and of what is installed, every program that
 we look up, and has a repository whose configuration and hooks run programs.

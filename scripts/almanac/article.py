@@ -46,7 +46,7 @@ class Article:
     def add(
         self, attribute: str, value: Value | None, source: Source, year: int | None = None
     ) -> None:
-        """A fact; None and empty text are no facts. The first source of an attribute wins."""
+        """A fact; None and empty text are not facts. The first source of an attribute wins."""
         if value is None or value == "" or attribute in self.facts:
             return
         self.facts[attribute] = Fact(plain(value), source, None if year == source.year else year)

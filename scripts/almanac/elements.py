@@ -81,7 +81,7 @@ def read_elements() -> Iterator[Article]:
 
 def _transitions(database: sqlite3.Connection, number: int) -> tuple[float | None, float | None]:
     """Melting and boiling point in K; of several allotropes, the first that has one. A sublimation
-    point is no boiling point."""
+    point is not a boiling point."""
     rows = database.execute(
         "select melting_point, boiling_point, is_sublimation_point from phasetransitions "
         "where atomic_number = ? order by id",

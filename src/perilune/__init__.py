@@ -1,4 +1,4 @@
-"""Perilune: own an agent of the Kimi K2 class.
+"""Perilune: run an AI agent on a model of the Kimi K2 family that you own.
 
 Public names are imported when they are first used, so that `import perilune` stays light.
 """

@@ -5,7 +5,7 @@ Reads the published spellings: K2 (`model_type` kimi_k2 or deepseek_v3), K2.5 (k
 that the commands that only read a configuration start at once.
 
 Sources: the published `config.json` files of Kimi K2, K2 Thinking and K2.5; arXiv 2412.19437
-(DeepSeek-V3) for the architecture; arXiv 2309.00071 for YaRN.
+(DeepSeek-V3) for the architecture. The rotary embedding is read by `rope_config`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import Any
 
 from perilune.config_fields import (
     MAX_SIZE,
-    ROPE,
     TABLES,
     TEXT,
     TOP,
@@ -35,6 +34,8 @@ from perilune.config_fields import (
 from perilune.errors import ConfigError, UnsafeFileError, UnsupportedArchitectureError
 from perilune.formats import FORMATS, StorageFormat, read_quantization
 from perilune.formats.bf16 import BF16
+from perilune.rope_config import RopeConfig as RopeConfig
+from perilune.rope_config import parse_rope
 from perilune.vision_config import VisionConfig, parse_vision
 
 MAX_CONFIG_BYTES = 16 * 2**20
@@ -52,37 +53,6 @@ class Family(StrEnum):
     K2 = "k2"
     K2_THINKING = "k2-thinking"
     K25 = "k2.5"
-
-
-@dataclass(frozen=True, slots=True)
-class RopeConfig:
-    """Rotary embedding with optional YaRN (`factor` > 1). Angles in radians, lengths in tokens."""
-
-    theta: float = 50_000.0
-    factor: float = 1.0
-    original_max_position_embeddings: int = 4096
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-    mscale: float = 1.0
-    mscale_all_dim: float = 1.0
-
-    @staticmethod
-    def _yarn_mscale(factor: float, mscale: float) -> float:
-        return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
-
-    @property
-    def cos_sin_scale(self) -> float:
-        """Multiplier of cos and sin (1.0 for every published K2)."""
-        return self._yarn_mscale(self.factor, self.mscale) / self._yarn_mscale(
-            self.factor, self.mscale_all_dim
-        )
-
-    @property
-    def softmax_multiplier(self) -> float:
-        """Multiplier of the softmax scale, m(factor, mscale_all_dim)^2; on at every length."""
-        if not self.mscale_all_dim:
-            return 1.0
-        return self._yarn_mscale(self.factor, self.mscale_all_dim) ** 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +173,7 @@ def checkpoint_file(folder: Path, name: str) -> Path | None:
         mode = target.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         if path.is_symlink():
-            raise UnsafeFileError("is a link to nothing", file=path) from None
+            raise UnsafeFileError("is a link whose target does not exist", file=path) from None
         return None
     except (OSError, RuntimeError, ValueError) as error:
         raise UnsafeFileError(f"cannot be opened: {error}", file=path) from None
@@ -239,7 +209,7 @@ def parse_config(raw: Mapping[str, Any], *, file: Path | None = None) -> Checkpo
     if model_type in ("kimi_k25", "kimi_k2_5"):
         text_raw = mapping(raw.get("text_config"), "text_config", file)
         if not text_raw:
-            raise ConfigError("a kimi_k25 configuration without text_config", file=file)
+            raise ConfigError("has model_type kimi_k25 and no text_config", file=file)
         if text_raw.get("model_type", "kimi_k2") not in TEXT_MODEL_TYPES:
             raise UnsupportedArchitectureError(
                 f"the text model of this kimi_k25 is {text_raw['model_type']!r}, not a Kimi K2",
@@ -311,7 +281,7 @@ def _text_config(raw: Mapping[str, Any], file: Path | None, notices: list[str]) 
         if expected == "float" and not math.isfinite(value):
             raise ConfigError(f"{name} must be finite, not {value!r}", file=file)
         if expected == "int" and not 0 <= value <= MAX_SIZE:
-            raise ConfigError(f"{name} is {value}; no such model can exist", file=file)
+            raise ConfigError(f"{name} is {value}; no model can have that", file=file)
     positive = (
         "vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "kv_lora_rank",
         "qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim", "max_position_embeddings",
@@ -340,8 +310,10 @@ def _text_config(raw: Mapping[str, Any], file: Path | None, notices: list[str]) 
     n_experts, top_k = values["n_routed_experts"], values["num_experts_per_tok"]
     has_moe = values["first_k_dense_replace"] < values["num_hidden_layers"]
     if has_moe and not 1 <= top_k <= n_experts:
-        raise ConfigError(f"num_experts_per_tok {top_k} of {n_experts} experts", file=file)
-    config = ModelConfig(**values, rope=_rope(raw, file, notices))
+        raise ConfigError(
+            f"num_experts_per_tok is {top_k}, and there are only {n_experts} experts", file=file
+        )
+    config = ModelConfig(**values, rope=parse_rope(raw, file, notices))
     trained = config.rope.factor * config.rope.original_max_position_embeddings
     if config.rope.factor > 1 and config.max_position_embeddings > trained:
         notices.append(
@@ -360,117 +332,6 @@ def _text_config(raw: Mapping[str, Any], file: Path | None, notices: list[str]) 
             file=file,
         )
     return config
-
-
-def _rope(raw: Mapping[str, Any], file: Path | None, notices: list[str]) -> RopeConfig:
-    """The rope, from either spelling or both.
-
-    As in transformers 5, `rope_scaling` goes before `rope_parameters`. Where both are given and
-    differ in more than that one of them says nothing ("default"), the file is refused.
-    """
-    older = mapping(raw.get("rope_scaling"), "rope_scaling", file)
-    newer = mapping(raw.get("rope_parameters"), "rope_parameters", file)
-    theta = _theta((newer, older, raw), file)
-    ropes = [
-        _one_rope(given, theta, raw, name, file)
-        for name, given in (("rope_scaling", older), ("rope_parameters", newer))
-        if given
-    ]
-    if not ropes:
-        return RopeConfig(theta=theta, mscale_all_dim=0.0)
-    if len(ropes) == 2 and ropes[0] != ropes[1]:
-        if ropes[1].factor > 1 or newer.keys() - {"rope_type", "type", "rope_theta"}:
-            raise ConfigError(
-                "rope_scaling and rope_parameters contradict each other",
-                file=file,
-                remedy="Keep the one that the checkpoint was trained with",
-            )
-        notices.append(
-            "rope_parameters says 'default' beside a rope_scaling of YaRN; rope_scaling counts"
-        )
-    if older and "rope_theta" not in raw and "rope_theta" not in older:
-        notices.append(
-            f"rope_theta {theta:g} is taken from rope_parameters; transformers 5 leaves it out "
-            "beside a rope_scaling"
-        )
-    return ropes[0]
-
-
-def _theta(places: tuple[Mapping[str, Any], ...], file: Path | None) -> float:
-    given = [place["rope_theta"] for place in places if "rope_theta" in place]
-    if not given:
-        raise ConfigError("neither rope_theta nor rope_parameters.rope_theta is given", file=file)
-    for theta in given:
-        if not _is_number(theta) or not 1 < theta < math.inf:
-            raise ConfigError(f"rope_theta must be a number above 1, not {theta!r}", file=file)
-    if len({float(theta) for theta in given}) > 1:
-        raise ConfigError(f"rope_theta has several values: {given}", file=file)
-    return float(given[0])
-
-
-def _one_rope(
-    parameters: Mapping[str, Any],
-    theta: float,
-    raw: Mapping[str, Any],
-    place: str,
-    file: Path | None,
-) -> RopeConfig:
-    check_fields(parameters, ROPE, place, file, closed=True)
-    kinds = [parameters[name] for name in ("rope_type", "type") if name in parameters]
-    kind = kinds[0] if kinds else "default"
-    if len(kinds) == 2 and kinds[0] != kinds[1]:
-        raise ConfigError(f"{place} has rope_type {kinds[0]!r} and type {kinds[1]!r}", file=file)
-    known = {f.name for f in fields(RopeConfig)} - {"theta"}
-    given = {k: v for k, v in parameters.items() if k in known and v is not None}
-    if kind == "default":
-        if given:
-            raise ConfigError(
-                f"{place} holds {', '.join(sorted(given))} and no rope_type 'yarn'",
-                file=file,
-                remedy='Add "rope_type": "yarn", or take the fields out',
-            )
-        return RopeConfig(theta=theta, mscale_all_dim=0.0)
-    if kind != "yarn":
-        raise UnsupportedArchitectureError(
-            f"{place} has rope type {kind!r}; the K2 family has 'yarn' (or 'default')", file=file
-        )
-    for name, value in given.items():
-        if not _is_number(value) or not abs(value) < MAX_SIZE:
-            raise ConfigError(f"{place}.{name} must be a number, not {value!r}", file=file)
-    if given.get("factor", 0.0) < 1:
-        raise ConfigError("a yarn rope needs a factor of at least 1", file=file)
-    if min(given.get(k, 1.0) for k in ("beta_fast", "beta_slow")) <= 0:
-        raise ConfigError("beta_fast and beta_slow of a yarn rope must be positive", file=file)
-    original = given.pop("original_max_position_embeddings", None)
-    if original is None or original < 1 or original % 1:
-        raise ConfigError(
-            f"{place}.original_max_position_embeddings must be a positive integer, not "
-            f"{original!r}",
-            file=file,
-        )
-    outer = raw.get("original_max_position_embeddings", original)
-    if type(outer) is bool or outer != original:
-        raise ConfigError(
-            f"original_max_position_embeddings is {outer!r}, and {original!r} in {place}",
-            file=file,
-        )
-    # Two definitions of the factor of cos and sin are about; they agree in these cases only.
-    mscale, all_dim = given.get("mscale"), given.get("mscale_all_dim") or 0.0
-    if min(mscale or 0.0, all_dim) < 0 or (
-        mscale in (None, 0) if all_dim else mscale not in (None, 1)
-    ):
-        raise ConfigError(
-            f"{place} has mscale {mscale!r} with mscale_all_dim {all_dim!r}; supported are both "
-            "above 0, or mscale_all_dim 0 with mscale 1 or none",
-            file=file,
-        )
-    values = {name: float(value) for name, value in given.items()}
-    values["mscale_all_dim"] = float(all_dim)
-    return RopeConfig(theta=theta, original_max_position_embeddings=int(original), **values)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _read_text(path: Path) -> str:
@@ -493,7 +354,7 @@ def _ids(value: Any, file: Path | None) -> tuple[int, ...]:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_CONFIG_BYTES:
-            raise ConfigError("larger than 16 MiB; that is no configuration", file=path)
+            raise ConfigError("larger than 16 MiB; no configuration is that large", file=path)
         value = json.loads(path.read_text("utf-8"))
     except (OSError, UnicodeDecodeError, ValueError, RecursionError) as error:
         raise ConfigError(f"cannot be read as JSON: {error}", file=path) from None

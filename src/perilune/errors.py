@@ -170,7 +170,7 @@ class MediaFault(StrEnum):
     SECONDS = "seconds"  # a clip longer than the limit
     FRAMES = "frames"  # a clip of more frames than the limit
     PACKAGE = "package"  # what reads it is not installed
-    NO_EYES = "no_eyes"  # the model reads text only
+    NO_VISION = "no_vision"  # the model reads text only
 
 
 class MediaError(ChatError):

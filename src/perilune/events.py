@@ -198,7 +198,7 @@ def encode_event(event: Event) -> bytes:
 def decode_event(data: bytes | str | dict[str, Any]) -> Event:
     """Read one event; a type that this version does not know becomes `Unknown`.
 
-    Raises `ValueError` (msgspec's) when the data is no JSON object or contradicts its type.
+    Raises `ValueError` (msgspec's) when the data is not a JSON object or contradicts its type.
     """
     fields = data if isinstance(data, dict) else msgspec.json.decode(data, type=dict[str, Any])
     kind = _BY_TAG.get(str(fields.get("type")))

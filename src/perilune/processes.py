@@ -1,4 +1,4 @@
-"""How we start other programs: nothing that lies in the current folder becomes a part of them.
+"""How we start other programs: nothing that is in the current folder becomes a part of them.
 
 A Python is started with `-P` and a fixed current folder, from an environment without what names
 files relative to one; a program is looked up in absolute folders of PATH that are not below the
@@ -195,7 +195,7 @@ def _keep(environment: dict[str, str], name: str, entries: list[str]) -> None:
 
 
 def _outside(path: str) -> bool:
-    """Whether an absolute path does not lie in the current folder."""
+    """Whether an absolute path is not in the current folder."""
     here = current_folder()
     real = os.path.realpath(path)
     inside = bool(here) and here != "/" and (real == here or real.startswith(here + os.sep))

@@ -4,8 +4,8 @@ Reads two spellings: the published one (`vt_hidden_size`, `init_pos_emb_height`,
 transformers' `Kimi_K25VisionConfig` (`hidden_size`, `pos_emb_height`, ...). No torch here.
 
 Source: the published `config.json` of Kimi K2.5; transformers 5, `Kimi_K25VisionConfig`. What no
-file says is fixed in every implementation: rotary base 10,000, at most 512 patches a side, bicubic
-resampling of the learnt positions, GELU by tanh, LayerNorm eps 1e-5, biases everywhere.
+file says is fixed in every implementation: rotary base 10,000, at most 512 patches per side,
+bicubic resampling of the learnt positions, GELU by tanh, LayerNorm eps 1e-5, biases everywhere.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class VisionConfig:
     vt_intermediate_size: int = 4304
     vt_num_attention_heads: int = 16
     vt_num_hidden_layers: int = 27
-    patch_size: int = 14  # pixels a side
+    patch_size: int = 14  # pixels per side
     init_pos_emb_height: int = 64  # rows of the learnt table of positions
     init_pos_emb_width: int = 64
     init_pos_emb_time: int = 4  # most frames of one item

@@ -104,7 +104,7 @@ def test_a_preset_takes_no_other_tools(change: dict[str, str]) -> None:
 
 
 def test_a_model_that_is_no_folder_is_refused() -> None:
-    with pytest.raises(UsageError, match="no checkpoint folder"):
+    with pytest.raises(UsageError, match="not a checkpoint folder"):
         build_model(AgentSettings(model="no-such-folder"))
 
 

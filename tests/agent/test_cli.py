@@ -126,10 +126,10 @@ def test_json_and_stream_json(cli: Cli):
 def test_wrong_usage_is_exit_2(cli: Cli):
     for words, part in [
         (("run",), "there is no task"),
-        (("run", "t", "--endpoint", "nonsense"), "no endpoint URL"),
+        (("run", "t", "--endpoint", "nonsense"), "not an endpoint URL"),
         (("run", "t", "--endpoint", "http://x", "--tools", "hammer"), "hammer"),
         (("run", "t", "--endpoint", "http://x", "--allow", "bash("), "permission pattern"),
-        (("run", "t", "--model", "no/such/dir"), "no checkpoint folder"),
+        (("run", "t", "--model", "no/such/dir"), "not a checkpoint folder"),
         (("run", "--endpoint", "http://x", "--resume", "nope"), "no run 'nope'"),
         (("trace", "show", "nope"), "no run 'nope'"),
         (("run", "t", "--tools", "files"), "nano knows its own two tools"),

@@ -117,7 +117,7 @@ def test_bad_tools_are_refused_at_once():
         tool()(lambda *things: "x")
     bad = tool()(lambda: "x")
     object.__setattr__(bad, "parameters", {"type": "nonsense"})
-    with pytest.raises(UsageError, match="no JSON schema"):
+    with pytest.raises(UsageError, match="not a JSON schema"):
         ToolRegistry([bad])
 
 

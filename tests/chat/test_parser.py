@@ -430,7 +430,7 @@ def test_every_id_is_accounted_for(
             runs[-1].append(token_id)
     expected = "".join(accounted(small.decode(r)) for r in runs)
     assert accounted("".join(map(text_of, deltas))) == expected
-    # Special tokens that are no markers come out as their text.
+    # Special tokens that are not markers come out as their text.
     markers = {small.special_tokens[m] for m in MARKERS}
     spelled = [small.decode([i]) for i in ids if small.is_special(i) and i not in markers]
     everything = "".join(map(text_of, deltas))

@@ -1,4 +1,4 @@
-"""`perilune doctor`: a table of checks that other rooms extend."""
+"""`perilune doctor`: a table of checks that other packages extend."""
 
 from __future__ import annotations
 

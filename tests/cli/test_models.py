@@ -78,7 +78,7 @@ def test_new_with_layers_experts_and_refusals(tmp_path: Path) -> None:
 
 def test_new_with_a_tokenizer_that_does_not_fit(tmp_path: Path) -> None:
     real = shared_path("data/kimi-tokenizer")
-    with pytest.raises(UsageError, match=r"163840 tokens, the model 768"):
+    with pytest.raises(UsageError, match=r"163840 tokens, but the model has 768"):
         call(models.app, "new", tmp_path / "m", "--tokenizer", real)
     assert not (tmp_path / "m").exists()
 
@@ -109,7 +109,7 @@ def test_show_at_full_size_from_the_configuration_alone(
     text = call(models.app, "show", tmp_path)
     assert "1,026,408,232,448" in text
     assert "32,861,500,928 (31,687,095,808 without" in text
-    assert "70,272 B a cached token" in text and "none here" in text
+    assert "70,272 B per cached token" in text and "none here" in text
     values = json.loads(call(models.app, "show", tmp_path, "--json"))
     assert values["parameters"] == 1_026_408_232_448
     assert (values["family"], values["format"]) == (family.value, storage.name)

@@ -99,7 +99,7 @@ def test_what_is_no_text_is_refused(data: bytes):
 def test_wrong_bytes_are_replaced_and_said():
     piped = standard_input.decoded(b"caf\xe9 and more text around it\n")
     assert piped.text.startswith("caf\N{REPLACEMENT CHARACTER}")
-    assert "1 bytes that are no UTF-8 were replaced" in piped.said()
+    assert "1 bytes that are not UTF-8 were replaced" in piped.said()
     assert standard_input.decoded("Mond".encode("utf-16")).text == "Mond"
 
 

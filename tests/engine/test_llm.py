@@ -1,4 +1,4 @@
-"""The face for scripts: what goes in, what comes out, what is refused, what it needs."""
+"""The API for scripts: what goes in, what comes out, what is refused, what it needs."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_one_bad_request_of_several_and_none_runs(llm: LLM) -> None:
     with pytest.raises(RequestError, match="empty"):
         llm.generate([[1, 2], []], SHORT)
     assert not llm.engine.has_work and llm.engine.pages.num_held == 0
-    with pytest.raises(UsageError, match="2 sampling params for 1"):
+    with pytest.raises(UsageError, match="2 sampling params, but 1 prompts"):
         llm.generate("x", [SHORT, SHORT])
-    with pytest.raises(RequestError, match="not read yet"):
+    with pytest.raises(RequestError, match="not supported yet"):
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
         llm.chat([{"role": "user", "content": [image]}], SHORT)
 
@@ -204,12 +204,12 @@ def test_the_plan_counts_the_keys_that_long_prompts_read() -> None:
 
 
 def test_the_real_cache_costs_what_the_papers_say() -> None:
-    """70,272 bytes a token in bfloat16: 61 layers of 576 values."""
+    """70,272 bytes per token in bfloat16: 61 layers of 576 values."""
     assert page_bytes(ModelConfig()) == 64 * 70_272
 
 
 def test_bytes_of_a_step_of_the_real_model() -> None:
-    """33.0 GB a token at batch 1 in INT4, 184 GB at 16: the arithmetic of our facts."""
+    """33.0 GB per token at batch 1 in INT4, 184 GB at 16: the arithmetic of our facts."""
     cost = ReadCost(
         fixed=21_100_000_000, expert=24_770_000, moe_layers=60, experts=384, top_k=8, latent=70_272
     )

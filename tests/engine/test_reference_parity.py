@@ -120,7 +120,7 @@ def test_a_sampled_text_is_the_same_alone_and_in_a_batch(bf16_folder: Path, forw
 
 
 def test_the_cache_is_all_that_grows_with_tokens(bf16_folder: Path) -> None:
-    """K2 caches 576 values a token and layer; this shape 64 + 16. Pages go by tokens alone."""
+    """K2 caches 576 values per token and layer; this shape 64 + 16. Pages go by tokens alone."""
     engine = engine_of(bf16_folder, "torch", cache_tokens=1024)
     layers, pages, page, values = engine.cache.storage.shape
     assert (layers, pages, page, values) == (3, 16, 64, 64 + 16)

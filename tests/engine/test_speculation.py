@@ -172,7 +172,7 @@ def test_a_request_can_do_without() -> None:
 
 
 def test_what_a_guess_must_earn_is_measured() -> None:
-    """A step of 10 ms and 1 ms a row: one sequence pays 1/11 of its step for a further row."""
+    """A step of 10 ms and 1 ms per row: one sequence pays 1/11 of its step for a further row."""
     cost, rng = RowCost(), random.Random(1)
     assert cost.break_even(1) == RowCost.PRIOR
     for _ in range(500):

@@ -3,7 +3,7 @@
 Weights are given as numbers (dequantised, row-major), so that nothing here depends on a layout.
 
 Shape suffixes: T rows, I inputs, G groups of 32 inputs, O outputs, E experts, D hidden,
-F expert hidden, K experts a row.
+F expert hidden, K experts per row.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def test_stop_ids_and_streaming(model: KimiK2Model) -> None:
 
 def test_the_context_ends_the_generation(model: KimiK2Model) -> None:
     assert len(generate(model, [1] * 60, max_tokens=100).token_ids) == 4
-    with pytest.raises(UsageError, match="64 tokens, the model reads 64"):
+    with pytest.raises(UsageError, match="64 tokens, but the model reads at most 64"):
         generate(model, [1] * 64)
 
 
@@ -85,7 +85,7 @@ def test_greedy_ties_go_to_the_lowest_id() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"prompt_ids": []}, "no token"),
+        ({"prompt_ids": []}, "prompt is empty"),
         ({"prompt_ids": [10_000]}, "token id 10000 is outside"),
         ({"prompt_ids": [-1]}, "token id -1 is outside"),
         ({"max_tokens": 0}, "max_tokens"),

@@ -18,7 +18,7 @@ GB = 10**9
 
 @cache
 def small() -> ModelSize:
-    """A tiny K2 Thinking: 16 experts, 4 a token."""
+    """A tiny K2 Thinking: 16 experts, 4 per token."""
     return model_size("small", random_config(Family.K2_THINKING, INT4, "tiny"))
 
 

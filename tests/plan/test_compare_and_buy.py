@@ -64,7 +64,7 @@ def test_the_picture(tmp_path: Path) -> None:
     svg, png = draw(compared, tmp_path)
     text = svg.read_text("utf-8")
     assert text.lstrip().startswith("<?xml") and png.read_bytes()[:4] == b"\x89PNG"
-    for word in ("cheap", "fast", "neither", "tokens a second", "US dollars"):
+    for word in ("cheap", "fast", "neither", "tokens per second", "US dollars"):
         assert word in text
     again = draw(compared, tmp_path / "again")[0]
     assert again.read_bytes() == svg.read_bytes()  # nothing in it but the plans

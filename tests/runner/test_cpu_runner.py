@@ -419,6 +419,6 @@ def test_other_dtypes_and_devices_are_named() -> None:
 
 def test_without_the_library_the_torch_runner_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(native, "available", lambda: False)
-    assert CpuRunner.unsupported(random_model(BASE)) == "the C library is not there"
+    assert CpuRunner.unsupported(random_model(BASE)) == "the C library is not available"
     with pytest.raises(UsageError, match="TorchRunner"):
         CpuRunner(random_model(BASE))

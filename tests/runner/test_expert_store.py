@@ -108,7 +108,7 @@ def test_a_late_store_with_any_number_of_threads(threads: int) -> None:
 
 @pytest.mark.parametrize("kind", FORWARDS)
 def test_the_store_is_asked_for_what_the_router_chose(kind: str) -> None:
-    """One row: two experts a layer, asked for in the order of the layers."""
+    """One row: two experts per layer, asked for in the order of the layers."""
     runner, model = runner_of(kind)
     store = LateStore(runner, model)
     run_alone(runner, BASE, [5], dtype=torch.bfloat16)

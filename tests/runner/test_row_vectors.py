@@ -173,9 +173,9 @@ WRONG: dict[str, tuple[RowVectors, str]] = {
     "half": (RowVectors(int32(1), torch.zeros(1, 64, dtype=torch.float16)), "float16"),
     "rows of 64 bits": (RowVectors(torch.tensor([1]), torch.zeros(1, 64)), "int64"),
     "rows of two dimensions": (RowVectors(int32(1).view(1, 1), torch.zeros(1, 64)), "int32"),
-    "beyond": (RowVectors(int32(3), torch.zeros(1, 64)), "row 3 of a step of 3"),
+    "beyond": (RowVectors(int32(3), torch.zeros(1, 64)), "row 3 has a vector, but the step has 3"),
     "negative": (RowVectors(int32(-1), torch.zeros(1, 64)), "row -1"),
-    "twice": (RowVectors(int32(1, 1), torch.zeros(2, 64)), "two vectors for row 1"),
+    "twice": (RowVectors(int32(1, 1), torch.zeros(2, 64)), "row 1 has two vectors"),
     "twice, apart": (RowVectors(int32(0, 2, 0), torch.zeros(3, 64)), "ascend"),
     "backwards": (RowVectors(int32(2, 1), torch.zeros(2, 64)), "ascend"),
 }
@@ -197,7 +197,7 @@ def test_wrong_vectors_are_refused_before_anything_is_written(kind: str, name: s
 
 def test_no_row_beyond_its_own_sequence_gets_a_vector() -> None:
     inside = SequenceRows([1, 2], 0, [0], 1, vectors=RowVectors(int32(2), torch.zeros(1, 64)))
-    with pytest.raises(UsageError, match="row 2 of a step of 2"):
+    with pytest.raises(UsageError, match="row 2 has a vector, but the step has 2"):
         build_batch([inside, SequenceRows([5], 0, [1], 1)])
     narrow, wide = (RowVectors(int32(0), torch.zeros(1, width)) for width in (32, 64))
     with pytest.raises(UsageError, match="one width"):

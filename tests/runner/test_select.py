@@ -37,11 +37,11 @@ def test_without_the_library_torch_computes_or_the_cause_is_said(
 ) -> None:
     monkeypatch.setattr(native, "library", lambda: None)
     assert isinstance(select_runner(tiny()), TorchRunner)
-    with pytest.raises(UsageError, match="library is not there"):
+    with pytest.raises(UsageError, match="library is not available"):
         select_runner(tiny(), native=True)
     with pytest.raises(UsageError, match="dense_format needs the C kernels"):
         select_runner(tiny(), dense_format="int8")
-    assert {check.detail for check in doctor_checks()} == {"torch: the C library is not there"}
+    assert {check.detail for check in doctor_checks()} == {"torch: the C library is not available"}
 
 
 @needs_library

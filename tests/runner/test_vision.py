@@ -60,7 +60,7 @@ def test_the_kernels_are_the_modules(seed: int, dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("isa", native.isas() if native.available() else [])
 def test_every_instruction_set(isa: str) -> None:
-    """Odd sizes: outputs and inputs that are no multiple of 16, items across blocks of keys."""
+    """Odd sizes: outputs and inputs that are not multiples of 16, items across blocks of keys."""
     before = native.isa()
     model = eyed(3, vt_hidden_size=72, vt_num_attention_heads=1, vt_intermediate_size=70)
     assert model.vision is not None

@@ -187,7 +187,7 @@ async def test_every_constraint_has_a_case() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 async def test_constraints_hold(random_client: httpx.AsyncClient, path: str) -> None:
-    """Answers that `max_tokens` cut are no answers; few may be."""
+    """Answers that `max_tokens` cut are not answers; few may be."""
     bias = await closers(random_client)
 
     async def one(number: int) -> str | None:

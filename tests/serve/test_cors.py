@@ -154,7 +154,7 @@ async def test_without_a_list_there_is_none(scripted: Any) -> None:
 )  # fmt: skip
 def test_origins_are_checked_at_the_start(origin: str, kept: str | None) -> None:
     if kept is None:
-        with pytest.raises(UsageError, match="no origin"):
+        with pytest.raises(UsageError, match="not the origin"):
             check_door(Settings(cors_origin=(origin,)), Keys())
     else:
         assert check_origin(origin) == kept and Cors([origin]).allows(kept)

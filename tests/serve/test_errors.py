@@ -299,7 +299,7 @@ def test_quotas_fill_with_time() -> None:
     first = quotas.take(me, 100)
     first.release(500)
     first.release(500)  # once is enough
-    with pytest.raises(Exception, match="600 tokens a minute"):
+    with pytest.raises(Exception, match="600 tokens per minute"):
         quotas.take(me, 10)
     now[0] = 1.0  # ten tokens more
     leases = [quotas.take(me, 10)]

@@ -1,4 +1,4 @@
-"""The door: keys on every route, both header forms, hosts, origins, bodies, request ids."""
+"""Access: keys on every route, both header forms, hosts, origins, bodies, request ids."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ async def test_any_name_is_taken_where_that_is_chosen(scripted: Any, stream: boo
         assert reply.status_code == 200 and '"kimi-k2"' in reply.text
         assert (await client.get("/v1/models/gpt-4o")).json()["id"] == "kimi-k2"
         text = (await client.get("/metrics")).text
-    assert set(_labels(text)) == {"kimi-k2"}  # names of requests are no labels
+    assert set(_labels(text)) == {"kimi-k2"}  # names of requests are not labels
 
 
 def _labels(text: str) -> list[str]:

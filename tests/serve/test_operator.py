@@ -93,7 +93,7 @@ def test_a_killed_engine_is_a_line_and_counts_however_soon_it_is_back(
     assert len(deaths) == 1 and "SIGKILL" in deaths[0] and "1 requests failed" in deaths[0]
     assert metric(text, "engine_restarts_total") == 1
     assert metric(text, "engine_restarts_total", cause="SIGKILL") == 1
-    # And its stream is no success: 200 went out, but that is not what became of it.
+    # And its stream is not a success: 200 went out, but that is not what became of it.
     said = next(line for line in lines() if line.startswith("POST"))
     assert said.startswith(f"POST {URL} -> 503 engine_dead (cut off after 200 was sent)"), said
     assert metric(text, "http_requests_total", handler=URL, status="503") == 1

@@ -2,7 +2,7 @@
 
 The model is random, so whatever fits does so by construction. A bias towards what closes strings
 and objects keeps the noise short; it forbids nothing. Noise that goes on for 3,000 tokens all the
-same is cut, which is no call (`finish_reason` "length"); few may be.
+same is cut, which is not a call (`finish_reason` "length"); few may be.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ BREACHES: dict[str, Callable[[list[Any]], Any]] = {
     "no [DONE]": lambda f: f.pop(),
     "id changes": _set(2, "id", "chatcmpl-" + "1" * 24),
     "id has another form": lambda f: [c.__setitem__("id", "x") for c in f[:-1]],
-    "created is no integer": _set(3, "created", 1.5),
+    "created is not an integer": _set(3, "created", 1.5),
     "created changes": _set(3, "created", 2),
     "model changes": _set(3, "model", "other"),
     "two choices": lambda f: f[3]["choices"].append(_choice(f, 3)),
@@ -177,7 +177,7 @@ BREACHES: dict[str, Callable[[list[Any]], Any]] = {
     "usage without cached tokens": lambda f: _usage(f)["prompt_tokens_details"].pop(
         "cached_tokens"
     ),
-    "usage is no integer": lambda f: _usage(f).__setitem__("prompt_tokens", 1.5),
+    "usage is not an integer": lambda f: _usage(f).__setitem__("prompt_tokens", 1.5),
     "a usage frame that nobody asked for": lambda f: f.insert(7, _sums(f)),
     "logprobs of another shape": lambda f: _choice(f, 3).__setitem__(
         "logprobs", {"content": [{"token": "Hi", "logprob": -0.5}], "refusal": None}

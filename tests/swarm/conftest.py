@@ -54,7 +54,7 @@ def split(*prompts: str, agent: str = "worker", create: bool = True) -> Reply:
 
 
 def last_results(messages: Sequence[Message]) -> list[str]:
-    """The tool results since the last assistant message, whatever the house said after them."""
+    """The tool results since the last assistant message, whatever Perilune said after them."""
     results: list[str] = []
     for message in reversed(messages):
         if message["role"] == "user":

@@ -1,4 +1,4 @@
-"""The faces: `run --swarm`, `trace show` with --tree, --timeline and --agent, and drawings."""
+"""What is shown: `run --swarm`, `trace show` with --tree, --timeline and --agent, and drawings."""
 
 from __future__ import annotations
 

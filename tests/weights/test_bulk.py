@@ -30,7 +30,7 @@ from perilune.weights.shard import Shard, StagingBuffer
 
 @pytest.fixture
 def direct(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Past the page cache from the first byte on, whatever lies in it."""
+    """Past the page cache from the first byte on, whatever is in it."""
     monkeypatch.setattr(bulk, "DIRECT_FROM", 0)
     monkeypatch.setattr(shard._PageCache, "holds", lambda *a: False)
 

@@ -69,7 +69,7 @@ FAULTS = {
     "many lists": (b'{"a":[' + b"[]," * 2_000_001 + b"[]]}", "more than"),
     "huge number": (b'{"a":{"dtype":"F32","shape":[' + b"9" * 5000 + b'],"data_offsets":[0,8]}}',
                     "not valid JSON"),
-    "NaN": (b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', "no JSON number"),
+    "NaN": (b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,8]}}', "not a JSON number"),
     "twice": (b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},'
               b'"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}', "given twice"),
     "key twice": (b'{"a":{"dtype":"F32","dtype":"U8","shape":[2],"data_offsets":[0,8]}}',

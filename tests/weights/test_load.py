@@ -394,7 +394,7 @@ def test_a_file_cut_while_it_is_read(tmp_path: Path) -> None:
 
 
 def test_shards_may_hold_their_tensors_in_any_order(tmp_path: Path) -> None:
-    """Published files sort their tensors by name; ours lie in network order."""
+    """Published files sort their tensors by name; ours are in network order."""
     folder = tiny_checkpoint(tmp_path / "m")
     before = read_all(folder)
     file = shard_with(folder, "model.norm.weight")

@@ -207,12 +207,12 @@ def test_the_current_folder_is_not_replaced(
 def test_what_is_there_already_is_left_alone(tmp_path: Path) -> None:
     weights = RandomWeights(0, tiny_config())
     (tmp_path / "m").mkdir()
-    start(tmp_path / "m", weights)  # an empty folder is no obstacle
+    start(tmp_path / "m", weights)  # an empty folder is not an obstacle
     with pytest.raises(UsageError, match="exists already"):
         start(tmp_path / "m", weights)
     (tmp_path / "n.partial").mkdir()
     (tmp_path / "n.partial" / "mine.txt").write_text("x")
-    with pytest.raises(UsageError, match="not ours"):
+    with pytest.raises(UsageError, match="not written by Perilune"):
         start(tmp_path / "n", weights)
     assert (tmp_path / "n.partial" / "mine.txt").read_text() == "x"
     (tmp_path / "file").write_text("x")

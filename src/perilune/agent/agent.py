@@ -95,7 +95,7 @@ class Agent:
         self.system_prompt = default_system_prompt() if system_prompt is None else system_prompt
         self.workspace = Path(workspace or Path.cwd()).resolve()
         if not self.workspace.is_dir():
-            raise UsageError(f"the workspace {self.workspace} is no folder")
+            raise UsageError(f"the workspace {self.workspace} is not a folder")
         self.budget = budget or Budget()
         self.sampling = sampling or Sampling()
         self.permissions = permissions or Permissions()
@@ -128,7 +128,7 @@ class Agent:
     async def arun(self, task: Content | None = None, *, resume: str | None = None) -> RunResult:
         """Work on a task; with `resume`, go on with an earlier run (and a new task, if given).
 
-        Errors that end a run are no exceptions here: they are the result's `reason`.
+        Errors that end a run are not exceptions here: they are the result's `reason`.
         """
         async with self.session(resume=resume) as session:
             return await session.run(task)

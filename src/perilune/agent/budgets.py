@@ -14,7 +14,7 @@ DEFAULT_STEPS = 300
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Limits of one task; None is no limit.
+    """Limits of one task; None means no limit.
 
     `steps` are completions of the model, `tokens` prompt and completion tokens together,
     `thinking_tokens` the reasoning of one step, `seconds` the wall time in which a process works on

@@ -131,7 +131,7 @@ def build_model(settings: AgentSettings) -> ChatModel:
     assert settings.model is not None
     if not Path(settings.model).is_dir():
         raise UsageError(
-            f"{settings.model!r} is no checkpoint folder",
+            f"{settings.model!r} is not a checkpoint folder",
             remedy="Give a folder, or --endpoint URL for a model behind a server.",
         )
     return resolve_model(Path(settings.model))
@@ -207,7 +207,7 @@ def _sandbox(kind: str | None) -> Sandbox | None:
     if kind is None:
         return None
     if kind not in ("bubblewrap", "landlock"):
-        raise UsageError(f"--sandbox is bubblewrap or landlock, not {kind!r}")
+        raise UsageError(f"--sandbox must be bubblewrap or landlock, not {kind!r}")
     from perilune.sandbox import open_sandbox
 
     return open_sandbox(kind)  # type: ignore[arg-type]  # narrowed above

@@ -1,7 +1,7 @@
 """How hard to work on a task: a share of its budget, and for `heavy` eight trajectories at once.
 
 A recipe's budget (or the default one) is the whole; low and medium are shares of it. K2 Thinking's
-evaluations give 24,000 to 48,000 thinking tokens a step and up to 300 steps, and its heavy mode
+evaluations give 24,000 to 48,000 thinking tokens per step and up to 300 steps, and its heavy mode
 rolls out eight trajectories and merges them (model card).
 """
 
@@ -41,7 +41,7 @@ EFFORTS: dict[str, Effort] = {
 def effort_named(name: str) -> Effort:
     """Raises `UsageError` for an unknown name."""
     if name not in EFFORTS:
-        raise UsageError(f"--effort is {', '.join(EFFORTS)}, not {name!r}")
+        raise UsageError(f"--effort must be one of {', '.join(EFFORTS)}, not {name!r}")
     return EFFORTS[name]
 
 

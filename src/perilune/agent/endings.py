@@ -1,7 +1,7 @@
 """How a run ends when it does not end with an answer: typed exceptions, each with a named reason.
 
 The loop raises one of these and never just stops; the reason goes into the journal's
-`run.finished` and into the exit of every face.
+`run.finished` and into the exit code of every interface.
 """
 
 from __future__ import annotations

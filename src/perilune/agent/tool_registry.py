@@ -44,7 +44,9 @@ class ToolRegistry:
         try:
             schema = read_schema(new.parameters)
         except UnusableSchema as error:
-            message = f"tool {new.name!s:.80}: its parameters are no JSON schema: {error.message}"
+            message = (
+                f"tool {new.name!s:.80}: its parameters are not a JSON schema: {error.message}"
+            )
             raise UnusableTool(message) from None
         if not isinstance(new.name, str) or not TOOL_NAME.fullmatch(new.name):
             raise UnusableTool(

@@ -116,7 +116,7 @@ class ChatFormat:
             raise ChatError(
                 f"the tokenizer in {folder} has {tokenizer.vocab_size} ids, and config.json says "
                 f"that the model knows {config.text.vocab_size}",
-                remedy="The files are of different checkpoints",
+                remedy="The files belong to different checkpoints; download both again",
             )
         chat = cls(tokenizer, family or config.family, eos_token_ids=config.eos_token_ids)
         if (newline := video_newline(folder)) is not None:

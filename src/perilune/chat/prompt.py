@@ -51,10 +51,10 @@ class Prompt:
         return sum(span.length for span in self.spans)
 
 
-def no_eyes(kind: MediaKind, reader: str, place: str = "") -> MediaError:
+def no_vision(kind: MediaKind, reader: str, place: str = "") -> MediaError:
     """The refusal of a picture or clip by a model that reads text only."""
     return MediaError(
-        MediaFault.NO_EYES,
+        MediaFault.NO_VISION,
         f"the conversation holds {'an image' if kind == 'image' else 'a video'}, and {reader} "
         "reads text only",
         remedy="Use a K2.5 checkpoint with its vision tower, or describe it in words",
@@ -151,7 +151,7 @@ class PromptWriter:
 
     def _part(self, media: Media) -> None:
         if not self._chat.reads_media:
-            raise no_eyes(media.kind, str(self._chat.family), media.place)
+            raise no_vision(media.kind, str(self._chat.family), media.place)
         if self._opener is not None:
             self._open(self._opener.open(media.part, media.kind, media.place))
         elif media.kind == "video":

@@ -39,7 +39,7 @@ def read_mergeable_ranks(path: Path) -> dict[bytes, int]:
     """
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
-            raise ChatError(f"{path.name}: larger than 64 MiB; that is no vocabulary")
+            raise ChatError(f"{path.name}: larger than 64 MiB; no vocabulary is that large")
         lines = path.read_bytes().splitlines()
     except OSError as error:
         raise ChatError(

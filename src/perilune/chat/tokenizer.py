@@ -87,7 +87,7 @@ class Tokenizer:
             raise ChatError(
                 f"tokenizer_config.json names token {outside[0]}, but the reserved ids of this "
                 f"tiktoken.model are {first}..{first + RESERVED - 1}",
-                remedy="The two files are of different checkpoints; download both again",
+                remedy="The two files belong to different checkpoints; download both again",
             )
         special = reserved_names(first, added)
         import tiktoken

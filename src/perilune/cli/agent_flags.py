@@ -80,7 +80,8 @@ MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", min=1, help="Prompt and completion tokens in all.")
 ]
 ThinkingTokens = Annotated[
-    int | None, typer.Option("--thinking-tokens", min=1, help="Thinking of one step.")
+    int | None,
+    typer.Option("--thinking-tokens", min=1, help="Maximum thinking tokens of one step."),
 ]
 MaxSeconds = Annotated[
     float | None, typer.Option("--max-seconds", min=0.0, help="Wall time for the task.")
@@ -123,7 +124,7 @@ NoSnapshot = Annotated[
     bool, typer.Option("--no-snapshot", help="Do not keep the workspace for `trace undo`.")
 ]
 Resume = Annotated[
-    str | None, typer.Option("--resume", help="Go on with a run: its id, part of it, or 'last'.")
+    str | None, typer.Option("--resume", help="Continue a run: its id, part of the id, or 'last'.")
 ]
 
 

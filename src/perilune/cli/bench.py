@@ -26,7 +26,9 @@ app.command()(serve)
 def kernels(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     rows: Annotated[str, typer.Option(help="Rows of activations, comma-separated.")] = "1,4,16,64",
-    repetitions: Annotated[int, typer.Option(min=1, help="Medians are of so many.")] = 7,
+    repetitions: Annotated[
+        int, typer.Option(min=1, help="Number of repetitions that a median is taken from.")
+    ] = 7,
 ) -> None:
     """The C kernels at Kimi K2's sizes: GB/s of weights, share of the read bandwidth, TOP/s."""
     from perilune.errors import UsageError

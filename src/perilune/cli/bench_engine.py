@@ -31,13 +31,15 @@ app = typer.Typer(add_completion=False, no_args_is_help=True)
 @app.command()
 def decode(
     model: Model = None,
-    tokens: Annotated[int, typer.Option(min=8, help="Steps to measure.")] = 64,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of the prompt before.")] = 64,
+    tokens: Annotated[int, typer.Option(min=8, help="Number of steps to measure.")] = 64,
+    context: Annotated[
+        int, typer.Option(min=1, help="Tokens of the prompt that comes before.")
+    ] = 64,
     exact: Exact = False,
     device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
-    """One answer alone: tokens a second, and the share of the memory bandwidth."""
+    """One answer alone: tokens per second, and the share of the memory bandwidth."""
     from perilune.engine.bench import bench_decode
 
     engine = _engine(model, exact, device, context + tokens + 64)
@@ -52,7 +54,7 @@ def prefill(
     device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
-    """One prompt to its first token: tokens a second."""
+    """One prompt to its first token: tokens per second."""
     from perilune.engine.bench import bench_prefill
 
     engine = _engine(model, exact, device, 2 * tokens + 128)
@@ -62,14 +64,18 @@ def prefill(
 @app.command()
 def batch(
     model: Model = None,
-    streams: Annotated[int, typer.Option(min=1, help="The most answers side by side.")] = 16,
-    tokens: Annotated[int, typer.Option(min=8, help="Steps to measure.")] = 32,
-    context: Annotated[int, typer.Option(min=1, help="Tokens of each prompt before.")] = 64,
+    streams: Annotated[
+        int, typer.Option(min=1, help="Maximum number of answers at the same time.")
+    ] = 16,
+    tokens: Annotated[int, typer.Option(min=8, help="Number of steps to measure.")] = 32,
+    context: Annotated[
+        int, typer.Option(min=1, help="Tokens of the prompt that comes before each.")
+    ] = 64,
     exact: Exact = False,
     device: Device = DEVICE,
     as_json: AsJson = False,
 ) -> None:
-    """Several answers side by side, 1, 2, 4 and so on: tokens a second of all together."""
+    """Several answers side by side, 1, 2, 4 and so on: tokens per second of all together."""
     from perilune.engine.bench import bench_decode
 
     counts = [2**i for i in range(streams.bit_length()) if 2**i < streams] + [streams]

@@ -23,27 +23,38 @@ def serve(
     model: Annotated[
         str | None, typer.Option(help="Model to ask for. Default: the first that it lists.")
     ] = None,
-    requests: Annotated[int, typer.Option(min=1, help="Requests in all.")] = 64,
+    requests: Annotated[int, typer.Option(min=1, help="Total number of requests.")] = 64,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Closed loop: users that ask one after another.")
+        int,
+        typer.Option(
+            min=1, help="Closed loop: number of users, each asking one question after another."
+        ),
     ] = 8,
     rate: Annotated[
         float | None,
-        typer.Option(min=0.001, help="Open loop: requests a second, at random moments."),
+        typer.Option(min=0.001, help="Open loop: requests per second, at random moments."),
     ] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, help="About so many, all different.")] = 64,
+    prompt_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens per prompt, roughly; no two prompts are alike.")
+    ] = 64,
     output_tokens: Annotated[int, typer.Option(min=1, help="Of each answer.")] = 64,
-    ttft_slo: Annotated[float, typer.Option(help="In time: first token, milliseconds.")] = 1000.0,
-    token_slo: Annotated[float, typer.Option(help="In time: each token, milliseconds.")] = 100.0,
-    warmup: Annotated[int, typer.Option(min=0, help="Requests before, not counted.")] = 1,
+    ttft_slo: Annotated[
+        float, typer.Option(help="Most milliseconds to the first token for an answer in time.")
+    ] = 1000.0,
+    token_slo: Annotated[
+        float, typer.Option(help="Most milliseconds per token for an answer in time.")
+    ] = 100.0,
+    warmup: Annotated[
+        int, typer.Option(min=0, help="Requests before the measurement, not counted.")
+    ] = 1,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one answer.")] = 600.0,
     seed: Annotated[int, typer.Option(help="Of the prompts and the arrivals.")] = 0,
     any_host: Annotated[
-        bool, typer.Option("--any-host", help="Load a server that is not on this machine.")
+        bool, typer.Option("--any-host", help="Allow a server that is not on this machine.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
-    """Load on a server: first token, time between tokens, tokens a second, answers in time.
+    """Load on a server: first token, time between tokens, tokens per second, answers in time.
 
     Exits with 1 when a request fails.
     """
@@ -80,7 +91,7 @@ def serve(
 
 
 def _show(model: str, rate: float | None, concurrency: int, report: LoadReport) -> None:
-    load = f"{concurrency} users" if rate is None else f"{rate:g} requests a second"
+    load = f"{concurrency} users" if rate is None else f"{rate:g} requests per second"
     print(
         f"{model}, {report.loop} loop, {load}: {report.completed} of {report.requests} answered "
         f"in {report.seconds:.1f} s, {report.prompt_tokens:.0f} + {report.output_tokens:.0f} tokens"

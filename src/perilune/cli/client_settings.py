@@ -47,7 +47,9 @@ def settings_for(client: str, target: Target, path: Path | None = None) -> Clien
     """Raises UsageError for an unknown client, or a model name that the client cannot use."""
     make = CLIENTS.get(client)
     if make is None:
-        raise UsageError(f"{client!r} is not a client", remedy=f"There are: {', '.join(CLIENTS)}")
+        raise UsageError(
+            f"{client!r} is not a client", remedy=f"Choose one of: {', '.join(CLIENTS)}"
+        )
     return make(target, path)
 
 
@@ -171,7 +173,7 @@ def _block(old: str | None, text: str, file: Path) -> str:
         tomllib.loads(new)
     except tomllib.TOMLDecodeError as error:
         raise UsageError(
-            f"{file} would not be valid any more: {error}",
+            f"{file} would no longer be valid: {error}",
             remedy="Remove what it says about `perilune`, or add the printed lines by hand",
         ) from None
     return new

@@ -53,7 +53,9 @@ def connect(
 
     url = read_endpoint_url(base_url).root
     if client not in CLIENTS:
-        raise UsageError(f"{client!r} is not a client", remedy=f"There are: {', '.join(CLIENTS)}")
+        raise UsageError(
+            f"{client!r} is not a client", remedy=f"Choose one of: {', '.join(CLIENTS)}"
+        )
     if model is None or context is None:
         listed = ask_server(url, api_key, model)
         model, context = model or listed["id"], context or listed.get("max_model_len")

@@ -67,7 +67,12 @@ def list_corpora(as_json: AsJson = False) -> None:
 
 @app.command("rm")
 def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `perilune corpus ls` shows it.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of the corpus, as `perilune corpus ls` shows it."
+        ),
+    ],
 ) -> None:
     """Remove a corpus: its index only, not the folder."""
     from perilune.search.library import Library
@@ -78,12 +83,16 @@ def remove(
 
 @app.command()
 def search(
-    query: Annotated[list[str], typer.Argument(metavar="QUERY...", help="Words, or a question.")],
+    query: Annotated[
+        list[str], typer.Argument(metavar="QUERY...", help="Search words, or a question.")
+    ],
     name: Annotated[
         list[str] | None,
         typer.Option("--name", help="Search this corpus only ('almanac' is one). Repeatable."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", "-n", min=1, max=100, help="How many.")] = 8,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, max=100, help="Number of results.")
+    ] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Search the almanac and your corpora, as an agent does. Exits with 1 when nothing is found."""
@@ -128,7 +137,7 @@ def _in_a_line(name: str) -> str:
 
 @contextmanager
 def _bar(folder: Path) -> Iterator[Progress | None]:
-    """A bar on stderr, None where that is no terminal."""
+    """A bar on stderr, None where that is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

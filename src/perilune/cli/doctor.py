@@ -1,6 +1,6 @@
 """`perilune doctor`: what this machine can do, and what is missing, one line a check.
 
-A room adds its own checks with a function `doctor_checks()` in one of the modules of
+A package adds its own checks with a function `doctor_checks()` in one of the modules of
 `ROOM_CHECKS`; it returns objects with the fields of `Check`.
 """
 
@@ -19,7 +19,7 @@ from typing import Annotated, Protocol
 
 import typer
 
-# In the order of their checks; a module that is not there has none.
+# In the order of their checks; a module that does not exist has none.
 ROOM_CHECKS = (
     "perilune.kernels.doctor",
     "perilune.weights.doctor",
@@ -86,7 +86,7 @@ def doctor(
 
 
 def run_checks() -> Iterator[Check]:
-    """Every check of this file, then those of the rooms. A check that raises has failed."""
+    """Every check of this file, then those of the packages. A check that raises has failed."""
     for name, check in CHECKS.items():
         try:
             yield check()

@@ -60,10 +60,16 @@ def run(
         list[str] | None, typer.Option("--category", help="Only this category; repeatable.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="Questions, evenly from the categories.")
+        int | None,
+        typer.Option(
+            "--limit", min=1, help="Number of questions, taken evenly from the categories."
+        ),
     ] = None,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Which questions; new ones for a new seed.")
+        int,
+        typer.Option(
+            "--seed", min=0, help="Seed of the questions: another seed gives other questions."
+        ),
     ] = 0,
     samples: Annotated[
         int, typer.Option("--samples", min=1, help="Answers to each question, for pass@k.")
@@ -73,7 +79,7 @@ def run(
         typer.Option("--out", help="Folder of the exam; given again, the exam goes on."),
     ] = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", min=1, help="Questions asked at a time.")
+        int, typer.Option("--parallel", min=1, help="Questions asked at the same time.")
     ] = 4,
     temperature: Annotated[
         float | None, typer.Option("--temperature", min=0, help="Default: the model's own.")
@@ -83,7 +89,8 @@ def run(
     ] = None,
     effort: flags.Effort = None,
     max_steps: Annotated[
-        int, typer.Option("--max-steps", min=1, help="Turns of the model on a task of `world`.")
+        int,
+        typer.Option("--max-steps", min=1, help="Maximum turns of the model on a task of `world`."),
     ] = 60,
     context_window: flags.ContextWindow = None,
     sandbox: flags.SandboxKind = None,
@@ -102,9 +109,9 @@ def run(
     from perilune.exam.suites.suite import Examinee
 
     if sandbox not in (None, "bubblewrap", "landlock"):
-        raise UsageError(f"--sandbox is bubblewrap or landlock, not {sandbox!r}")
+        raise UsageError(f"--sandbox must be bubblewrap or landlock, not {sandbox!r}")
     if effort not in (None, "low", "medium", "high"):
-        raise UsageError(f"--effort is low, medium or high, not {effort!r}")
+        raise UsageError(f"--effort must be low, medium or high, not {effort!r}")
     suite = suite_by_name(name)
     settings = flags.settings_of(who).but(context_window=context_window)
     if preset := preset_name(settings):

@@ -64,11 +64,15 @@ def generate(
     thinking: Annotated[
         bool, typer.Option(help="Think before answering, where the model can choose.")
     ] = True,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Most tokens to generate.")] = 1024,
+    max_tokens: Annotated[
+        int, typer.Option(min=1, help="Maximum number of tokens to generate.")
+    ] = 1024,
     temperature: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="0 is greedy. Default: 0 for --prompt, the model card's for --message."
+            min=0.0,
+            help="Sampling temperature; 0 is greedy. Default: 0 for --prompt, the model card's for "
+            "--message.",
         ),
     ] = None,
     top_p: Annotated[
@@ -77,11 +81,13 @@ def generate(
     seed: Annotated[int | None, typer.Option(help="Makes the random choices repeatable.")] = None,
     reference: Annotated[
         bool,
-        typer.Option("--reference", help="By the reference in plain PyTorch: slow, to compare."),
+        typer.Option(
+            "--reference", help="Use the reference in plain PyTorch: slow, for comparison."
+        ),
     ] = False,
     dtype: Annotated[
         Dtype | None,
-        typer.Option(help="What the reference computes in. Default: as it is stored."),
+        typer.Option(help="Type that the reference computes in. Default: the stored type."),
     ] = None,
     device: Device = DEVICE,
     as_json: Annotated[

@@ -105,7 +105,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # its import takes more than half the time of `--help`
-    help="Own an agent of the Kimi K2 class: models, engine, agent, in one package.",
+    help="Run an AI agent on a model that you own: models, engine, server and agent.",
 )
 
 

@@ -75,11 +75,11 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     )
     print(
         f"  layers          {text.num_hidden_layers}, {text.n_routed_experts} experts, "
-        f"{text.num_experts_per_tok} a token"
+        f"{text.num_experts_per_tok} per token"
     )
     print(f"  context         {what.context:,} tokens")
     print()
-    print(f"  {'part':<24}{'tensors':>9}{'on disk':>12}{'read a token':>15}")
+    print(f"  {'part':<24}{'tensors':>9}{'on disk':>12}{'read/token':>15}")
     for part in what.parts:
         print(
             f"  {part.part.value:<24}{part.tensors:>9,}{gigabytes(part.stored):>12}"
@@ -90,7 +90,7 @@ def show(folder: Folder, as_json: AsJson = False) -> None:
     print()
     print(f"  memory: {gigabytes(memory)} for the weights")
     print(
-        f"        + {what.latent_per_token:,} B a cached token "
+        f"        + {what.latent_per_token:,} B per cached token "
         f"({gigabytes(what.latent_full_context)} for the full context)"
     )
     found = f"{len(files)} files, {gigabytes(on_disk)}" if files else "none here"
@@ -104,7 +104,11 @@ def verify(
     folder: Folder,
     as_json: AsJson = False,
     headers_only: Annotated[
-        bool, typer.Option("--headers-only", help="Read no tensor: seconds at any size.")
+        bool,
+        typer.Option(
+            "--headers-only",
+            help="Check the headers only, and read no tensor: takes seconds at any size.",
+        ),
     ] = False,
     record: Annotated[
         bool, typer.Option("--record", help="Write a manifest of sha256 if there is none.")
@@ -152,7 +156,7 @@ def _print_report(report: Report, headers_only: bool) -> None:
 @app.command()
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to make.")],
-    like: Annotated[Family, typer.Option(help="Which member of the family.")] = Family.K2,
+    like: Annotated[Family, typer.Option(help="Member of the model family.")] = Family.K2,
     scale: Annotated[Scale, typer.Option(help="Toy width, or real layers but few.")] = Scale.TINY,
     storage: Annotated[
         StorageFormat,
@@ -164,8 +168,10 @@ def new(
         ),
     ] = BF16,
     layers: Annotated[int | None, typer.Option(help="Number of layers, dense one first.")] = None,
-    experts: Annotated[int | None, typer.Option(help="Routed experts a layer.")] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 0,
+    experts: Annotated[int | None, typer.Option(help="Routed experts per layer.")] = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the random weights: the same seed gives the same bytes.")
+    ] = 0,
     tokenizer: Annotated[
         Path | None,
         typer.Option(
@@ -214,7 +220,7 @@ def _tokenizer(source: Path | None, vocab_size: int) -> dict[str, bytes | Path]:
     found = Tokenizer.from_pretrained(source).vocab_size
     if found != vocab_size:
         raise UsageError(
-            f"the tokenizer of {source} has {found} tokens, the model {vocab_size}",
+            f"the tokenizer of {source} has {found} tokens, but the model has {vocab_size}",
             remedy="Leave --tokenizer out: a byte-level one is made",
         )
     names = ("tiktoken.model", "tokenizer.json", "tokenizer_config.json")

@@ -108,28 +108,28 @@ def _print_speed(plan: Plan) -> None:
 def _print_money(plan: Plan) -> None:
     own, terms = plan.owning, plan.request.terms
     assert own is not None
-    print(f"  {'price, USD':<34}{spread(own.capital)}")
+    print(f"  {'price, USD':<36}{spread(own.capital)}")
     if plan.machine.unpriced:
-        print(f"  {'  without, for lack of a source':<34}{', '.join(plan.machine.unpriced)}")
+        print(f"  {'  without, for lack of a source':<36}{', '.join(plan.machine.unpriced)}")
     if plan.machine.rent is not None:
-        print(f"  {'rent, USD an hour':<34}{spread(plan.machine.rent)}")
+        print(f"  {'rent, USD per hour':<36}{spread(plan.machine.rent)}")
     if own.kwh_per_year is None or own.power_per_year is None:
-        print(f"  {'power':<34}not known")
+        print(f"  {'power':<36}not known")
     else:
         assert plan.machine.watts is not None
-        print(f"  {'power at work, kW':<34}{digits(plan.machine.watts.value / 1e3)}")
-        print(f"  {'  working all year, kWh':<34}{own.kwh_per_year:,.0f}")
+        print(f"  {'power at work, kW':<36}{digits(plan.machine.watts.value / 1e3)}")
+        print(f"  {'  working all year, kWh':<36}{own.kwh_per_year:,.0f}")
         print(
-            f"  {'  working all year, USD':<34}{own.power_per_year:,.0f} "
-            f"({own.power_per_year / 12:,.0f} a month, at {terms.kwh:g} a kWh)"
+            f"  {'  working all year, USD':<36}{own.power_per_year:,.0f} "
+            f"({own.power_per_year / 12:,.0f} per month, at {terms.kwh:g} per kWh)"
         )
     if plan.fits:
         _print_millions(plan, own)
     if plan.request.subscription is not None:
         months = plan.subscription_months
         said = "never" if months is None else f"{months:,.0f} months ({months / 12:.1f} years)"
-        label = f"paid back by {plan.request.subscription:g} USD a month"
-        print(f"  {label:<34}{said}")
+        label = f"paid back by {plan.request.subscription:g} USD per month"
+        print(f"  {label:<36}{said}")
         if not plan.fits:
             print("  (which would be of no use: the model does not fit)")
 
@@ -137,22 +137,22 @@ def _print_money(plan: Plan) -> None:
 def _print_millions(plan: Plan, own: Owning) -> None:
     terms = plan.request.terms
     reckoned = f"{terms.years:g} years, {terms.utilisation:.0%} of the time"
-    print(f"  {'energy, kWh a million tokens':<34}{spread(own.kwh_per_million)}")
-    print(f"  {'power, USD a million tokens':<34}{spread(own.power_per_million)}")
-    print(f"  {'capital, USD a million tokens':<34}{spread(own.capital_per_million)} ({reckoned})")
-    print(f"  {'both, USD a million tokens':<34}{spread(own.per_million)}")
+    print(f"  {'energy, kWh per million tokens':<36}{spread(own.kwh_per_million)}")
+    print(f"  {'power, USD per million tokens':<36}{spread(own.power_per_million)}")
+    print(
+        f"  {'capital, USD per million tokens':<36}{spread(own.capital_per_million)} ({reckoned})"
+    )
+    print(f"  {'both, USD per million tokens':<36}{spread(own.per_million)}")
     if own.input_ratio:
-        print(f"  {'':<34}of answer, each with {own.input_ratio:g} tokens of prompt computed")
+        print(f"  {'':<36}of answer, each with {own.input_ratio:g} tokens of prompt computed")
     else:
-        print(f"  {'':<34}of answer; prompts left out")
+        print(f"  {'':<36}of answer; prompts left out")
     most = own.most_per_month
-    print(f"  {'can give, million tokens a month':<34}{spread(most)}")
+    print(f"  {'can give, million tokens per month':<36}{spread(most)}")
     if not plan.against:
         print("\n  no break-even: price or power is not known")
         return
-    print(
-        f"\n  {'against':<26}{'USD a million':>14}{'owning is cheaper from, million a month':>42}"
-    )
+    print(f"\n  {'against':<26}{'USD/M tokens':>14}{'owning is cheaper from, M tokens/month':>42}")
     order = sorted(plan.against, key=lambda each: each.api_per_million)
     for each in order[:SHOWN_APIS]:
         if each.per_month is None:
@@ -172,7 +172,7 @@ def _print_millions(plan: Plan, own: Owning) -> None:
 def print_compared(compared: Compared) -> None:
     head = (
         f"  {'hardware':<24}{'model':<14}{'USD':>10}{'kW':>7}{'decode, tokens/s':>26}"
-        f"{'prefill, tok/s':>16}{'USD a million':>15}  bound by"
+        f"{'prefill, tok/s':>16}{'USD/M tokens':>15}  bound by"
     )
     print(head)
     for plan, best in zip(compared.plans, compared.front, strict=True):

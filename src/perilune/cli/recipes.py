@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(
-    add_completion=False, no_args_is_help=True, help="Look at recipes for kinds of tasks."
+    add_completion=False, no_args_is_help=True, help="List and show recipes for kinds of tasks."
 )
 
 

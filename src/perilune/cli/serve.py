@@ -48,7 +48,9 @@ def run_server(model: Path | None, demo: bool, values: dict[str, Any]) -> None:
 
 
 def check_settings(settings: Settings) -> None:
-    """Raises UsageError for an open door or a bad key, before anything is written or loaded."""
+    """Raises UsageError for a public address without a key, or a bad key, before anything is
+    written or loaded.
+    """
     from perilune.serve.guard import check_door
     from perilune.serve.keys import Keys
 

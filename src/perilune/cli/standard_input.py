@@ -83,7 +83,7 @@ class Piped:
 def piped(say: Say) -> Piped | None:
     """What stands in standard input, if someone has put something there; None if not.
 
-    Raises `UsageError` for what is no text.
+    Raises `UsageError` for what is not text.
     """
     data = read_piped(say)
     return decoded(data) if data else None
@@ -103,9 +103,9 @@ def decoded(data: bytes) -> Piped:
         raise _binary("it holds NUL bytes")
     wrong = text.count("\N{REPLACEMENT CHARACTER}")
     if wrong > max(8, MOST_INVALID * len(text)):
-        raise _binary("most of it is no UTF-8")
+        raise _binary("most of it is not UTF-8")
     if wrong:
-        notes.append(f"{wrong} bytes that are no UTF-8 were replaced")
+        notes.append(f"{wrong} bytes that are not UTF-8 were replaced")
     return Piped(text, len(data), tuple(notes))
 
 
@@ -131,7 +131,7 @@ def read_piped(say: Say) -> bytes | None:
 
 
 def read_all() -> str:
-    """All of standard input, for `-`. Raises `UsageError` for what is no text."""
+    """All of standard input, for `-`. Raises `UsageError` for what is not text."""
     buffer = getattr(sys.stdin, "buffer", None)
     if sys.stdin is None:
         raise UsageError("standard input is closed", remedy="Write the text instead of '-'.")
@@ -193,7 +193,7 @@ def head_and_tail(text: str, most: int) -> tuple[str, int]:
 
 def _binary(why: str) -> UsageError:
     return UsageError(
-        f"standard input is no text: {why}",
+        f"standard input is not text: {why}",
         remedy="Give the file's path in the task, so that a tool can read it; `--no-stdin` goes "
         "without it.",
     )

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from perilune.agent.journal.journal import History
     from perilune.agent.journal.state import RunState
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Look at runs and undo them.")
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Show runs and undo them.")
 app.command()(apply)
 
-Run = Annotated[str, typer.Argument(help="A run's id, part of it, or 'last'.")]
+Run = Annotated[str, typer.Argument(help="A run's id, part of the id, or 'last'.")]
 LONGEST_WAIT = 2.0
 
 
@@ -37,7 +37,9 @@ class ExportFormat(StrEnum):
 
 @app.command("ls")
 def list_runs(
-    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 20,
+    count: Annotated[
+        int, typer.Option("--count", "-n", min=1, help="Number of runs to list.")
+    ] = 20,
 ) -> None:
     """List runs, the newest first."""
     from rich.console import Console
@@ -106,7 +108,9 @@ def show(
 @app.command()
 def replay(
     run: Run,
-    speed: Annotated[float, typer.Option("--speed", min=0.1, help="1 is as it was.")] = 4.0,
+    speed: Annotated[
+        float, typer.Option("--speed", min=0.1, help="Factor of the original speed; 1 keeps it.")
+    ] = 4.0,
 ) -> None:
     """Play a run in the terminal, with its pauses (of at most 2 s)."""
     _replay(_read(run), thoughts=False, speed=speed)
@@ -145,20 +149,20 @@ def export(
 def undo(
     run: Run,
     to: Annotated[
-        str | None, typer.Option("--to", help="Another snapshot, e.g. that of before an undo.")
+        str | None, typer.Option("--to", help="Another snapshot, e.g. the one from before an undo.")
     ] = None,
     force: Annotated[
         bool, typer.Option("--force", help="Undo what others changed since, too.")
     ] = False,
     keep_both: Annotated[
         bool,
-        typer.Option("--keep-both", help="Undo it, and lay what others made of it beside."),
+        typer.Option("--keep-both", help="Undo it, and keep the version of others beside it."),
     ] = False,
     keep_mine: Annotated[
-        bool, typer.Option("--keep-mine", help="Leave it as it is, and do not ask.")
+        bool, typer.Option("--keep-mine", help="Keep what others changed, and do not ask.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+        bool, typer.Option("--dry-run", help="Print what would be done, and do nothing.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:

@@ -14,7 +14,7 @@ EXIT_CONFLICT = 1
 
 
 def apply(
-    run: Annotated[str, typer.Argument(help="A run's id, part of it, or 'last'.")],
+    run: Annotated[str, typer.Argument(help="A run's id, part of the id, or 'last'.")],
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show the changes, and apply nothing.")
     ] = False,
@@ -24,7 +24,7 @@ def apply(
     agent: Annotated[
         str | None, typer.Option("--agent", help="A swarm's sub-agent, by its name in the tree.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Say it as one JSON object.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Apply what a run changed in its copy to the workspace; `trace undo` takes it back.
 

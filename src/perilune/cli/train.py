@@ -20,9 +20,11 @@ app.command("episodes")(episodes)
 
 Config = Annotated[Path, typer.Option("--config", help="The run's TOML file.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-Minutes = Annotated[float | None, typer.Option(min=0, help="Stop with a checkpoint after so long.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a step.")]
+Minutes = Annotated[
+    float | None, typer.Option(min=0, help="Minutes after which to stop with a checkpoint.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue from the last checkpoint.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object per step.")]
 
 
 @app.command()
@@ -129,11 +131,15 @@ def plot(
 @app.command()
 def tokenizer(
     out: Annotated[Path, typer.Option(help="The folder to write to.")],
-    vocabulary: Annotated[int, typer.Option(min=512, help="Ids, 256 reserved ones too.")] = 2048,
+    vocabulary: Annotated[
+        int, typer.Option(min=512, help="Size of the vocabulary, with the 256 reserved ids.")
+    ] = 2048,
     texts: Annotated[
         list[Path] | None, typer.Argument(help="Text files. Default: nano's episodes.")
     ] = None,
-    episodes: Annotated[int, typer.Option(min=1, help="Of nano's, where no file is given.")] = 4000,
+    episodes: Annotated[
+        int, typer.Option(min=1, help="Number of nano's episodes, when no file is given.")
+    ] = 4000,
     questions: Annotated[
         bool, typer.Option(help="Half of the episodes over question forms in five languages.")
     ] = False,
@@ -161,7 +167,9 @@ def export(
     ] = INT4,
     average: Annotated[
         list[str] | None,
-        typer.Option(metavar="STAGE=SHARE", help="Another stage's share of every weight."),
+        typer.Option(
+            metavar="STAGE=SHARE", help="Share of another stage in every weight: STAGE=SHARE."
+        ),
     ] = None,
 ) -> None:
     """Write the last checkpoint of a stage in the published layout, for `--model`."""

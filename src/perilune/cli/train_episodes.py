@@ -35,7 +35,8 @@ def episodes(
     count: Annotated[int, typer.Option("--count", min=1, help="Tasks of each family.")] = 100,
     seed: Annotated[int, typer.Option("--seed", min=0, help="The first task's seed.")] = 0,
     size: Annotated[
-        int | None, typer.Option("--size", help="Entities of a task, where a family has a size.")
+        int | None,
+        typer.Option("--size", help="Number of entities in a task, for families that have a size."),
     ] = None,
     style: Annotated[
         Style | None, typer.Option("--style", help="How articles are written. Default: both.")
@@ -45,12 +46,15 @@ def episodes(
     ] = 0.3,
     tokenizer: Annotated[
         Path | None,
-        typer.Option("--tokenizer", help="Checkpoint folder: add token ids and loss mask by it."),
+        typer.Option(
+            "--tokenizer", help="Checkpoint folder whose tokenizer adds token ids and a loss mask."
+        ),
     ] = None,
     no_thinking: Annotated[
-        bool, typer.Option("--no-thinking", help="Ids of a model that does not think.")
+        bool,
+        typer.Option("--no-thinking", help="Use the token ids of a model that does not think."),
     ] = False,
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes.")] = 1,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Number of processes.")] = 1,
     sandbox: Annotated[
         str, typer.Option("--sandbox", help="bubblewrap, or landlock: weaker.")
     ] = "bubblewrap",
@@ -71,7 +75,7 @@ def episodes(
             f"there is no family {unknown[0]!r}", remedy=f"Families: {', '.join(FAMILIES)}."
         )
     if sandbox not in ("bubblewrap", "landlock"):
-        raise UsageError(f"--sandbox is bubblewrap or landlock, not {sandbox!r}")
+        raise UsageError(f"--sandbox must be bubblewrap or landlock, not {sandbox!r}")
     if not out.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {out.absolute().parent} to write {out.name} in")
     chat_format = _chat_format(tokenizer)

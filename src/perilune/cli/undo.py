@@ -99,7 +99,7 @@ def _chooser(choices: dict[str, bool], *, ask: bool) -> Callable[[Conflict], Cho
     """A flag's answer; else, with `ask`, the person's; else the present state is kept."""
     given = [name for name, on in choices.items() if on]
     if len(given) > 1:
-        raise UsageError("--force, --keep-both and --keep-mine are three answers to one question")
+        raise UsageError("--force, --keep-both and --keep-mine exclude each other")
     if given:
         answer: Choice = given[0]  # type: ignore[assignment]  # the keys are the choices
         return lambda conflict: answer

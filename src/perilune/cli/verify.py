@@ -28,7 +28,8 @@ def verify(
     ] = None,
     api: Annotated[str, typer.Option(help="Checks of this API: openai, anthropic, all.")] = "all",
     only: Annotated[
-        list[str] | None, typer.Option(help="Checks with such an id, as chat.stream.*; repeatable.")
+        list[str] | None,
+        typer.Option(help="Only checks whose id matches, e.g. chat.stream.*; repeatable."),
     ] = None,
     fail_on: Annotated[
         str,
@@ -37,7 +38,7 @@ def verify(
         ),
     ] = "required",
     kimi_strict: Annotated[
-        bool, typer.Option(help="Only whether it pins parameters as Moonshot's own API does.")
+        bool, typer.Option(help="Check only whether it pins parameters as Moonshot's own API does.")
     ] = False,
     schemas: Annotated[int, typer.Option(min=1, help="Random tool schemas to try.")] = 24,
     seed: Annotated[int, typer.Option(help="Of the schemas and the samples.")] = 0,
@@ -48,9 +49,11 @@ def verify(
         Path | None, typer.Option(help="Write where this server calls tools: a reference.")
     ] = None,
     reference: Annotated[
-        Path | None, typer.Option(help="Compare with such a record of another server.")
+        Path | None, typer.Option(help="Compare with the record of another server (see --record).")
     ] = None,
-    parallel: Annotated[int, typer.Option(min=1, max=64, help="Checks at a time.")] = 4,
+    parallel: Annotated[
+        int, typer.Option(min=1, max=64, help="Checks that run at the same time.")
+    ] = 4,
     timeout: Annotated[float, typer.Option(min=1, help="Seconds for one answer.")] = 120.0,
     junit: Annotated[Path | None, typer.Option(help="Write JUnit XML there.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,

@@ -22,17 +22,17 @@ def worker(
     database: DatabaseUrl = None,
     name: Annotated[
         str | None,
-        typer.Option("--name", help="Of this worker in the cluster. Default: that of the machine."),
+        typer.Option("--name", help="Name of this worker in the cluster. Default: the machine's."),
     ] = None,
     parallel: Annotated[
-        int, typer.Option("--parallel", min=1, help="Sub-agents at work at once.")
+        int, typer.Option("--parallel", min=1, help="Sub-agents that work at the same time.")
     ] = 8,
     silent_seconds: Annotated[
         float,
         typer.Option(
             "--silent-seconds",
             min=2.0,
-            help="After so long without a word a worker counts as dead.",
+            help="Seconds without a message after which a worker counts as dead.",
         ),
     ] = 30.0,
     who: Annotated[AgentFlags, Without("workspace", "resume")] = NO_FLAGS,

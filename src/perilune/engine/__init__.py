@@ -5,5 +5,5 @@ Read in this order: `sampling_params`, `request`, `page_allocator`, `prefix_cach
 `runner`, `torch_runner`), `apart`, `sampler`, `grammar`, `structured_output`, `text_memory`,
 `speculation`, `detokenizer`, `outputs`, `input_processor`, `engine`, then `llm`,
 `core_messages`, `core_loop`, `core_client` and `async_engine`.
-`docs/engine.md` walks one request through them and explains the terms.
+`docs/engine.md` follows one request through them and explains the terms.
 """

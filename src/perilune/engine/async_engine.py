@@ -1,4 +1,4 @@
-"""`AsyncEngine`: requests as streams, the engine running beside. The face for servers and agents.
+"""`AsyncEngine`: requests as streams, the engine running beside. The API for servers and agents.
 
 Its life is supervised: when the engine dies, every request under way fails with an error that
 names it, and the engine starts again; when it keeps dying, it stays down and says why.
@@ -320,7 +320,7 @@ class AsyncEngine:
                 self._tell(LifeEvent("gave_up", text=gone))
                 raise EngineDeadError(
                     gone,
-                    remedy="Run `perilune doctor`; start the engine anew when the cause is gone",
+                    remedy="Run `perilune doctor`; fix the cause, then start the engine again",
                 )
             self._restarts.append(now)
             try:

@@ -1,4 +1,4 @@
-"""How fast an engine is: tokens a second beside bytes a second and the share of the limit.
+"""How fast an engine is: tokens per second beside bytes per second and the share of the limit.
 
 Every figure is a median over steps. The limit of decoding is the machine's memory bandwidth, read
 again before each figure, because other load on a machine moves it.

@@ -39,7 +39,7 @@ def encode_conversation(
     """
     prompt = chat.render(messages, tools, thinking=thinking, preserve_thinking=preserve_thinking)
     if prompt.media:
-        raise RequestError("images and videos are not read yet", param="messages")
+        raise RequestError("images and videos are not supported yet", param="messages")
     choice, name = read_tool_choice(tool_choice)
     declared = None
     if tools or choice in (ToolChoice.REQUIRED, ToolChoice.NAMED):
@@ -59,7 +59,7 @@ def read_tool_choice(value: str | Mapping[str, Any]) -> tuple[ToolChoice, str | 
     elif value in ("none", "auto", "required"):
         return ToolChoice(value), None
     raise RequestError(
-        f"tool_choice {value!r} is none of none, auto, required and "
+        f"tool_choice {value!r} must be none, auto, required or "
         '{"type": "function", "function": {"name": ...}}',
         param="tool_choice",
     )

@@ -276,7 +276,7 @@ class ProcessCoreClient:
                 on_event(event)
                 if isinstance(event, Died):
                     return
-        except Exception as error:  # what is no message of ours; it would never be seen to die
+        except Exception as error:  # what is not a message of ours; it would never be seen to die
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             if self._process is process:

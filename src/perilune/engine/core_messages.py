@@ -94,7 +94,7 @@ class Loading:
 
     @property
     def rate(self) -> float:
-        """Bytes a second so far."""
+        """Bytes per second so far."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property

@@ -55,7 +55,7 @@ class Pattern:
 
 
 def translate(pattern: str) -> Pattern:
-    """Raises GrammarError (param "grammar") for what is no pattern in ECMAScript."""
+    """Raises GrammarError (param "grammar") for what is not a pattern in ECMAScript."""
     reader = _Reader(_KNOWN.get(pattern, pattern))
     text = reader.disjunction(0)
     if reader.place != len(reader.text):

@@ -382,7 +382,7 @@ class Engine:
             sequence.structured_output.advance(token)
         if token in terminators:
             return FinishReason.STOP, token
-        # A model's stop id that does not stop (ignore_eos) is no text either.
+        # A model's stop id that does not stop (ignore_eos) is not text either.
         if sequence.detokenizer is not None and token not in self.config.stop_ids:
             deltas += sequence.detokenizer.feed(token)
             if sequence.detokenizer.stopped_by is not None:

@@ -57,19 +57,22 @@ class InputProcessor:
         params.validate_for(config.vocab_size)
         if len(prompt) >= config.max_context:
             raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens, the model reads {config.max_context}",
+                f"the prompt has {len(prompt)} tokens, "
+                f"but the model reads at most {config.max_context}",
                 param="prompt",
                 remedy="Shorten the prompt",
             )
         if len(prompt) >= self._cache_tokens:
             raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens, the latent cache holds {self._cache_tokens}",
+                f"the prompt has {len(prompt)} tokens, "
+                f"but the latent cache holds {self._cache_tokens}",
                 param="prompt",
                 remedy="Shorten the prompt, or give the engine a larger cache",
             )
         if params.n > config.scheduler.max_sequences:
             raise RequestError(
-                f"n is {params.n}, the engine runs {config.scheduler.max_sequences} at once",
+                f"n is {params.n}, "
+                f"but the engine runs at most {config.scheduler.max_sequences} at once",
                 param="n",
             )
         if request.output is not OutputFormat.CHAT and (

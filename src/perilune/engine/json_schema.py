@@ -128,7 +128,7 @@ class _Constrainer:
 
     def _loosen_circular(self, nodes: Mapping[str, Any]) -> None:
         """The grammar library merges a reference with what is beside it, which never ends where
-        it lies inside of what it refers to: there the rest is left out."""
+        it is inside of what it refers to: there the rest is left out."""
         inside = {name: set(mentioned(node)) for name, node in nodes.items()}
         for owner, node, target, where in self._sites:
             beside = node.keys() - {"$ref", "$defs"}

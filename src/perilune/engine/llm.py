@@ -1,4 +1,4 @@
-"""`LLM`: prompts in, answers out, in one call. The face for scripts and notebooks."""
+"""`LLM`: prompts in, answers out, in one call. The API for scripts and notebooks."""
 
 from __future__ import annotations
 
@@ -223,11 +223,13 @@ class LLM:
 
 
 def read_options(options: Mapping[str, Any]) -> EngineOptions:
-    """Keyword arguments -> EngineOptions. Raises UsageError naming one that there is not."""
+    """Keyword arguments -> EngineOptions. Raises UsageError naming an option that does not
+    exist.
+    """
     known = EngineOptions.__dataclass_fields__
     if unknown := [name for name in options if name not in known]:
         raise UsageError(
-            f"there is no engine option {unknown[0]!r}", remedy=f"There are: {', '.join(known)}"
+            f"there is no engine option {unknown[0]!r}", remedy=f"Choose one of: {', '.join(known)}"
         )
     return EngineOptions(**options)
 
@@ -250,7 +252,7 @@ def _params_each(params: Params, count: int) -> list[SamplingParams]:
     if isinstance(params, SamplingParams):
         return [params] * count
     if len(params) != count:
-        raise UsageError(f"{len(params)} sampling params for {count} prompts")
+        raise UsageError(f"there are {len(params)} sampling params, but {count} prompts")
     return list(params)
 
 

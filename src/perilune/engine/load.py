@@ -138,8 +138,8 @@ def load_engine(
     are given. `progress` is told of the bytes as they are read, from several threads; None: a bar
     on a terminal for a large model.
 
-    Raises DeviceError for a device that is not there, CheckpointError, OutOfMemoryError before the
-    first byte is read, UsageError.
+    Raises DeviceError for a device that is not available, CheckpointError, OutOfMemoryError before
+    the first byte is read, UsageError.
     """
     options = options or EngineOptions()
     if isinstance(model, KimiK2Model):

@@ -1,4 +1,6 @@
-"""Progress of a load as events, few enough for any pipe: `Loading` four times a second at most."""
+"""Progress of a load as events, few enough for any pipe: `Loading` four times per second at
+most.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What a step read and how close that is to what the machine can read.
 
-Decoding is bound by reading weights and latents, so tokens a second say little without the bytes
+Decoding is bound by reading weights and latents, so tokens per second say little without the bytes
 a second beside them and the machine's own limit, which is measured once.
 """
 
@@ -26,7 +26,7 @@ BANDWIDTH_MEBIBYTES = 256  # more than any cache
 class ReadCost:
     """Bytes that one step must read from memory, by what is in it."""
 
-    fixed: int  # attention, shared experts, dense layers, router, head: once a step
+    fixed: int  # attention, shared experts, dense layers, router, head: once per step
     expert: float  # one routed expert of one layer
     moe_layers: int
     experts: int
@@ -90,7 +90,7 @@ class StepMetrics:
     draft_rows: int
     forward_seconds: float
     bytes_read: int | None = None
-    bandwidth: float | None = None  # bytes a second that the machine can read
+    bandwidth: float | None = None  # bytes per second that the machine can read
 
     @property
     def bytes_per_second(self) -> float | None:
@@ -144,7 +144,7 @@ class EngineStatus:
 
 @cache
 def machine_bandwidth() -> float:
-    """Bytes a second that all threads read from memory together; measured once a process."""
+    """Bytes a second that all threads read from memory together; measured once per process."""
     if native.available():
         return native.read_bandwidth(mebibytes=BANDWIDTH_MEBIBYTES)
     return _sum_bandwidth(torch.device("cpu"))

@@ -34,7 +34,7 @@ class EngineOptions:
         whose kernels are the faster ones until a card has its own, or where a model in memory lies.
         On a device other than the CPU torch computes.
     speculative_tokens: guessed behind one token; 0 turns speculation off.
-    bandwidth: bytes a second that this device reads from memory; None: measured at the start.
+    bandwidth: bytes per second that this device reads from memory; None: measured at the start.
     """
 
     max_context: int | None = _option(

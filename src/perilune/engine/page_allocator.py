@@ -21,7 +21,9 @@ class PageAllocator:
 
     def __init__(self, num_pages: int) -> None:
         if num_pages < 1:
-            raise EngineError(f"a latent cache of {num_pages} pages", remedy="Give at least one")
+            raise EngineError(
+                f"the latent cache cannot have {num_pages} pages", remedy="Give at least one"
+            )
         self.num_pages = num_pages
         self.on_evict: Callable[[int], None] = lambda page: None
         self._free = deque(range(num_pages))

@@ -1,7 +1,7 @@
 """A request and its sequences.
 
 A request with n > 1 has n sequences that share the pages of the prompt. A sequence is one list of
-tokens on its way: the prompt, then the output. Prefill and decode are no separate states: a
+tokens on its way: the prompt, then the output. Prefill and decode are not separate states: a
 sequence has `num_computed` tokens in the cache, and those behind them are still to be computed.
 """
 

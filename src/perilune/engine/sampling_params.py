@@ -100,7 +100,7 @@ class SamplingParams:
     speculate: bool = True  # n-gram lookup; never changes the text
 
     def __post_init__(self) -> None:
-        # A JSON face hands lists over; they become the tuples declared above.
+        # A JSON API gives lists; they become the tuples declared above.
         for name in ("stop", "stop_token_ids"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))

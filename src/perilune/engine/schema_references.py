@@ -86,7 +86,7 @@ class References:
             base = joined if joined in self._resources else address
         resources = [self._resources[base]] if base in self._resources else []
         if not address and base:
-            resources.append(self._root)  # an `id` that is no identifier changes nothing
+            resources.append(self._root)  # an `id` that is not an identifier changes nothing
         for resource in resources:
             for found in self._look(resource, base, fragment):
                 if isinstance(found, Mapping):

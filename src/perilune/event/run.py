@@ -44,7 +44,7 @@ class RunResumed(Event, frozen=True, kw_only=True, tag="run.resumed"):
 
 
 class UserMessage(Event, frozen=True, kw_only=True, tag="user.message"):
-    """Words for the model. `source` says whose: the person's, or the house's own."""
+    """Words for the model. `source` says whose: the person's, or Perilune's own ("house")."""
 
     content: Content
     source: Literal["task", "steer", "queue", "verifier", "guard", "house"] = "task"

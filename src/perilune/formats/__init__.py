@@ -1,7 +1,7 @@
 """The formats in which a checkpoint stores its large weights: one object each, one file each.
 
 Every module of this folder that calls `register` adds a format: nothing else has to be touched for
-a new one. What a format is, `format.py` says. The room lies below the configuration, which reads
+a new one. What a format is, `format.py` says. The package lies below the configuration, which reads
 `quantization_config` by asking the formats, so nothing here imports torch before it computes.
 """
 

@@ -181,5 +181,5 @@ FORMATS: dict[str, StorageFormat] = {}
 def register(storage: StorageFormat) -> None:
     """Make a format known everywhere. Raises ValueError for a name that is taken."""
     if storage.name in FORMATS:
-        raise ValueError(f"there is a storage format {storage.name!r} already")
+        raise ValueError(f"a storage format named {storage.name!r} exists already")
     FORMATS[storage.name] = storage

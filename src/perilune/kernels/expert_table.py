@@ -1,6 +1,6 @@
 """Where each expert of a layer lies: the pointer table of `plk_experts`.
 
-Six addresses an expert (`plk_expert`), each of weights in the native layout. So experts may lie
+Six addresses per expert (`plk_expert`), each of weights in the native layout. So experts may lie
 side by side, as a loaded checkpoint has them, or each anywhere, and may move between two steps.
 """
 

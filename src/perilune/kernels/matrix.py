@@ -3,7 +3,8 @@
 Tensors are rearranged in place: the native layout is a permutation of the stored bits, so nothing
 is lost and no second copy exists. `csrc/perilune_kernels.h` describes it.
 
-Shape suffixes: T rows, I inputs, O outputs, E experts, D hidden, F expert hidden, K experts a row.
+Shape suffixes: T rows, I inputs, O outputs, E experts, D hidden, F expert hidden, K experts per
+row.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class NativeMatrix:
         _expect_groups(inputs)
         source = weight_OI.detach().to(torch.bfloat16).contiguous()
         if not bool(source.isfinite().all()):
-            raise UsageError("the weights hold values that are not finite; int8 cannot")
+            raise UsageError("int8 cannot hold weights that are not finite")
         q = torch.empty(outputs, inputs, dtype=torch.int8)
         scale = torch.empty(outputs, inputs // GROUP, dtype=torch.bfloat16)
         for tensor in (q, scale):
@@ -96,7 +97,7 @@ class NativeMatrix:
         A row's result does not depend on the rows around it.
         """
         if x.shape[-1] != self.in_features:
-            raise UsageError(f"{x.shape[-1]} inputs for a matrix of {self.in_features}")
+            raise UsageError(f"the matrix takes {self.in_features} inputs, not {x.shape[-1]}")
         x_TI = _float_rows(x)
         y_TO = torch.empty(x_TI.shape[0], self.out_features)
         code = native.require().plk_linear(
@@ -144,7 +145,7 @@ class NativeExpertStack:
             _expect_groups(words * 8)
             _expect_shape(scale_EOG, (experts, outputs, words * 8 // GROUP))
         for packed_EOW, scale_EOG in zip(packed, scales, strict=True):
-            # Whole blocks of 16 rows an expert, so all experts are one tall matrix.
+            # Whole blocks of 16 rows per expert, so all experts are one tall matrix.
             _interleave_int4_(packed_EOW.flatten(0, 1), scale_EOG.flatten(0, 1))
         return cls(Format.INT4, packed, scales)
 
@@ -182,7 +183,7 @@ class NativeExpertStack:
         it. Raises KernelError for an index outside the experts, UsageError for shapes.
         """
         if x_TD.ndim != 2 or x_TD.shape[1] != self.hidden_size:
-            raise UsageError(f"x is {tuple(x_TD.shape)}, wanted [rows, {self.hidden_size}]")
+            raise UsageError(f"x must be [rows, {self.hidden_size}], not {tuple(x_TD.shape)}")
         _expect_shape(weights_TK, (x_TD.shape[0], indices_TK.shape[1]))
         _expect_shape(indices_TK, tuple(weights_TK.shape))
         library = native.require()
@@ -210,7 +211,7 @@ class NativeExpertStack:
 
 def _float_rows(x: Tensor) -> Tensor:
     if x.device.type != "cpu":
-        raise UsageError(f"the C kernels compute on the CPU, the input is on {x.device}")
+        raise UsageError(f"the C kernels compute on the CPU, but the input is on {x.device}")
     if torch.is_grad_enabled() and x.requires_grad:
         raise UsageError(
             "native kernels have no gradient", remedy="Train with the plain modules, or no_grad()"
@@ -235,13 +236,13 @@ def _expect_groups(n: int) -> None:
 
 def _expect_shape(tensor: Tensor, shape: tuple[int, ...]) -> None:
     if tuple(tensor.shape) != shape:
-        raise UsageError(f"a tensor of shape {tuple(tensor.shape)} where {shape} is needed")
+        raise UsageError(f"a tensor has shape {tuple(tensor.shape)}; {shape} is needed")
 
 
 def _expect_fp8(weight: Tensor, scale_inv: Tensor | None) -> None:
     blocks = tuple(-(-n // FP8_BLOCK) for n in weight.shape[-2:])
     if scale_inv is None:
-        raise UsageError("FP8 weights come with a factor a block")
+        raise UsageError("FP8 weights need one scale per block")
     _expect_shape(scale_inv, (*weight.shape[:-2], *blocks))
     native.address(scale_inv, torch.float32)
     n_nan = native.require().plk_fp8_count_nan(weight.data_ptr(), weight.numel())

@@ -1,4 +1,4 @@
-"""How close the kernels come to this machine's limit: bytes of weights a second, and operations.
+"""How close the kernels come to this machine's limit: bytes of weights per second, and operations.
 
 Every repetition stands between two reads of a large buffer, since other load moves the bandwidth
 of a machine within seconds; shares are of the mean of the two, figures are medians.

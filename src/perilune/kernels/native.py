@@ -266,7 +266,7 @@ def advise_huge_pages(tensor: Tensor) -> None:
 
 
 def read_bandwidth(*, mebibytes: int = 256, repetitions: int = 5) -> float:
-    """Bytes per second of a read over all threads (median), the roof of a decode step."""
+    """Bytes per second of a read over all threads (median), the limit of a decode step."""
     lib = require()
     buffer = torch.empty(mebibytes << 20, dtype=torch.uint8)
     advise_huge_pages(buffer)

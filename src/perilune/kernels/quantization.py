@@ -40,7 +40,7 @@ def unpack_int4(packed_OW: Tensor) -> Tensor:
 
 def pack_int4(values_OI: Tensor) -> Tensor:
     """Integers [..., O, I] in -8..7, I a multiple of 8 -> int32 [..., O, I/8]."""
-    _expect(values_OI.shape[-1] % 8 == 0, f"{values_OI.shape[-1]} values a row, not 8 a word")
+    _expect(values_OI.shape[-1] % 8 == 0, f"{values_OI.shape[-1]} values per row, not 8 a word")
     nibbles = _groups((values_OI + 8).to(torch.uint8), 2)
     bytes_OB: Tensor = nibbles[..., 0] | nibbles[..., 1] << 4
     return bytes_OB.contiguous().view(torch.int32)

@@ -1,7 +1,7 @@
 """How many threads a step of the forward runs on, by what steps took.
 
 The right number depends on more than the processor: a small model's step is over before a second
-thread has helped much, and beside a busy neighbour every barrier waits for a thread that is not
+thread has helped much, and beside a busy process every barrier waits for a thread that is not
 running. So it is measured: now and then a few steps run on half or twice as many threads, and the
 faster number stays. Where a probe does not pay, the next one waits twice as long.
 """

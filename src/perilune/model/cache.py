@@ -1,6 +1,6 @@
 """The latent cache of the reference: what attention keeps of the tokens it has seen.
 
-A token costs `latent_dim` values a layer (576 at full size): the normed latent and the rotated
+A token costs `latent_dim` values per layer (576 at full size): the normed latent and the rotated
 key that all heads share. Contiguous and of a fixed length; the engine has a paged one.
 
 Shape suffixes: B batch, T new tokens, S tokens so far, C latent_dim.

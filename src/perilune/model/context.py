@@ -1,4 +1,4 @@
-"""What differs between the ways of computing the network, handed to its one walk of the layers.
+"""What differs between the ways of computing the network, given to the one loop over its layers.
 
 The layers (`model.py`, `layer.py`, `attention.py`, `moe.py`) say what is computed in which order. A
 context says how: where the latents of earlier tokens lie, which attention and expert product run,

@@ -3,7 +3,7 @@
 `RoutedExperts` groups the rows of a batch by expert and adds up what the experts answer; how one
 expert computes, and in which format its weights lie, is the business of a subclass.
 
-Shape suffixes: T tokens, K chosen experts a token, E experts, D hidden, F expert hidden,
+Shape suffixes: T tokens, K chosen experts per token, E experts, D hidden, F expert hidden,
 N rows that one expert got.
 """
 

@@ -121,13 +121,13 @@ def check_request(
 ) -> None:
     """Raise UsageError where `generate` would. Needs no weights, so ask before loading them."""
     if not prompt_ids:
-        raise UsageError("the prompt has no token", remedy="Give at least one")
+        raise UsageError("the prompt is empty", remedy="Give at least one")
     outside = [i for i in prompt_ids if not 0 <= i < config.vocab_size]
     if outside:
         raise UsageError(f"token id {outside[0]} is outside the vocabulary of {config.vocab_size}")
     if len(prompt_ids) >= config.max_position_embeddings:
         raise UsageError(
-            f"the prompt has {len(prompt_ids)} tokens, the model reads "
+            f"the prompt has {len(prompt_ids)} tokens, but the model reads at most "
             f"{config.max_position_embeddings}",
             remedy="Shorten the prompt",
         )
@@ -136,6 +136,6 @@ def check_request(
     if not 0 <= temperature < float("inf"):
         raise UsageError(f"temperature is {temperature}; 0 (greedy) or more is needed")
     if not 0 < top_p <= 1:
-        raise UsageError(f"top_p is {top_p}; it lies above 0 and at most at 1")
+        raise UsageError(f"top_p is {top_p}; it must be above 0 and at most 1")
     if seed is not None and not -(2**63) <= seed < 2**64:
         raise UsageError(f"the seed {seed} does not fit into 64 bits")

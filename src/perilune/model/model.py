@@ -73,8 +73,8 @@ class KimiK2Model(nn.Module):
         if vision is not None:
             if vision.text_hidden_size != config.hidden_size:
                 raise ConfigError(
-                    f"the projector gives vectors of {vision.text_hidden_size}, the text network "
-                    f"takes {config.hidden_size}"
+                    f"the projector gives vectors of {vision.text_hidden_size}, but the text "
+                    f"network takes {config.hidden_size}"
                 )
             self.vision_tower = VisionTower(vision)
             self.mm_projector = Projector(vision)

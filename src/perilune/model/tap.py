@@ -28,7 +28,9 @@ def tap(model: nn.Module, *patterns: str) -> Iterator[dict[str, Any]]:
     names = [name for name, _ in model.named_modules()]
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
-            raise UsageError(f"no module is called {pattern!r}", remedy=f"{names[1]!r} is one")
+            raise UsageError(
+                f"no module is called {pattern!r}", remedy=f"Name one such as {names[1]!r}"
+            )
     seen: dict[str, Any] = {}
 
     def keep(name: str, _module: nn.Module, _inputs: Any, output: Any) -> None:

@@ -61,11 +61,15 @@ class Bought:
 def buy(
     model: ModelSize, catalogue: Catalogue, request: Request, budget: float, speed: float
 ) -> Bought:
-    """budget: dollars; speed: tokens a second of one stream. Raises UsageError for nonsense."""
+    """budget: dollars; speed: tokens per second of one stream. Raises UsageError for nonsense."""
     if not 0 < budget <= 1e12:
-        raise UsageError(f"a budget of {budget:g} dollars", remedy="Give a positive sum")
+        raise UsageError(
+            f"a budget of {budget:g} dollars buys nothing", remedy="Give a positive sum"
+        )
     if not 0 < speed <= MOST_SPEED:
-        raise UsageError(f"{speed:g} tokens a second", remedy="Give a positive speed")
+        raise UsageError(
+            f"a speed of {speed:g} tokens per second makes no sense", remedy="Give a positive speed"
+        )
     plans = [plan(model, machine, request) for machine in candidates(catalogue)]
     priced = sorted((p for p in plans if p.fits and p.machine.price is not None), key=_order)
     fast = [p for p in priced if _speed(p) >= speed]

@@ -33,13 +33,13 @@ STEPS = 24
 PROMPT = 128
 CONTEXT = 32
 CACHED = 8  # MiB read from the processor's caches, as a small model's weights are
-SMALL = 24e6  # bytes a token below which weights stay in the caches
+SMALL = 24e6  # bytes per token below which weights stay in the caches
 LOW, HIGH = 0.75, 1.2  # what the same machine did from one minute to the next
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Measured here. Rates a second; `share` of the bandwidth; seconds of a step and a layer."""
+    """Measured here. Rates per second; `share` of the bandwidth; seconds of a step and a layer."""
 
     bandwidth: float
     cached_bandwidth: float

@@ -50,7 +50,7 @@ def on_front(this: Plan, plans: Sequence[Plan]) -> bool:
 
 
 def _point(this: Plan) -> tuple[float, float] | None:
-    """(dollars, tokens a second), where both are known."""
+    """(dollars, tokens per second), where both are known."""
     if this.decode is None or this.machine.price is None:
         return None
     return this.machine.price.value, this.decode.value

@@ -17,12 +17,12 @@ CHUNK = 512  # tokens of a prompt computed at once, unless the data say otherwis
 
 @dataclass(frozen=True, slots=True)
 class Efficiency:
-    """Of one kind of engine: t = fixed + sum of bytes / (bandwidth x share), seconds a step.
+    """Of one kind of engine: t = fixed + sum of bytes / (bandwidth x share), seconds per step.
 
     low, high: factors on the shares at the ends of the interval (they divide `fixed`);
     disk_low, disk_high on that of a drive.
     joined: cards read side by side. copied: each card holds and reads the latents of all.
-    fixed_layer: seconds a layer, where they were measured apart.
+    fixed_layer: seconds per layer, where they were measured apart.
     """
 
     name: str
@@ -103,7 +103,7 @@ def efficiency(name: str) -> Efficiency:
 
 
 def usual_efficiency(machine: Machine, in_ram: bool) -> Efficiency:
-    """The kind of engine that such a machine is run with. `in_ram`: some experts lie in RAM."""
+    """The kind of engine that such a machine is run with. `in_ram`: some experts are in RAM."""
     if machine.tier(Kind.UNIFIED) is not None:
         clustered = machine.nodes > 1 and machine.split is Split.TENSOR
         return efficiency("apple-cluster" if clustered else "apple")

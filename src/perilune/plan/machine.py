@@ -9,7 +9,7 @@ from perilune.plan.figure import Figure
 
 
 class Kind(StrEnum):
-    """A memory that weights can lie in; computing happens where they lie, but for drives."""
+    """A memory that can hold weights; computing happens where they are, except on drives."""
 
     VRAM = "VRAM"
     UNIFIED = "unified memory"
@@ -28,7 +28,7 @@ class Split(StrEnum):
 class Tier:
     """One kind of memory of one machine: `count` devices of `memory` bytes each.
 
-    bandwidth: bytes a second of one device. usable: share of the memory that weights, cache and
+    bandwidth: bytes per second of one device. usable: share of the memory that weights, cache and
     work space may take together.
     """
 
@@ -59,7 +59,7 @@ class Machine:
     """`nodes` equal machines. Tiers are of one node, fastest first. Watts, dollars: of all nodes.
 
     unpriced: parts of it whose price nobody has given a source for; the price leaves them out.
-    rent: dollars an hour, where such a machine is rented.
+    rent: dollars per hour, where such a machine is rented.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Machine:
     nodes: int = 1
     link: Link | None = None
     split: Split = Split.PIPELINE
-    bus: Figure | None = None  # bytes a second from RAM to the cards
+    bus: Figure | None = None  # bytes per second from RAM to the cards
     watts: Figure | None = None
     price: Figure | None = None
     rent: Figure | None = None

@@ -99,13 +99,15 @@ class ModelSize:
         return tokens * (per_token + self.text.num_hidden_layers * attention * context)
 
     def with_latent_bits(self, bits: float) -> ModelSize:
-        """The cache in 8 bits a value, as some engines hold it."""
+        """The cache in 8 bits per value, as some engines hold it."""
         return replace(self, latent=self.latent * bits / LATENT_BITS)
 
     def with_dense(self, kind: str) -> ModelSize:
         """Attention, shared experts, head quantised at load: read smaller; stored as before."""
         if kind not in DENSE_BITS:
-            raise UsageError(f"dense format {kind!r}", remedy=f"One of: {', '.join(DENSE_BITS)}")
+            raise UsageError(
+                f"there is no dense format {kind!r}", remedy=f"One of: {', '.join(DENSE_BITS)}"
+            )
         if self.storage not in ("int4", "bf16"):
             raise UsageError(f"dense layers of {self.storage} weights are not quantised at load")
         saved = sum(self.parts.get(part, 0) for part in _DENSE) * (1 - DENSE_BITS[kind] / 16)
@@ -148,14 +150,14 @@ def _with_experts(config: CheckpointConfig, experts: int) -> Description:
 def model_at_bits(name: str, bits: float) -> ModelSize:
     """A named model with every weight in `bits` bits, scales included: what GGUF files come to."""
     if not 0.5 <= bits <= 32:
-        raise UsageError(f"{bits:g} bits a weight", remedy="The bits of a weight are 0.5 to 32")
+        raise UsageError(f"{bits:g} bits per weight are out of range", remedy="Give 0.5 to 32")
     if name not in NAMED:
         raise UsageError(f"bits are for the models known by name: {', '.join(NAMED)}")
     size = replace(_in_bf16(NAMED[name]), name=name)
     factor = bits / 16
     return replace(
         size,
-        storage=f"{bits:g} bits a weight",
+        storage=f"{bits:g} bits per weight",
         parts={part: round(count * factor) for part, count in size.parts.items()},
         fixed=size.fixed * factor,
         expert=size.expert * factor,

@@ -1,7 +1,7 @@
 """Energy and money of a million tokens, and when owning is cheaper than asking somebody else.
 
-    dollars a million tokens = 10^6 / rate x
-        (watts x dollars a kWh / 3.6e6 + price / (seconds of life x utilisation))
+    dollars per million tokens = 10^6 / rate x
+        (watts x dollars per kWh / 3.6e6 + price / (seconds of life x utilisation))
 
 Power is taken as drawn while the machine works; what it draws idle has no figure here.
 """
@@ -22,7 +22,7 @@ SECONDS_A_MONTH = HOURS_A_YEAR * 3600 / 12
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How owning is reckoned. years of use; share of the time that the machine works; $/kWh.
+    """How owning is calculated. years of use; share of the time that the machine works; $/kWh.
 
     input_ratio: tokens of prompt for one of the answer; cached: share of them the provider knows.
     """
@@ -42,12 +42,12 @@ class Terms:
             ("the cached share", self.cached, 0, 1),
         ):
             if not math.isfinite(value) or not low <= value <= high:
-                raise UsageError(f"{name} is {value:g}; {low:g} to {high:g} makes sense")
+                raise UsageError(f"{name} is {value:g}; it must be between {low:g} and {high:g}")
 
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """Dollars a million tokens somewhere else."""
+    """Dollars per million tokens somewhere else."""
 
     name: str
     title: str
@@ -65,7 +65,7 @@ class Api:
 
 @dataclass(frozen=True, slots=True)
 class Owning:
-    """Of the whole machine. Dollars a million tokens of answer, its prompts computed too."""
+    """Of the whole machine. Dollars per million tokens of answer, its prompts computed too."""
 
     kwh_per_million: Figure | None
     power_per_million: Figure | None
@@ -98,7 +98,7 @@ def owning(
     price: Figure | None,
     terms: Terms,
 ) -> Owning:
-    """`rate`: tokens a second of all streams; `prefill_rate` None: prompts are left out."""
+    """`rate`: tokens per second of all streams; `prefill_rate` None: prompts are left out."""
     ratio = 0.0 if prefill_rate is None else terms.input_ratio
     second = 1.0 / rate.value + (0.0 if prefill_rate is None else ratio / prefill_rate.value)
     slow = 1.0 / rate.low + (0.0 if prefill_rate is None else ratio / prefill_rate.low)
@@ -143,12 +143,12 @@ def break_even(own: Owning, api: Api, terms: Terms) -> BreakEven | None:
 
 
 def months_against_subscription(own: Owning, subscription: float) -> float | None:
-    """Months until the price has come back from `subscription` dollars a month; None: never.
+    """Months until the price has come back from `subscription` dollars per month; None: never.
 
     The machine draws its power all month. Raises UsageError for a price that makes no sense.
     """
     if not math.isfinite(subscription) or not 0 <= subscription <= 1e6:
-        raise UsageError(f"a subscription of {subscription:g} dollars a month")
+        raise UsageError(f"a subscription of {subscription:g} dollars per month makes no sense")
     if own.capital is None or own.power_per_year is None:
         return None
     saved = subscription - own.power_per_year / 12

@@ -69,7 +69,7 @@ def draw(compared: Compared, folder: Path, name: str = "plan") -> list[Path]:
         axis.margins(x=0.15)
         axis.set_yscale("log")
         axis.set_xlabel("price (US dollars; parts without a published price left out)")
-        axis.set_ylabel("tokens a second")
+        axis.set_ylabel("tokens per second")
         axis.grid(alpha=0.3, which="both")
         figure.savefig(files[0], metadata={"Date": None})
         figure.savefig(files[1], dpi=120)

@@ -84,7 +84,8 @@ def check_demand(model: ModelSize, demand: Demand) -> None:
         )
     if not 1 <= demand.streams <= MOST_STREAMS:
         raise UsageError(
-            f"{demand.streams:,} streams", remedy=f"Give 1 to {MOST_STREAMS:,} answers side by side"
+            f"{demand.streams:,} streams are out of range",
+            remedy=f"Give 1 to {MOST_STREAMS:,} answers side by side",
         )
 
 
@@ -136,7 +137,7 @@ def place(
 
 
 def _copies(machine: Machine, engine: Efficiency, kind: Kind) -> int:
-    """How often the latent cache is held: once a card where they all attend to all of it."""
+    """How often the latent cache is held: once per card where they all attend to all of it."""
     tier = machine.tier(kind)
     cards = tier.count if tier is not None and engine.copied else 1
     nodes = machine.nodes if machine.split is Split.TENSOR else 1

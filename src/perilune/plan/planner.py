@@ -42,7 +42,7 @@ class Request:
     prompt: int | None = None
     engine: str | None = None
     terms: Terms = field(default_factory=Terms)
-    subscription: float | None = None  # dollars a month, to compare with
+    subscription: float | None = None  # dollars per month, to compare with
 
     @property
     def prompt_tokens(self) -> int:
@@ -264,7 +264,9 @@ def with_price(machine: Machine, price: float | None, watts: float | None) -> Ma
     """A machine at the user's own price (dollars) and power (watts). Raises UsageError."""
     for name, value in (("price", price), ("power", watts)):
         if value is not None and (not math.isfinite(value) or not 0 < value <= 1e12):
-            raise UsageError(f"a {name} of {value:g}", remedy="Give a positive number")
+            raise UsageError(
+                f"a {name} of {value:g} makes no sense", remedy="Give a positive number"
+            )
     if price is not None:
         machine = replace(machine, price=Figure.exactly(price), unpriced=())
     if watts is not None:

@@ -1,6 +1,6 @@
 """Seconds until the first token: the prompt in chunks, each bound by arithmetic or by reading.
 
-A chunk of some hundred tokens touches every expert, so its experts are read once a chunk from
+A chunk of some hundred tokens touches every expert, so its experts are read once per chunk from
 wherever they lie. Experts in RAM of a machine with cards are either computed by the processor or
 sent to the cards over the bus, whichever is sooner. Nobody can say how fast arithmetic is from a
 bandwidth: where the data have no `operations` for a device, there is no prediction.
@@ -20,7 +20,7 @@ from perilune.plan.step import weights_rate
 
 @dataclass(frozen=True, slots=True)
 class Prefill:
-    """Of one prompt: seconds, tokens a second, and what bounds it."""
+    """Of one prompt: seconds, tokens per second, and what bounds it."""
 
     tokens: int
     seconds: Figure

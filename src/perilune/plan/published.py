@@ -25,7 +25,7 @@ from perilune.plan.step import decode_rate, decode_step
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One published speed. `decode`: tokens a second of all streams."""
+    """One published speed. `decode`: tokens per second of all streams."""
 
     id: str
     split: str  # "fit" or "judge"
@@ -78,7 +78,9 @@ def published_rows() -> tuple[Row, ...]:
 def predict(
     row: Row, engine: Efficiency | None = None, catalogue: Catalogue | None = None
 ) -> Figure:
-    """Tokens a second, with the interval. `engine`: other numbers than those of the row's kind."""
+    """Tokens per second, with the interval. `engine`: other numbers than those of the row's
+    kind.
+    """
     engine = engine or efficiency(row.engine)
     machine = _machine(row, catalogue or read_catalogue())
     if row.disk_bytes:
@@ -124,7 +126,9 @@ def fit(name: str) -> dict[str, float]:
     engine = efficiencies()[name]
     rows = [row for row in published_rows() if row.id in engine.fit]
     if len(rows) != len(engine.fit) or any(row.split != "fit" for row in rows):
-        raise UsageError(f"{name}: its fitting rows are not all there, or judge too")
+        raise UsageError(
+            f"{name}: some of its fitting rows are missing, or are used for judging too"
+        )
     if not engine.free:
         return {}
     catalogue = read_catalogue()
@@ -182,7 +186,7 @@ def _solve(matrix: list[list[float]], right: list[float]) -> list[float]:
     """Gauss elimination of a small square system."""
     size = len(right)
     if any(len(line) != size for line in matrix):
-        raise UsageError("as many fitting rows as free numbers are needed")
+        raise UsageError("at least as many fitting rows as free parameters are needed")
     work = [[*line, value] for line, value in zip(matrix, right, strict=True)]
     for i in range(size):
         pivot = max(range(i, size), key=lambda j: abs(work[j][i]))

@@ -19,7 +19,7 @@ _DATE = re.compile(r"\d{4}-\d{2}(-\d{2})?")
 
 
 def read_toml(file: Path) -> dict[str, Any]:
-    """Raises UsageError for a file that is not there, too large, or not TOML."""
+    """Raises UsageError for a file that is missing, too large, or not TOML."""
     try:
         if file.stat().st_size > MOST_BYTES:
             raise UsageError(f"{file} has more than {MOST_BYTES} bytes", remedy="Give a TOML file")

@@ -2,7 +2,7 @@
 
     t = fixed + max(sum of bytes / (bandwidth x share), operations / rate) + drives + links
 
-Weights outside the experts are read once a step, of the experts the distinct ones that the rows
+Weights outside the experts are read once per step, of the experts the distinct ones that the rows
 touch (uniform routing, as the engine counts), of the cache every stream's context. Experts are
 computed where they lie; only those on drives move. In the slow and the expected case a step waits
 for its drives after computing, in the fast case both happen at once.
@@ -64,7 +64,7 @@ def decode_step(
 
 
 def decode_rate(machine: Machine, demand: Demand, step: Step) -> Figure:
-    """Tokens a second of all streams together, from the seconds of a step."""
+    """Tokens per second of all streams together, from the seconds of a step."""
     rows = rows_at_once(machine, demand.streams)
     in_flight = demand.streams / rows  # passes side by side, one in each part of the line
     tokens = rows * in_flight
@@ -73,7 +73,7 @@ def decode_rate(machine: Machine, demand: Demand, step: Step) -> Figure:
 
 
 def weights_rate(machine: Machine, tier: Tier, engine: Efficiency, case: Case) -> float:
-    """Bytes a second of weights out of a tier of the whole machine."""
+    """Bytes per second of weights out of a tier of the whole machine."""
     devices = tier.count if engine.joined or tier.kind is Kind.DISK else 1
     nodes = machine.nodes if machine.split is Split.TENSOR else 1
     if tier.kind is Kind.DISK:

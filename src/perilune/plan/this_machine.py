@@ -65,7 +65,7 @@ def calibrated(machine: Machine, calibration: Calibration) -> Machine:
 
 
 def disk_rate(folder: Path) -> float | None:
-    """Bytes a second of O_DIRECT reads from random places by four threads.
+    """Bytes per second of O_DIRECT reads from random places by four threads.
 
     None where the system has no such reads (a memory file system, another operating system).
     """

@@ -39,7 +39,7 @@ class RowVectors:
         return RowVectors(self.rows[inside] - start, self.values[inside])
 
     def check(self, num_rows: int, hidden: int, dtype: torch.dtype) -> None:
-        """Raise UsageError where these are no vectors of a step of `num_rows` rows.
+        """Raise UsageError where these are not vectors of a step of `num_rows` rows.
 
         `dtype` is the activation type, `hidden` the width of the model.
         """
@@ -59,10 +59,10 @@ class RowVectors:
             raise UsageError(f"vectors must be {dtype} or {torch.float32}, not {self.values.dtype}")
         rows = self.rows.tolist()
         if wrong := [row for row in rows if not 0 <= row < num_rows]:
-            raise UsageError(f"a vector for row {wrong[0]} of a step of {num_rows} rows")
+            raise UsageError(f"row {wrong[0]} has a vector, but the step has {num_rows} rows")
         for before, row in pairwise(rows):
             if row == before:
-                raise UsageError(f"two vectors for row {row}")
+                raise UsageError(f"row {row} has two vectors")
             if row < before:
                 raise UsageError(f"rows of vectors must ascend, {row} comes after {before}")
 

@@ -43,7 +43,9 @@ class PagedLatentCache:
         device: torch.device | str = "cpu",
     ) -> None:
         if num_pages < 1:
-            raise EngineError(f"a latent cache of {num_pages} pages", remedy="Give at least one")
+            raise EngineError(
+                f"the latent cache cannot have {num_pages} pages", remedy="Give at least one"
+            )
         self.storage: Tensor = torch.empty(
             (num_layers, num_pages, PAGE_SIZE, latent_dim), dtype=dtype, device=device
         )

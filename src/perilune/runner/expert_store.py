@@ -1,4 +1,4 @@
-"""Experts that do not all lie in memory: who brings them, between routing and expert products.
+"""Experts that are not all in memory: who brings them, between routing and expert products.
 
 A runner asks its store for the chosen experts of a layer before their products and tells it when
 the layer is done with them. Without a store nothing is asked and nothing is spent. Where the store
@@ -27,7 +27,7 @@ class ExpertStore(Protocol):
     def acquire(self, layer: int, experts: Tensor) -> None:
         """Return when these experts of the layer can be computed with.
 
-        `experts`: int32 [rows, experts a row] on the CPU, as the router chose them; the store's
+        `experts`: int32 [rows, experts per row] on the CPU, as the router chose them; the store's
         own. Raises what it likes (best ExpertStoreError) where they cannot be had; the step
         then ends with an ExpertStoreError.
         """

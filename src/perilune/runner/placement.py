@@ -2,7 +2,7 @@
 
 One description that the memory plan of the engine and `perilune models show` read. It comes from
 what a checkpoint must hold (`weights.tensor_table`), or does hold, alone. Today everything that is
-loaded lies in the memory of one device; what is not loaded has no place.
+loaded is in the memory of one device; what is not loaded has no place.
 """
 
 from __future__ import annotations

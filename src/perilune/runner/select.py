@@ -69,9 +69,9 @@ RUNNERS: Final = [CPU, TORCH]
 
 
 def register_runner(kind: RunnerKind) -> None:
-    """Ask this kind before all others. Raises UsageError for a name that there is already."""
+    """Ask this kind before all others. Raises UsageError for a name that is taken."""
     if any(kind.name == known.name for known in RUNNERS):
-        raise UsageError(f"there is a runner {kind.name!r} already")
+        raise UsageError(f"a runner named {kind.name!r} exists already")
     RUNNERS.insert(0, kind)
 
 
@@ -100,7 +100,7 @@ def choose_runner(
             return kind, _listed(causes)
         causes.append(cause)
     raise UsageError(
-        f"the C kernels cannot run this model: {_listed(causes)}", remedy="native=None"
+        f"the C kernels cannot run this model: {_listed(causes)}", remedy="Use native=None"
     )
 
 
@@ -118,12 +118,12 @@ def check_runner_options(
     if native:
         raise DeviceError(
             f"the C kernels compute on the CPU, not on {device}",
-            remedy="Leave native out, or take device cpu",
+            remedy="Leave native out, or use device cpu",
         )
     if dense_format is not None:
         raise DeviceError(
             f"dense_format needs the C kernels, which compute on the CPU, not on {device}",
-            remedy="Leave dense_format out, or take device cpu",
+            remedy="Leave dense_format out, or use device cpu",
         )
 
 

@@ -76,7 +76,7 @@ def _experts_by_layer(model: KimiK2Model) -> dict[int, RoutedExperts]:
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """One sequence of a step: its rows, the tokens it sees, and the pages that they lie in."""
+    """One sequence of a step: its rows, the tokens it sees, and the pages that they are in."""
 
     start: int
     end: int

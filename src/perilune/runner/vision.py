@@ -54,7 +54,9 @@ class VisionEncoder:
         self.model = model
         cause = "torch was asked for" if native is False else self.unsupported(model)
         if native and cause is not None:
-            raise UsageError(f"the C kernels cannot run this tower: {cause}", remedy="native=None")
+            raise UsageError(
+                f"the C kernels cannot run this tower: {cause}", remedy="Use native=None"
+            )
         self.is_native = cause is None
         self._operators: VisionOperators = PLAIN
         if self.is_native:
@@ -64,7 +66,7 @@ class VisionEncoder:
     def unsupported(model: KimiK2Model) -> str | None:
         """Why this tower needs its own modules, or None."""
         if not native.available():
-            return "the C library is not there"
+            return "the C library is not available"
         for tower in (model.vision_tower, model.mm_projector):
             for name, tensor in tower.named_parameters() if tower is not None else ():
                 if tensor.device.type != "cpu" or tensor.dtype not in FORMATS:

@@ -193,7 +193,7 @@ def _mounts() -> Iterator[tuple[str, str, Path, set[str]]]:
 
 
 def _folder(group: str, root: str, mount: Path) -> Path:
-    """Where a group lies in the file system; the mount may show a part of the hierarchy only."""
+    """Where a group is in the file system; the mount may show a part of the hierarchy only."""
     if root != "/" and group.startswith(root):
         group = group[len(root) :]
     return mount / group.lstrip("/")

@@ -121,7 +121,7 @@ def _checks(kind: SandboxKind) -> Iterator[Check]:
         return
     yield from _probes(sandbox)
     groups = cgroup_kind()
-    bound = "kernel" if groups.bounds_memory else "a watch ten times a second"
+    bound = "kernel" if groups.bounds_memory else "a watch ten times per second"
     yield Check("total memory", True, f"bounded by the {bound}; control group: {groups}")
     if os.geteuid() == 0:
         refused = why_not_mapped(Path(tempfile.gettempdir()))

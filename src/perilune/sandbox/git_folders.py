@@ -46,7 +46,7 @@ class Checkout:
 
 
 def find_checkout(workspace: Path) -> Checkout | None:
-    """The checkout that a workspace (a real path) is or lies in; None when there is none to trust.
+    """The checkout that a workspace (a real path) is or is in; None when there is none to trust.
 
     The home folder and what holds it are not looked at: a repository of a whole home is not shown.
     """

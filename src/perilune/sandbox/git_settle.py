@@ -120,7 +120,9 @@ class GitGuard:
                     yield Path(entry.path), Found(frozenset({f"hook {text!r:.80}"}), text)
 
     def _dot_git(self, path: Path, known: set[Path]) -> Found:
-        """A `.git` that is no folder: fine when it names a git directory that is looked at too."""
+        """A `.git` that is not a folder: fine when it names a git directory that is looked at
+        too.
+        """
         text = read_small(path)
         if text is None:
             return Found(frozenset({"a link"}), None)

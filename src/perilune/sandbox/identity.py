@@ -47,7 +47,8 @@ def identity_for(workspace: Path) -> Identity:
 def check_workspace(workspace: Path) -> Path:
     """The real path of a folder that a sandbox may be given.
 
-    Raises `SandboxError` for what is no folder, a system folder, or a folder that holds the home.
+    Raises `SandboxError` for what is not a folder, a system folder, or a folder that holds the
+    home.
     """
     real = workspace.resolve()
     if not real.is_dir():

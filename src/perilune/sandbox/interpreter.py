@@ -32,7 +32,7 @@ class SandboxPython:
 
 
 def trees_within(workspace: Path, python: SandboxPython) -> list[Path]:
-    """The interpreter's trees that lie in the workspace; a command must not change them.
+    """The interpreter's trees that are in the workspace; a command must not change them.
 
     A virtual environment in the project is the usual case. What is written there would run outside
     of the sandbox, with us, the next time.

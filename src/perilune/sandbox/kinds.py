@@ -79,7 +79,7 @@ class LandlockSandbox(Sandbox):
         workspace, identity = prepared.workspace, prepared.identity
         for tree in trees_within(workspace, self.python):
             raise SandboxError(
-                f"{tree} lies in the workspace, and landlock could not keep commands from changing "
+                f"{tree} is in the workspace, and landlock could not keep commands from changing "
                 "the interpreter that runs us",
                 remedy="Use bubblewrap, or a workspace that does not hold it.",
             )

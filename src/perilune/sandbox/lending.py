@@ -41,7 +41,7 @@ def why_lent(workspace: Path, keep: Sequence[Path] = ()) -> str:
 
 @dataclass(slots=True)
 class Loan:
-    """One sandbox's share in a loan; `give_back` ends it, and is no error when done twice."""
+    """One sandbox's share in a loan; `give_back` ends it, and is not an error when done twice."""
 
     record: Path
     descriptor: int

@@ -16,11 +16,11 @@ class Limits:
     """Bounds of one command (bytes, seconds, counts); None leaves a bound out.
 
     `memory` bounds all processes together: by the cgroup where there is one, otherwise by a watch
-    that sums them up several times a second. `data` (RLIMIT_DATA) bounds each process at once, and
-    `address_space` (RLIMIT_AS) too, but that breaks programs that reserve much and use little
+    that sums them up several times per second. `data` (RLIMIT_DATA) bounds each process at once,
+    and `address_space` (RLIMIT_AS) too, but that breaks programs that reserve much and use little
     (JavaScript, Java and Go runtimes), so it is off by default. `processes` counts threads too.
     `disk` is what the workspace may grow by over the life of the `Sandbox`, `output` what a command
-    may print before it is stopped; of that `shown` bytes a stream are kept in memory, first and
+    may print before it is stopped; of that `shown` bytes per stream are kept in memory, first and
     last half, and all of it in a file.
     """
 

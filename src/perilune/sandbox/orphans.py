@@ -23,7 +23,9 @@ def mark() -> str:
 
 @cache
 def kill_orphans() -> int:
-    """Kill marked processes whose supervisor is gone; once a process. Gives how many there were."""
+    """Kill marked processes whose supervisor is gone; once per process. Gives how many there
+    were.
+    """
     killed = 0
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():

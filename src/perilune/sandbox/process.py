@@ -101,7 +101,7 @@ class SandboxProcess:
     def collect(self) -> tuple[OutputCapture, OutputCapture]:
         """Take what was printed so far (stdout, stderr) and start anew, for long-lived workers.
 
-        Everything that was written before the call is in it, for it lies in the pipes by then.
+        Everything that was written before the call is in it, for it is in the pipes by then.
         """
         with self._lock:
             if not self._ended:

@@ -84,7 +84,7 @@ def is_protected(name: str) -> bool:
 def row_of(parts: Sequence[str]) -> Row | None:
     """The row that a path below the workspace falls under, whatever the case of its letters.
 
-    Whatever lies in a `.git` is git's to write: a file tool has nothing to change there.
+    Whatever is in a `.git` is git's to write: a file tool has nothing to change there.
     """
     low = [part.casefold().rstrip(". ") for part in parts]
     for row in TABLE:

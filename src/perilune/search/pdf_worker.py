@@ -36,7 +36,7 @@ def read(path: str) -> dict[str, str]:
             if length > LONGEST:
                 break
         title = ""
-        with contextlib.suppress(Exception):  # a broken title is no title
+        with contextlib.suppress(Exception):  # a broken title is not a title
             title = str((reader.metadata and reader.metadata.title) or "").strip()
     except (FileNotDecryptedError, DependencyError):
         return {"problem": "the PDF is encrypted"}

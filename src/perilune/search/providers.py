@@ -204,7 +204,7 @@ def _json(page: Page, provider: str) -> dict[str, Any]:
     except ValueError:
         raise ToolError(f"{provider} did not answer with JSON") from None
     if not isinstance(answer, dict):
-        raise ToolError(f"{provider} answered with something else than results")
+        raise ToolError(f"{provider} answered with something other than results")
     return answer
 
 

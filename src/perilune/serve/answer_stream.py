@@ -169,7 +169,7 @@ class AnswerStream:
                 track.scores.append(score)
 
     def _delta(self, index: int, track: _Track, delta: Delta) -> None:
-        """Hand a delta on; text without what is no text, content with its scores."""
+        """Hand a delta on; text without what is not text, content with its scores."""
         match delta:
             case ReasoningDelta(text):
                 if text := _valid(text):
@@ -204,7 +204,7 @@ class AnswerStream:
             raise ApiError(499, f"request {self.request_id} was cancelled", code="cancelled")
         self._end_reasoning(output.index, track)
         if track.scores and track.scores[-1].token == output.stop:
-            track.scores.pop()  # a stop id is no text
+            track.scores.pop()  # a stop id is not text
         if track.scores:
             self._put(output.index, ContentDelta("", tuple(track.scores)))
         # A call that was left half-written must not run, whatever ended the text.
@@ -231,7 +231,7 @@ class AnswerStream:
 
 
 def _valid(text: str) -> str:
-    """Without U+FFFD, which stands for bytes that are no text."""
+    """Without U+FFFD, which stands for bytes that are not text."""
     return text.replace("\N{REPLACEMENT CHARACTER}", "")
 
 

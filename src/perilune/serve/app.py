@@ -35,7 +35,9 @@ log = logging.getLogger("perilune.serve")
 def build_app(
     service: Service, keys: Keys | None = None, routes: Sequence[Route] | None = None
 ) -> Guard:
-    """The whole server as an ASGI application. Raises UsageError for an open door."""
+    """The whole server as an ASGI application. Raises UsageError for a public address without a
+    key.
+    """
     keys = Keys.from_settings(service.settings) if keys is None else keys
     check_door(service.settings, keys)
     routes = all_routes() if routes is None else routes
@@ -93,7 +95,7 @@ async def _read_body(request: Request, headers: dict[str, str], service: Service
     if request.method not in ("POST", "PUT", "PATCH"):
         return b""
     if headers.get("content-encoding", "identity") != "identity":
-        raise ApiError(415, "compressed bodies are not read", code="unsupported_encoding")
+        raise ApiError(415, "compressed bodies are not supported", code="unsupported_encoding")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(

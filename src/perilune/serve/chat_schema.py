@@ -1,7 +1,7 @@
 """The body of `/v1/chat/completions`: names and bounds of its fields.
 
 Sources: OpenAI's API reference; vLLM's and Moonshot's extensions. What the conversation itself may
-hold is checked by the chat room, which renders it.
+hold is checked by the chat package, which renders it.
 """
 
 from __future__ import annotations

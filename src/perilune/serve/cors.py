@@ -49,7 +49,7 @@ def check_origin(origin: str) -> str:
     whole = bool(parts.scheme and parts.netloc) and not (parts.path or parts.query)
     if not whole or "@" in parts.netloc or "*" in given or not given.isascii():
         raise UsageError(
-            f"{origin!r:.200} is no origin that pages could be let in from",
+            f"{origin!r:.200} is not the origin of a web page",
             remedy="Give scheme, host and port as the browser shows them, such as "
             "--cors-origin https://app.example or http://localhost:3000",
         )

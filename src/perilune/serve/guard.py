@@ -1,4 +1,4 @@
-"""The door: every request passes Host, Origin and key, and is counted and logged, before a route.
+"""Access: every request passes Host, Origin and key, and is counted and logged, before a route.
 
 Default-deny: what is not in the table of public routes needs a key when there are keys. Sources:
 DNS rebinding (CVE-2024-28224), cross-site requests to local servers (CVE-2026-27482), keys that
@@ -146,7 +146,7 @@ class Guard:
             )
 
     def note_bad_http(self, status: int) -> None:
-        """Count and log what was no request: the protocol below refused it, for this reason."""
+        """Count and log what was not a request: the protocol below refused it, for this reason."""
         why = {408: "headers did not come in time", 431: "headers too large"}
         detail = why.get(status, "not HTTP/1.1 as it must be")
         error = ApiError(status, detail, code="bad_http", detail=detail)
@@ -200,7 +200,7 @@ def _failure(error: BaseException) -> ApiError:
     """What the log says of a request that ended with a defect of ours, or with the server."""
     if isinstance(error, Exception):
         return ApiError(500, "the server failed", code="internal_error")
-    return ApiError(503, "the server is ending", code="shutting_down")
+    return ApiError(503, "the server is shutting down", code="shutting_down")
 
 
 def read_headers(scope: Scope) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 Assistant messages come back with what some API once put into them: refusals, the parts of the
 Responses API, thinking in four forms, Anthropic's tool blocks, the calls of the old functions.
-What has a clear meaning is taken; what has none is left for the chat room, which names it.
+What has a clear meaning is taken; what has none is left for the chat package, which names it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from perilune.serve.api_error import ApiError, invalid, unsupported
 _TEXTS = ("text", "output_text", "input_text", "summary_text")
 _THOUGHTS = ("thinking", "reasoning", "reasoning_text", "reasoning_content")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-# Keys of a message that are read here and that the chat room does not know.
+# Keys of a message that are read here and that the chat package does not know.
 _READ_HERE = frozenset(
     {"reasoning", "thinking", "reasoning_details", "refusal", "function_call", "prefix", "audio"}
 )

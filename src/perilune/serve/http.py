@@ -151,7 +151,7 @@ def _decode(body: bytes) -> Any:
             raise
 
     def constant(name: str) -> Any:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not JSON")
 
     return valid_json(json.loads(body.decode("utf-8", "surrogatepass"), parse_constant=constant))
 

@@ -1,4 +1,4 @@
-"""Limits of one key: requests and tokens a minute (token buckets), requests at once."""
+"""Limits of one key: requests and tokens per minute (token buckets), requests at once."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Quotas:
             if bucket is not None:
                 bucket.fill(now)
                 if wait := bucket.wait(amount):
-                    raise _exceeded(f"this key may use {bucket.per_minute} {what} a minute", wait)
+                    raise _exceeded(f"this key may use {bucket.per_minute} {what} per minute", wait)
         if use.requests is not None:
             use.requests.level -= 1
         if use.tokens is not None:

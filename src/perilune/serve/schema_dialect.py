@@ -113,7 +113,7 @@ def _check(schema: Mapping[str, Any], param: str, dialect: bool) -> None:
 
 
 def _nodes(schema: Mapping[str, Any], param: str) -> Iterator[tuple[Mapping[str, Any], str, int]]:
-    """Every subschema with its place and depth. Raises ApiError where one is no schema."""
+    """Every subschema with its place and depth. Raises ApiError where one is not a schema."""
     stack: list[tuple[Any, str, int]] = [(schema, param, 1)]
     while stack:
         node, where, depth = stack.pop()

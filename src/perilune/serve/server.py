@@ -32,7 +32,7 @@ log = logging.getLogger("perilune.serve")
 HEADER_SECONDS = 15.0  # for the headers of a request to arrive (slow loris)
 WATCH_SECONDS = 0.5  # between two looks at the engine
 # Longer than clients keep a connection to use again (httpx: 5): who closes first decides whether a
-# request meets a closed door.
+# request finds a closed port.
 KEEP_ALIVE_SECONDS = 75
 MAX_CONNECTIONS = 2048
 
@@ -189,7 +189,7 @@ class TimedProtocol(H11Protocol):
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is refused below all routes; it is seen in the log all the same."""
+        """What is not HTTP is refused below all routes; it is seen in the log all the same."""
         self._note(getattr(sys.exc_info()[1], "error_status_hint", 400))
         super().send_400_response(msg)
 
@@ -257,7 +257,7 @@ def set_up_log(*, as_json: bool) -> None:
         logger.handlers = [handler]
         logger.setLevel(level)
         logger.propagate = False
-    # We log what is no HTTP ourselves, with its cause.
+    # We log what is not HTTP ourselves, with its cause.
     logging.getLogger("uvicorn.error").addFilter(_not_about_http)
 
 

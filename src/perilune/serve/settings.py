@@ -23,7 +23,7 @@ def _option(text: str, **more: Any) -> dict[str, Any]:
 class Settings:
     """How a server behaves. `least` and `most` in the metadata bound a number."""
 
-    # the door
+    # connections
     host: str = field(
         default="127.0.0.1", metadata=_option("Address to listen on. A public one needs a key.")
     )
@@ -90,11 +90,11 @@ class Settings:
         ),
     )
     key_requests_per_minute: int | None = field(
-        default=None, metadata=_option("Requests a minute of one key.", least=1, most=10**9)
+        default=None, metadata=_option("Requests per minute of one key.", least=1, most=10**9)
     )
     key_tokens_per_minute: int | None = field(
         default=None,
-        metadata=_option("Tokens (prompt and answer) a minute of one key.", least=1, most=10**12),
+        metadata=_option("Tokens (prompt and answer) per minute of one key.", least=1, most=10**12),
     )
     key_concurrent_requests: int | None = field(
         default=None, metadata=_option("Requests of one key at once.", least=1, most=10**6)
@@ -144,7 +144,7 @@ class Settings:
     def from_options(cls, values: Mapping[str, Any]) -> Self:
         """From the flat names of the command line and of files; what is left out has its default.
 
-        Raises TypeError for a name that there is not.
+        Raises TypeError for a name that does not exist.
         """
         known = {each.name for each in fields(EngineOptions) if each.metadata}
         engine = {name: value for name, value in values.items() if name in known}

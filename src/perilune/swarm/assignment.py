@@ -44,7 +44,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How an assignment ended. `report` is the answer, or what there is of one.
 
     `evidence` are the ids of the sources that were read, `files` the paths that were made or
-    changed in the sub-agent's workspace; both lie in the sub-agent's folder.
+    changed in the sub-agent's workspace; both are in the sub-agent's folder.
     """
 
     status: AssignmentStatus

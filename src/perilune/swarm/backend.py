@@ -18,7 +18,7 @@ from perilune.swarm.workspaces import WorkspaceKind
 class Backend(Protocol):
     """Works on assignments; given one twice (after a crash), it does it once.
 
-    `work` returns when the assignment has ended and its evidence and files lie in `folder`. The
+    `work` returns when the assignment has ended and its evidence and files are in `folder`. The
     records of the sub-agent are shown through `observe` as they come.
     """
 

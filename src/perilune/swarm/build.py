@@ -69,14 +69,14 @@ def build_swarm(
 def parse_limits(text: str | None, kept: dict[str, Any]) -> SwarmLimits:
     """`main_steps=100,parallel=8` over the limits that the run was started with; `none` lifts one.
 
-    Raises `UsageError` for a name that is no limit, or a value that is none.
+    Raises `UsageError` for a name that is not a limit, or a value that is none.
     """
     fields = dict(kept)
     for part in filter(None, (each.strip() for each in (text or "").split(","))):
         name, equals, value = part.partition("=")
         if not equals or name not in SwarmLimits.__struct_fields__:
             raise UsageError(
-                f"--swarm-limits: {part!r} is no limit",
+                f"--swarm-limits: {part!r} is not a limit",
                 remedy=f"NAME=VALUE, of {', '.join(SwarmLimits.__struct_fields__)}.",
             )
         fields[name] = None if value == "none" else value
@@ -87,7 +87,7 @@ def parse_limits(text: str | None, kept: dict[str, Any]) -> SwarmLimits:
 
 
 def kept_swarm(resume: str | None) -> dict[str, Any] | None:
-    """The swarm's settings of an earlier run; None when it was no swarm."""
+    """The swarm's settings of an earlier run; None when it was not a swarm."""
     if resume is None:
         return None
     kept = kept_settings(resume).get("swarm")

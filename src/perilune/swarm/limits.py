@@ -6,7 +6,7 @@ import msgspec
 
 
 class SwarmLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """None is no limit.
+    """None means no limit.
 
     main_steps: completions of the orchestrator. sub_agent_steps: completions of one assignment.
     sub_agents: of the whole swarm; one that goes on with its own work counts once. tool_calls:

@@ -56,7 +56,7 @@ def is_swarm(folder: Path) -> bool:
 
 
 def read_trace(folder: Path) -> SwarmTrace:
-    """The trace of the run in `folder`. Raises `UsageError` when it is no swarm's."""
+    """The trace of the run in `folder`. Raises `UsageError` when it is not a swarm's."""
     records = read_journal(folder).records
     state = fold_swarm(records)
     if not state.assignments and not state.agents:

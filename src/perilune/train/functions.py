@@ -211,7 +211,7 @@ def attention(
 ) -> Tensor:
     """Attention of the documents in `spans`, headers before the documents that see them.
 
-    Every row lies in exactly one span. `max_H` takes up the largest scaled score of each head.
+    Every row is in exactly one span. `max_H` takes up the largest scaled score of each head.
     """
     out_NHV: Tensor = _Attention.apply(q_NHQ, k_NHQ, v_NHV, spans, scale, max_H)  # type: ignore[no-untyped-call]
     return out_NHV

@@ -1,4 +1,4 @@
-"""How training computes `KimiK2Model`: the same walk of the layers, over ragged batches.
+"""How training computes `KimiK2Model`: the same loop over the layers, over ragged batches.
 
 Every linear map, the router and the experts work on the flat rows of all documents; attention
 alone knows where a document begins. The backward passes of the larger operators are written out

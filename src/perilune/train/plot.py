@@ -65,7 +65,7 @@ def _of_parl(width: str, name: str) -> Callable[[dict[str, Any]], float | None]:
 
 PARL_PANELS: tuple[Panel, ...] = (
     (
-        "sub-agents an episode",
+        "sub-agents per episode",
         False,
         tuple((f"width {width}", _of_parl(width, "spawned")) for width in ("1", "4", "8", "12")),
     ),

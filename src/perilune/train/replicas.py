@@ -2,7 +2,7 @@
 
 On a small CPU two threads that each compute a micro-batch with single-threaded products are faster
 than one that splits every product: there is one meeting a step instead of thousands, and a busy
-neighbour costs one thread a moment, not both. Which thread computes what, and the order of the
+busy process costs one thread a moment, not both. Which thread computes what, and the order of the
 sums, are fixed, so a step is reproducible.
 """
 

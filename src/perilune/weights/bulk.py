@@ -28,10 +28,10 @@ from perilune.weights.shard import Shard, StagingBuffer
 READERS = 4
 BLOCK_BYTES = 4 * 2**20
 STAGING_BYTES = READERS * 2 * BLOCK_BYTES  # at most, large pages included
-# Smaller loads take what is simplest; they are often repeated, and then lie in the page cache.
+# Smaller loads take what is simplest; they are often repeated, and then are in the page cache.
 DIRECT_FROM = 256 * 2**20
 # A disk slower than this is as fast through the page cache, where the next load finds the files.
-SLOW_DISK = 0.25e9  # bytes a second
+SLOW_DISK = 0.25e9  # bytes per second
 SLOW_DISK_AFTER = 256 * 2**20  # bytes that have to be read before it is called so
 # Copying a block to memory at hand takes 1 ms. Where it takes longer, because a host has to give
 # the memory first, the disk is not what is waited for, and more processors get more memory.

@@ -104,7 +104,7 @@ def open_checkpoint(
                     f"the index places it in {name}, which does not hold it",
                     file=folder / INDEX_NAME,
                     tensor=tensor,
-                    remedy="Download the index and that file again; they are of two versions",
+                    remedy="Download the index and that file again; their versions differ",
                 )
             )
     said = tuple(ConfigWarning(each, file=folder / "config.json") for each in config.notices)
@@ -199,7 +199,7 @@ def _shard(folder: Path, name: str) -> Path:
     file = checkpoint_file(folder, name)
     if file is None:
         raise CorruptFileError(
-            "is named by the index and not there",
+            "is in the index, but missing",
             file=folder / name,
             remedy="The download is incomplete: fetch this file too",
         )
@@ -235,10 +235,10 @@ def _no_weights(folder: Path, unsafe: tuple[UnsafeFileWarning, ...]) -> NoReturn
 def _not_in_index(tensor: str, file: Path, elsewhere: str | None) -> TensorMismatchError:
     where = f"; the index places it in {elsewhere}" if elsewhere else ", not named by the index"
     return TensorMismatchError(
-        f"is surplus in this file{where}",
+        f"does not belong in this file{where}",
         file=file,
         tensor=tensor,
-        remedy="Download the index and this file again; they are of two versions",
+        remedy="Download the index and this file again; they come from different versions",
     )
 
 
@@ -251,8 +251,8 @@ def _missing(checkpoint: Checkpoint, spec: TensorSpec) -> TensorMismatchError:
             f"is missing; the files hold {other} instead",
             file=checkpoint.tensors[other].file,
             tensor=spec.name,
-            remedy=f"quantization_config says {checkpoint.config.storage}, the files are "
-            "stored otherwise: use the config.json that belongs to them",
+            remedy=f"quantization_config says {checkpoint.config.storage}, but the files are "
+            "stored in another format: use the config.json that belongs to them",
         )
     return TensorMismatchError(
         "is missing",

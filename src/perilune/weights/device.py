@@ -21,7 +21,7 @@ def find_device(name: torch.device | str) -> torch.device:
         raise _absent(name, str(error).splitlines()[0]) from None
     if device.type == "meta":
         raise DeviceError(
-            "meta is no device to compute on: it holds no values",
+            "nothing can be computed on the device meta: it holds no values",
             remedy="Build KimiK2Model under torch.device('meta') for shapes alone",
         )
     if device.type == "cuda":
@@ -42,4 +42,4 @@ def try_device(name: torch.device | str) -> torch.device:
 
 
 def _absent(name: torch.device | str, cause: str) -> DeviceError:
-    return DeviceError(f"{name} is no device of this machine: {cause}", remedy=REMEDY)
+    return DeviceError(f"device {name} is not available: {cause}", remedy=REMEDY)

@@ -60,7 +60,7 @@ def load_model(
 
     Pickles and Python files beside the weights are never opened; an UnsafeFileWarning names each.
     Raises CheckpointError (its subclasses name file, tensor and remedy), OutOfMemoryError before
-    the first byte is read, UsageError (dtype), DeviceError (a device that is not there).
+    the first byte is read, UsageError (dtype), DeviceError (a device that is not available).
     """
     device = try_device(device)
     checkpoint = path if isinstance(path, Checkpoint) else open_checkpoint(path)

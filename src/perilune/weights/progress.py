@@ -20,7 +20,7 @@ class Progress:
 
     @property
     def rate(self) -> float:
-        """Bytes a second so far."""
+        """Bytes per second so far."""
         return self.done / self.seconds if self.seconds > 0 else 0.0
 
     @property
@@ -52,7 +52,7 @@ class ByteCounter:
 def progress_bar(label: str, *, minimum: int = 0) -> Iterator[ProgressCallback | None]:
     """A callback that draws a bar on stderr: bytes, rate, time left.
 
-    None where stderr is no terminal. Nothing is drawn for fewer than `minimum` bytes in all.
+    None where stderr is not a terminal. Nothing is drawn for fewer than `minimum` bytes in all.
     """
     if not sys.stderr.isatty():
         yield None

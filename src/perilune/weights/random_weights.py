@@ -45,7 +45,7 @@ def random_config(
 
     `tiny`: a few layers of toy width, loads in a moment. `slice`: every layer at its real size
     (one MoE layer of INT4 has 9.6 GB), few of them, dense first. `experts` overrides the number
-    of routed experts a layer.
+    of routed experts per layer.
     """
     config = full_size(family, storage)
     text = config.text
@@ -69,11 +69,13 @@ def random_config(
             vision["vt_num_hidden_layers"] = 1
     if layers is not None:
         if not 1 <= layers <= 61:
-            raise UsageError(f"{layers} layers; a member of the family has 1 to 61")
+            raise UsageError(f"{layers} layers are out of range; the family has 1 to 61")
         text = replace(text, num_hidden_layers=layers)
     if experts is not None:
         if not text.num_experts_per_tok <= experts <= 384:
-            raise UsageError(f"{experts} experts; {text.num_experts_per_tok} to 384 make sense")
+            raise UsageError(
+                f"{experts} experts are out of range; give {text.num_experts_per_tok} to 384"
+            )
         text = replace(text, n_routed_experts=experts)
     return replace(config, text=text, vision=vision)
 
@@ -147,7 +149,7 @@ def _random_words(start: int, begin: int, count: int) -> NDArray[np.uint64]:
 
 
 def _triangle(raw: NDArray[np.uint8]) -> Tensor:
-    """Two bytes a value -> float32, triangular over -255..255, mean 0."""
+    """Two bytes per value -> float32, triangular over -255..255, mean 0."""
     pairs = torch.from_numpy(raw.view(np.int16))
     high, low = pairs >> 8, (pairs << 8) >> 8  # both keep their sign
     return (high + low).to(torch.float32).add_(1.0)

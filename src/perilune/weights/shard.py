@@ -2,7 +2,7 @@
 
 Past it is the fast way for what is not in memory yet: a read through the cache takes fresh memory
 twice, once for the cache and once for the tensor, and on a virtual machine fresh memory is slower
-than the disk. What lies in the cache already is faster from there, so `is_cached` asks first.
+than the disk. What is in the cache already is faster from there, so `is_cached` asks first.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class Shard:
                 os.close(descriptor)
 
     def is_better_direct(self, begin: int, end: int) -> bool:
-        """Whether bytes `begin` to `end` can be read past the page cache and do not lie in it."""
+        """Whether bytes `begin` to `end` can be read past the page cache and are not in it."""
         return not (self._refused or self._cache is None or self._cache.holds(begin, end))
 
     def read_into(self, begin: int, views: Sequence[memoryview]) -> int:

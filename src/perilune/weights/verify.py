@@ -150,7 +150,7 @@ def _files_to_hash(
             file = checkpoint_file(checkpoint.folder, name)
             if file is None:
                 raise CorruptFileError(
-                    "is named by the manifest and not there", file=checkpoint.folder / name
+                    "is in the manifest, but missing", file=checkpoint.folder / name
                 )
             files.append(file)
         except CheckpointError as error:
@@ -160,7 +160,7 @@ def _files_to_hash(
             unknown = CorruptFileError(
                 "is not in the manifest",
                 file=file,
-                remedy=f"Delete {MANIFEST_NAME} and record anew",
+                remedy=f"Delete {MANIFEST_NAME} and record it again",
             )
             report.error(unknown, "warning")
     return files

@@ -73,7 +73,7 @@ def write_checkpoint(
     """
     folder = Path(folder).resolve()  # `.` has a name that way
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"{folder} exists already", remedy="Give a folder that does not")
+        raise UsageError(f"{folder} exists already", remedy="Give a folder that does not exist yet")
     if folder == Path.cwd():  # replacing it would leave the caller's shell in a folder that is gone
         raise UsageError(f"{folder} is the current folder", remedy="Give the name of a new one")
     shards = plan_shards(specs, shard_bytes)
@@ -189,7 +189,9 @@ def _partial_folder(folder: Path, plan: str) -> Iterator[_Partial]:
     descriptor = -1
     try:
         if path.exists() and not (path / STATE_NAME).is_file() and any(path.iterdir()):
-            raise UsageError(f"{path} is in the way and not ours", remedy="Remove or rename it")
+            raise UsageError(
+                f"{path} exists and was not written by Perilune", remedy="Remove or rename it"
+            )
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY)
         try:

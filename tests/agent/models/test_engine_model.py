@@ -183,7 +183,7 @@ def test_a_dead_engine_is_asked_again(folder, workspace, home):
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (ContextLengthError("the prompt has 9 tokens, the model reads 8"), "context"),
+        (ContextLengthError("the prompt has 9 tokens, but the model reads at most 8"), "context"),
         (RequestError("top_p must be positive"), "request"),
     ],
 )

@@ -57,7 +57,10 @@ def test_a_good_argument_stands():
         (node("c", "claim", state="holds"), "no conclusion"),
         (node("c", "conclusion", state="fails"), "marked as failing"),
         (node("c", "conclusion", supports=["h1"]), "in a circle"),
-        (node("h1", "hypothesis", state="holds", supports=["c", "zz"]), "'zz', which is no node"),
+        (
+            node("h1", "hypothesis", state="holds", supports=["c", "zz"]),
+            "'zz', which is not a node",
+        ),
         (
             node("k1", "check", result="25", against=["h1"], supports=["h2"]),
             "speaks against 'h1'",

@@ -1,4 +1,4 @@
-"""The code recipe: works on a copy, is tested by the house, and applies only what passes."""
+"""The code recipe: works on a copy, is tested by Perilune, and applies only what passes."""
 
 from __future__ import annotations
 

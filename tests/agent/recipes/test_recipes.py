@@ -97,7 +97,7 @@ def test_a_users_own_recipe(own_folder: Path, tmp_path: Path):
         ("line: [\n", "cannot be read"),
         ("tools: [no_such_tool]\n", "no tool set called"),
         ("checks: [no_such_check]\n", "no check called"),
-        ("budget: {stops: 3}\n", "budget has the fields"),
+        ("budget: {stops: 3}\n", "the fields of budget are"),
         ("budget: {steps: many}\n", "is a number"),
         ("budget: {steps: true}\n", "is a number"),
         ("workspace: moon\n", "direct or copy"),

@@ -259,7 +259,7 @@ async def test_grep(call: Call, tree: Path) -> None:
 
 
 async def test_grep_with_bad_input(call: Call, workspace: Path) -> None:
-    with pytest.raises(ToolError, match="no regular expression"):
+    with pytest.raises(ToolError, match="not a regular expression"):
         await call(Grep(), pattern="(")
     with pytest.raises(ToolError):
         await call(Grep(), pattern="x", path="../..")

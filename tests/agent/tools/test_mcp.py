@@ -110,7 +110,7 @@ async def test_our_secrets_are_not_the_servers(
 
 async def test_a_dying_server_is_said_and_comes_back(stdio: McpTools, context: ToolContext) -> None:
     registry = ToolRegistry(stdio.tools)
-    with pytest.raises(ToolError, match="MCP server example is not there") as caught:
+    with pytest.raises(ToolError, match="MCP server example is not available") as caught:
         await registry["mcp_example_die"].run({}, context)
     assert "last words of the server" in caught.value.message
     assert "may have taken effect" in caught.value.message
@@ -134,7 +134,7 @@ def test_a_server_that_cannot_start_costs_only_its_own_tools() -> None:
     reasons = {each.name: each.reason for each in registry.left_out}
     assert list(reasons) == ["mcp_broken", "mcp_absent", "mcp_far"]
     assert "no such luck" in reasons["mcp_broken"]
-    assert all("is not there" in reason for reason in reasons.values())
+    assert all("is not available" in reason for reason in reasons.values())
     with pytest.raises(UsageError, match="command or a url"):
         McpServer("neither")
     with pytest.raises(UsageError, match="two MCP servers"):
@@ -172,7 +172,7 @@ async def test_strange_tools_cost_only_themselves(context: ToolContext) -> None:
         reasons = {each.name: each.reason for each in registry.left_out}
     assert "no name" in reasons["mcp_strange_"]
     assert "another tool of that name" in reasons["mcp_strange_good"]
-    assert "no JSON schema" in reasons["mcp_strange_dangling"]
+    assert "not a JSON schema" in reasons["mcp_strange_dangling"]
     assert "wrongly" in reasons["mcp_strange_no schema"]
     assert "wrongly" in reasons["mcp_strange_schema is text"]
     assert "wrongly" in reasons["mcp_strange_(number 13)"]
@@ -191,7 +191,7 @@ async def test_strange_results_are_results(context: ToolContext) -> None:
             await run({"give": "half"}, context)
         assert (await run({}, context)).content == "called 'good'"  # and the server is there still
     assert isinstance(shown["image"], list)
-    assert "no base64" in shown["base64"]
+    assert "not base64" in shown["base64"]
     assert "application/x-odd" in shown["odd"]
     assert shown["output"]
 

@@ -98,8 +98,8 @@ async def test_what_is_in_it(published: str):
         ("# X\n\n![far](//a.example/x.png)", "not in the workspace"),
         ("# X\n\n![none](gone.png)", "there is no gone.png"),
         ("# X\n\n![up](../secret.png)", "out of the workspace"),
-        ("# X\n\n![text](report.md)", "is no PNG"),
-        ("# X [ev:00c0ffee]", "no source that was read"),
+        ("# X\n\n![text](report.md)", "is not a PNG"),
+        ("# X [ev:00c0ffee]", "not a source that this run"),
     ],
 )
 async def test_what_cannot_be_published_is_said(call, workspace: Path, text: str, words: str):

@@ -284,7 +284,7 @@ async def test_searxng() -> None:
         return 200, {}, json.dumps({"results": RESULTS}).encode()
 
     with serving({"/search": answer}) as port:
-        # A person's own instance may be in the house.
+        # A person's own instance may be in the local network.
         hits = await SearxngSearch(f"http://127.0.0.1:{port}/").search("two words", 5)
     assert asked == ["/search?q=two+words&format=json"]
     assert [(hit.title, hit.url, hit.excerpt) for hit in hits] == [

@@ -121,7 +121,7 @@ SIBLINGS = {
     "created where the run deleted": (
         lambda root: (root / "a.txt").unlink(),
         lambda root: (root / "a.txt").write_text("new"),
-        "made anew",
+        "made again",
     ),
     "deleted where the run changed": (
         lambda root: (root / "a.txt").write_text("run"),

@@ -56,7 +56,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def deep_png(width: int, height: int, colour: int = 2) -> bytes:
-    """PNG of 16 bits a sample: grey (0), RGB (2), grey with alpha (4) or RGBA (6)."""
+    """PNG of 16 bits per sample: grey (0), RGB (2), grey with alpha (4) or RGBA (6)."""
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[colour]
     samples = colours(width, height, channels).astype(">u2") * 256 + 200
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in samples)
@@ -123,7 +123,7 @@ PICTURES: dict[str, Bytes] = {
 }
 LARGE = {"jpeg-3840x2160", "jpeg-8000x6000"}
 
-# name: (frames, width, height, frames a second, codec, container)
+# name: (frames, width, height, frames per second, codec, container)
 CLIPS: dict[str, tuple[int, int, int, Any, str, str]] = {
     "one-frame": (1, 64, 48, 30, "libx264", "mp4"),
     "two-seconds": (60, 64, 48, 30, "libx264", "mp4"),

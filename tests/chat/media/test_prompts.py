@@ -170,15 +170,15 @@ def test_a_model_without_eyes(formats: Formats, family: Family) -> None:
     for media in (None, MediaReader().request()):
         with pytest.raises(MediaError, match=r"messages\[0\]\.content\[1\].*text only") as raised:
             formats[family].render(messages, media=media)
-        assert raised.value.kind == MediaFault.NO_EYES
+        assert raised.value.kind == MediaFault.NO_VISION
 
 
-def test_a_k25_loaded_without_its_tower_has_no_eyes(small: Tokenizer) -> None:
+def test_a_k25_loaded_without_its_tower_has_no_vision(small: Tokenizer) -> None:
     chat = ChatFormat(small, Family.K25)
     chat.reads_media = False
     with pytest.raises(MediaError) as raised:
         render(chat, image())
-    assert raised.value.kind == MediaFault.NO_EYES
+    assert raised.value.kind == MediaFault.NO_VISION
 
 
 def test_ten_thousand_parts_are_refused_before_one_is_opened(formats: Formats) -> None:

@@ -132,5 +132,5 @@ def value_of(schema: dict[str, Any], root: dict[str, Any]) -> Any:
 
 
 def tokens_of(text: str) -> list[str]:
-    """The good server's tokenizer: two characters a token."""
+    """The good server's tokenizer: two characters per token."""
     return re.findall(r"(?s).{1,2}", text)

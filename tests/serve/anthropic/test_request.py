@@ -31,7 +31,7 @@ def ask(*messages: dict[str, Any], **fields: Any) -> Asked:
 
 def turns(*messages: dict[str, Any], **fields: Any) -> list[dict[str, Any]]:
     found = [dict(message) for message in ask(*messages, **fields).chat.messages]
-    read_chat_messages(found)  # the chat room takes them
+    read_chat_messages(found)  # the chat package takes them
     return found
 
 

@@ -196,7 +196,7 @@ async def test_web_sockets_are_not_answered(scripted: Any) -> None:
 
 
 async def test_a_key_cannot_touch_another_keys_request(scripted: Any) -> None:
-    """IDOR (CVE-2026-45349): the id of a request is no permission."""
+    """IDOR (CVE-2026-45349): the id of a request is not a permission."""
     async with scripted(Turn("Hm. ", endless=True), keys=KEYS) as client:
         body = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 100_000}
         own = {"x-api-key": ALICE}

@@ -58,7 +58,7 @@ def test_every_client_is_told_and_the_server_comes_back(tiny_folder: Path) -> No
             killed = asyncio.Event()
 
             async def ask(path: str, streamed: bool) -> tuple[str, bool, int, str] | None:
-                """The first answer that is no success; random weights may end others early.
+                """The first answer that is not a success; random weights may end others early.
 
                 None: the last one had ended before the kill, and the next would find a new engine.
                 """
@@ -103,7 +103,7 @@ def test_every_client_is_told_and_the_server_comes_back(tiny_folder: Path) -> No
 
 @pytest.mark.slow
 def test_a_connection_that_rests_is_kept(tiny_folder: Path) -> None:
-    """Longer than clients keep one: else their next request meets a closed door."""
+    """Longer than clients keep one: else their next request finds a closed port."""
     with program(str(tiny_folder), "--isolation", "thread") as (_, url):
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=10)

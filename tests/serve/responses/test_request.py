@@ -35,7 +35,7 @@ def ask(*items: Any, **fields: Any) -> Asked:
 
 def turns(*items: Any, **fields: Any) -> list[dict[str, Any]]:
     found = [dict(message) for message in ask(*items, **fields).chat.messages]
-    read_chat_messages(found)  # the chat room takes them
+    read_chat_messages(found)  # the chat package takes them
     return found
 
 

@@ -48,5 +48,5 @@ def test_mistakes_in_the_configuration_are_named(name: str, options: dict[str, i
 
 
 def test_a_document_needs_a_mark_for_each_id() -> None:
-    with pytest.raises(UsageError, match="2 ids with 1 trained"):
+    with pytest.raises(UsageError, match="2 ids, but 1 trained"):
         Document([1, 2], [True])

@@ -156,7 +156,7 @@ def test_commands_plot_and_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "extra, cause",
     [
-        ('worker = "nowhere"', "no checkpoint folder"),
+        ('worker = "nowhere"', "not a checkpoint folder"),
         ('performance = "nearly"', "performance"),
         ("reward = {speeed = 1.0}", "speeed"),
         ("[stages.parl.rl]\nenvironment = 'copy'", "has .rl. and .parl."),

@@ -79,8 +79,8 @@ class ContextManager:
             self._gave_up_at = tokens
             if tokens > LAST_RESORT * self.window:
                 raise ContextOverflow(
-                    f"the prompt has {tokens} tokens, the window {self.window}, and nothing more "
-                    "can be left out",
+                    f"the prompt has {tokens} tokens, but the window {self.window}, and "
+                    "nothing more can be left out",
                     remedy="Use a model with a longer window, or --context-strategy discard.",
                 )
             return Prompt(messages, tokens)

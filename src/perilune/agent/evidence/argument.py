@@ -71,7 +71,7 @@ def _unknown(nodes: Mapping[str, ArgumentNode]) -> Iterable[str]:
     for node in nodes.values():
         for other in (*node.supports, *node.against):
             if other not in nodes:
-                yield f"Node {node.id!r} points to {other!r}, which is no node."
+                yield f"Node {node.id!r} points to {other!r}, which is not a node."
 
 
 def _ungrounded(

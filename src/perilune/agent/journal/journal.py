@@ -1,4 +1,4 @@
-"""The journal: one append-only SQLite stream of typed, versioned events a run.
+"""The journal: one append-only SQLite stream of typed, versioned events per run.
 
 What is promised: after `durable` every appended event survives a power cut (WAL, synchronous=FULL);
 events reach the disk in order, those of one `append` all or none; only the holder of the lease can
@@ -113,7 +113,7 @@ class Journal(MemoryJournal):
             row = self._db.execute("SELECT token, holder, heartbeat FROM lease").fetchone()
             if row is not None and row[1] and lease.alive(row[1], row[2]):
                 raise RunBusy(
-                    f"run {self.run} is driven by process {lease.pid_of(row[1])}",
+                    f"run {self.run} is in use by process {lease.pid_of(row[1])}",
                     remedy="Wait for it, or end that process; then resume.",
                 )
             token = 1 if row is None else int(row[0]) + 1
@@ -287,4 +287,4 @@ def _refuse_if_driven(folder: Path) -> None:
     except sqlite3.Error:
         return
     if row is not None and row[0] and lease.alive(*row):
-        raise RunBusy(f"run {folder.name} is driven by process {lease.pid_of(row[0])}")
+        raise RunBusy(f"run {folder.name} is in use by process {lease.pid_of(row[0])}")

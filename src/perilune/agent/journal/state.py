@@ -69,7 +69,8 @@ class Executed:
 @dataclass(slots=True)
 class RunState:
     """The fold. `messages` is the whole conversation without the system prompt; `origins[i]` says
-    whose message i is: task, steer, queue (a person's), verifier, guard, house, assistant, tool."""
+    whose message i is: task, steer, queue (a person's), verifier, guard, house (Perilune itself),
+    assistant, tool."""
 
     started: RunStarted | None = None
     messages: list[Message] = field(default_factory=list)

@@ -127,7 +127,7 @@ class Run:
         self._tell(Record(event=event, run=self.id, time=self.journal.now(), agent=self.name))
 
     def say(self, text: str, source: Any = "house") -> None:
-        """Words of the house for the model."""
+        """Words of Perilune's own for the model."""
         self.append(UserMessage(content=text, source=source))
 
     def _tell(self, record: Record) -> None:

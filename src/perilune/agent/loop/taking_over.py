@@ -68,7 +68,7 @@ def _take_over(
         raise UsageError(f"the changes of run {folder.name} are in the workspace already")
     origin = Path(state.started.workspace)
     if not origin.is_dir():
-        raise UsageError(f"the workspace {origin} is not there any more")
+        raise UsageError(f"the workspace {origin} no longer exists")
     copy = WorkingCopy(store, origin, Path(state.copy.folder), store.load(state.copy.base))
     changes = copy.difference(_ended(store, folder.name, copy))
     if not changes:
@@ -92,7 +92,9 @@ def _take_over(
     if paths:
         missed = store.put(origin, {path: changes.after.entries.get(path) for path in paths})
         if missed:
-            raise SnapshotError(f"something stands in the way of {', '.join(missed[:5])}")
+            raise SnapshotError(
+                f"other files or folders occupy these paths: {', '.join(missed[:5])}"
+            )
         after = store.take(origin, f"{folder.name}-after")
         done = [each for each in changes.files if each in paths]
         reason = "others changed the same paths meanwhile" if conflicts else ""

@@ -177,7 +177,7 @@ async def _stream(
                     run.show(StreamDiscarded())
                     run.show(ReasoningShown(text=completion.turn.reasoning))
     if completion.turn.finished is None:
-        raise ModelError("the completion has no end", kind="cut", retryable=True)
+        raise ModelError("the completion broke off before its end", kind="cut", retryable=True)
 
 
 def _message(run: Run, completion: Completion, prompt_tokens: int) -> AssistantMessage:

@@ -100,7 +100,7 @@ class EndpointModel:
         self._key = os.environ[api_key_env] if api_key_env else "none"
         if not _is_header(self._key):
             raise UsageError(
-                f"the key in {api_key_env} holds characters that no key has",
+                f"the key in {api_key_env} contains characters that keys never contain",
                 remedy="Export it again, without quotes, spaces or line ends.",
             )
         self._prices = prices
@@ -292,14 +292,14 @@ class EndpointModel:
                 yield event
         if reader.first_line and not reader.said_anything:
             raise ModelError(
-                f"the endpoint answered with something else than a completion: "
+                f"the endpoint answered with something other than a completion: "
                 f"{valid_text(reader.first_line)}",
                 kind="cut",
                 retryable=True,
             )
 
     async def _models(self) -> dict[str, dict[str, Any]]:
-        """What the server lists, by id; what is no list of models is none."""
+        """What the server lists, by id; what is not a list of models is none."""
         body = b""
         async with (
             self._opened("GET", "models") as response,
@@ -308,12 +308,12 @@ class EndpointModel:
             async for piece in pieces:
                 body += piece
                 if len(body) > MAX_MODEL_LIST_BYTES:
-                    raise ModelError("the endpoint's list of models has no end")
+                    raise ModelError("the endpoint's list of models is too long")
         try:
             value = read_json(body.decode("utf-8", "replace").removeprefix("\ufeff"))
         except ValueError:
             raise ModelError(
-                f"{self._url.route('models')} is no list of models: "
+                f"{self._url.route('models')} is not a list of models: "
                 f"{body[:200].decode('utf-8', 'replace')}",
                 remedy="Check the URL; the base URL of an API usually ends in /v1.",
             ) from None
@@ -358,7 +358,7 @@ class EndpointModel:
             return self._not_found(status, error, is_model=names_no_model(body))
         if status < 400:
             return ModelError(
-                f"the endpoint answered {status}, which is no completion",
+                f"the endpoint answered {status}, which is not a completion",
                 remedy="Check the URL; the base URL of an API usually ends in /v1.",
             )
         return status_error(status, response.headers, body)

@@ -56,17 +56,18 @@ def read_endpoint_url(given: str) -> EndpointUrl:
     """Raises `UsageError` with what to write instead."""
     text = valid_text(given).strip().strip("'\"<>`").strip()
     if not text or re.search(r"[\s\x00-\x1f\x7f\\]", text):
-        raise UsageError(f"{given!r} is no endpoint URL", remedy=EXAMPLE)
+        raise UsageError(f"{given!r} is not an endpoint URL", remedy=EXAMPLE)
     if text.startswith("//"):
         text = f"https:{text}"
     if not _SCHEME.match(text):
         if re.match(r"^(?:https?:|[a-z]+:/)", text, re.IGNORECASE):
             raise UsageError(
-                f"{given!r} is no endpoint URL: after the scheme stand two slashes", remedy=EXAMPLE
+                f"{given!r} is not an endpoint URL: two slashes must follow the scheme",
+                remedy=EXAMPLE,
             )
         host = text.split("/", 1)[0]
         if not (_LOCAL.match(text) or "." in host or ":" in host or host == "localhost"):
-            raise UsageError(f"{given!r} is no endpoint URL", remedy=EXAMPLE)
+            raise UsageError(f"{given!r} is not an endpoint URL", remedy=EXAMPLE)
         # A server of this machine or network speaks plainly; a public one does not.
         port = re.search(r":(\d+)$", host)
         plain = _LOCAL.match(text) or "." not in host or (port and port[1] != "443")
@@ -75,9 +76,9 @@ def read_endpoint_url(given: str) -> EndpointUrl:
         parts = urlsplit(text)
         host, _ = parts.hostname or "", parts.port
     except ValueError as error:
-        raise UsageError(f"{given!r} is no endpoint URL: {error}", remedy=EXAMPLE) from None
+        raise UsageError(f"{given!r} is not an endpoint URL: {error}", remedy=EXAMPLE) from None
     if parts.scheme.lower() not in ("http", "https") or not _is_host(host):
-        raise UsageError(f"{given!r} is no endpoint URL", remedy=EXAMPLE)
+        raise UsageError(f"{given!r} is not an endpoint URL", remedy=EXAMPLE)
     if parts.username is not None or parts.password is not None:
         raise UsageError(
             "the endpoint URL holds a user or a key, and URLs are written to logs",

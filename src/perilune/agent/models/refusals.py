@@ -1,7 +1,7 @@
 """A server's refusal, in whatever words -> `ModelError`: what it is, and whether to try again.
 
 The hard case is a prompt that is too long: every server has words of its own for it, and some of
-the same words mean something else (one field is too long, too many tokens a minute, more output
+the same words mean something else (one field is too long, too many tokens per minute, more output
 asked for than the model gives). The wordings in the tests are those of the servers.
 """
 

@@ -43,7 +43,7 @@ class RetryPolicy:
         if attempt >= most:
             raise ModelFailed(
                 f"the model failed {attempt} times; last: {error.message}",
-                remedy="Resume the run when the endpoint is well again.",
+                remedy="Resume the run when the endpoint works again.",
             ) from error
         backoff = min(self.longest, self.base * 2.0 ** (attempt - 1))
         if error.retry_after is None:

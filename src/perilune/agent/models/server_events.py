@@ -43,7 +43,7 @@ class EventReader:
         self._after_return = False
         self._name = ""
         self._data: list[str] = []
-        self._document: list[str] | None = None  # the lines of a reply that is no event stream
+        self._document: list[str] | None = None  # the lines of a reply that is not an event stream
         self._bytes = self._silent = self._held = 0
         self.first_line = ""  # for messages
         self.said_anything = False  # an event with data came
@@ -95,7 +95,7 @@ class EventReader:
             self.first_line = line.strip()[:200]
             if self.first_line.startswith("<"):
                 raise ModelError(
-                    f"the endpoint answered with a web page, no completion: {self.first_line}",
+                    f"the endpoint answered with a web page, not a completion: {self.first_line}",
                     remedy="Check the URL: the base URL of an API usually ends in /v1.",
                 )
             if self.first_line.startswith(("{", "[")):

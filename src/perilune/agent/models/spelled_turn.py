@@ -7,7 +7,7 @@ speak of these markers. The rules:
 
 - Inside code marks (a span in backticks, a fenced block) everything is text.
 - A tool section is one where a call begins right behind its marker; `chat/parser.py` reads it. Its
-  calls count when each is whole; what is no section that can be read is text where prose goes on
+  calls count when each is whole; what is not a section that can be read is text where prose goes on
   behind it, and broken where the turn ends with it.
 - `<think>` counts at the start, `</think>` once, and neither when set off by a space like a word.
 - An end marker counts at the end of the text, or before the header of another turn.
@@ -360,7 +360,7 @@ def _read_region(
     if fault or not calls or not all(call.is_whole for call in calls):
         if prose_follows and len(unknown) == len(calls):
             return None
-        turn.broken = fault or "the arguments of a spelled tool call are no JSON object"
+        turn.broken = fault or "the arguments of a spelled tool call are not a JSON object"
         turn.calls += calls
         return stop
     if unknown and prose_follows:

@@ -87,7 +87,7 @@ def estimate_text(text: str) -> int:
 
 
 def weigh(text: str) -> float:
-    """About four ASCII characters a token, about one of any other script."""
+    """About four ASCII characters per token, about one of any other script."""
     if text.isascii():
         return len(text) / 4
     ascii_characters = len(text.encode("ascii", "ignore"))

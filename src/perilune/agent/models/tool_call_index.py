@@ -48,7 +48,7 @@ class ToolCallIndex:
         self._place: dict[int, OpenCall] = {}
 
     def add(self, piece: Any) -> None:
-        """Take one entry of `tool_calls`; what is no object is passed over."""
+        """Take one entry of `tool_calls`; what is not an object is passed over."""
         if not isinstance(piece, dict):
             return
         function = piece.get("function")

@@ -17,8 +17,9 @@ def to_wire(messages: Sequence[Message]) -> list[Message]:
     """Messages for a request body.
 
     Reasoning goes back with its message, for K2 Thinking answers 400 without it. Servers that
-    render a template parse the arguments of past calls, so text that is no JSON object is wrapped.
-    Images that a tool returned follow in a user message: few servers take them in a tool message.
+    render a template parse the arguments of past calls, so text that is not a JSON object is
+    wrapped. Images that a tool returned follow in a user message: few servers take them in a tool
+    message.
     """
     wire: list[Message] = []
     images: list[dict[str, Any]] = []

@@ -224,7 +224,7 @@ def _parse(pattern: str) -> tuple[str, str | None]:
     match = re.fullmatch(r"([^\s()]+)(?:\((.*)\))?", pattern, re.DOTALL)
     if match is None:
         raise UsageError(
-            f"{pattern!r} is no permission pattern", remedy="Write `tool` or `tool(glob)`."
+            f"{pattern!r} is not a permission pattern", remedy="Write `tool` or `tool(glob)`."
         )
     return match[1], match[2]
 

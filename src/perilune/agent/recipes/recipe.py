@@ -130,7 +130,9 @@ def read_recipe(folder: Path) -> Recipe:
     file = folder / "recipe.yaml"
     name = folder.name
     if not NAME.fullmatch(name) or name in (NONE, AUTO):
-        raise UsageError(f"{folder}: a recipe is named in small letters, and not none or auto")
+        raise UsageError(
+            f"{folder}: the name of a recipe must be in lower case, and neither none nor auto"
+        )
     fields = _fields(file)
     texts = {
         key: _text(folder, str(fields.get(key, default)))
@@ -139,10 +141,10 @@ def read_recipe(folder: Path) -> Recipe:
     }
     workspace = fields.get("workspace", "direct")
     if workspace not in ("direct", "copy"):
-        raise UsageError(f"{file}: workspace is direct or copy, not {workspace!r}")
+        raise UsageError(f"{file}: workspace must be direct or copy, not {workspace!r}")
     needs = str(fields.get("needs", ""))
     if needs and needs not in _NEEDS:
-        raise UsageError(f"{file}: needs is code or search, not {needs!r}")
+        raise UsageError(f"{file}: needs must be code or search, not {needs!r}")
     recipe = Recipe(
         name=name,
         line=str(fields.get("line", "")).strip(),
@@ -172,7 +174,7 @@ def _fields(file: Path) -> Mapping[str, Any]:
     try:
         text = file.read_text("utf-8")
         if len(text) > _LARGEST:
-            raise UsageError(f"{file} is no recipe: it has {len(text)} characters")
+            raise UsageError(f"{file} is not a recipe: it has {len(text)} characters")
         fields = yaml.safe_load(text)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{file} cannot be read: {' '.join(str(error).split())}") from None
@@ -202,14 +204,14 @@ def _words(file: Path, fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if isinstance(value, str):
         value = value.split(",")
     if not isinstance(value, list) or not all(isinstance(each, str | int) for each in value):
-        raise UsageError(f"{file}: {name} is a list of words")
+        raise UsageError(f"{file}: {name} must be a list of words")
     return tuple(str(each).strip() for each in value)
 
 
 def _budget(file: Path, fields: object) -> Budget:
     if not isinstance(fields, dict) or not set(map(str, fields)) <= _BUDGET:
-        raise UsageError(f"{file}: budget has the fields {', '.join(sorted(_BUDGET))}")
+        raise UsageError(f"{file}: the fields of budget are {', '.join(sorted(_BUDGET))}")
     for name, value in fields.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
-            raise UsageError(f"{file}: the budget's {name} is a number, not {value!r}")
+            raise UsageError(f"{file}: the budget's {name} must be a number, not {value!r}")
     return Budget(**fields)

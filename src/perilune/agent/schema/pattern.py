@@ -112,7 +112,7 @@ def _group(source: str, place: int) -> str:
     flags = regex.match(r"\(\?[ims]*(?:-[ims]+)?[:)]", source[place : place + 20])
     if flags is not None:  # of ECMA-262 2025, and what people write by habit
         return flags[0]
-    raise BadPattern(f"{source[place : place + 4]!r} is no group")
+    raise BadPattern(f"{source[place : place + 4]!r} is not a group")
 
 
 def _escape(source: str, place: int, in_class: bool) -> tuple[str, int]:
@@ -155,7 +155,7 @@ def _property(source: str, place: int) -> tuple[str, int]:
     """`\\p{L}`, `\\p{Script=Greek}`; Unicode's names are the same in both."""
     found = regex.match(r"[pP]\{\^?[\w=: -]{1,60}\}", source[place : place + 70])
     if found is None:
-        raise BadPattern(f"'\\{source[place : place + 10]}' is no property")
+        raise BadPattern(f"'\\{source[place : place + 10]}' is not a property")
     return "\\" + found[0], place + len(found[0])
 
 
@@ -172,5 +172,5 @@ def _code_point(source: str, place: int) -> tuple[str, int]:
     else:
         return "u", place + 1
     if code > 0x10FFFF:
-        raise BadPattern(f"{rest[:length]!r} is no character")
+        raise BadPattern(f"{rest[:length]!r} is not a character")
     return f"\\U{code:08x}", place + length

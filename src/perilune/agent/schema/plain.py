@@ -14,7 +14,7 @@ MAX_BITS = 1_100  # of a whole number; a double has 1,024
 
 
 class NotPlain(ValueError):
-    """It is no JSON that we take; the message says why."""
+    """It is not JSON that we take; the message says why."""
 
 
 def plain_json(
@@ -59,7 +59,7 @@ def plain_json(
                 made = {}
                 for name, child in item.items():
                     if not isinstance(name, str):
-                        raise NotPlain("it has a key that is no text")
+                        raise NotPlain("it has a key that is not text")
                     characters += len(name)
                     text = valid_text(name)
                     made[text] = None  # keeps the order; the value comes later

@@ -38,7 +38,7 @@ _LOWER = ("minLength", "minItems", "minProperties", "minContains")
 
 
 class UnusableSchema(UsageError):
-    """The parameters of a tool are no schema that arguments could be checked against."""
+    """The parameters of a tool are not a schema that arguments could be checked against."""
 
     code = "unusable_schema"
 
@@ -152,7 +152,7 @@ class _Reader:
         if source is None:
             return self._booleans[True]
         if not isinstance(source, dict):
-            raise _Bad(place, f"{_kind(source)} is no schema")
+            raise _Bad(place, f"{_kind(source)} is not a schema")
         node = self._nodes.get(id(source))
         if node is None:
             node = self._nodes[id(source)] = Node(place=place[-LONGEST_PLACE:])
@@ -181,7 +181,7 @@ class _Reader:
             if name is None:
                 word = "null"
             if word not in _TYPES:
-                raise _Bad(f"{node.place}/type", f"{name!r:.60} is no JSON type")
+                raise _Bad(f"{node.place}/type", f"{name!r:.60} is not a JSON type")
             types.add(_TYPES[word])
         if not types:
             raise _Bad(f"{node.place}/type", "it names no type")
@@ -390,7 +390,7 @@ def _names(value: Any, place: str) -> tuple[str, ...]:
     if value == {}:  # and the other way round
         return ()
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise _Bad(place, "it is no list of names")
+        raise _Bad(place, "it is not a list of names")
     return tuple(value)
 
 
@@ -412,7 +412,7 @@ def _number(source: dict[str, Any], word: str, place: str) -> float | None:
     if isinstance(value, str):
         value = _number_in(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
-        raise _Bad(f"{place}/{word}", f"{source[word]!r:.60} is no number")
+        raise _Bad(f"{place}/{word}", f"{source[word]!r:.60} is not a number")
     if value in (float("inf"), float("-inf")):
         raise _Bad(f"{place}/{word}", "it is infinite")
     return value

@@ -35,7 +35,7 @@ class References:
     def resolve(self, reference: Any, source: dict[str, Any]) -> Any:
         """The subschema that `reference` of `source` names. Raises `Dangling`."""
         if not isinstance(reference, str):
-            raise Dangling("it is no text")
+            raise Dangling("it is not text")
         if len(reference) > _LONGEST:
             raise Dangling("it is too long")
         base = self._bases.get(id(source), "")

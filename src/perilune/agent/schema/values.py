@@ -25,7 +25,7 @@ def check_number(node: Node, value: float) -> Iterator[Any]:
             yield f"{show(value)} is {words} {show(bound)}", None, None, None
     if node.multiple_of is not None and _exact(value) % _exact(node.multiple_of) != 0:
         yield (
-            f"{show(value)} is no multiple of {show(node.multiple_of)}",
+            f"{show(value)} is not a multiple of {show(node.multiple_of)}",
             None,
             None,
             None,

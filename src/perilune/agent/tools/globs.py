@@ -21,7 +21,7 @@ def glob_pattern(glob: str) -> re.Pattern[str]:
     try:
         return re.compile(_translate(glob), re.DOTALL)
     except re.error as error:
-        raise ToolError(f"{glob!r} is no glob: {error}") from None
+        raise ToolError(f"{glob!r} is not a glob: {error}") from None
 
 
 def _translate(glob: str) -> str:

@@ -90,7 +90,7 @@ def _compile(arguments: dict[str, Any]) -> regex.Pattern[str]:
     try:
         return regex.compile(pattern, regex.IGNORECASE if arguments.get("ignore_case") else 0)
     except regex.error as error:
-        raise ToolError(f"{pattern!r} is no regular expression: {error}") from None
+        raise ToolError(f"{pattern!r} is not a regular expression: {error}") from None
 
 
 def _hits(pattern: regex.Pattern[str], lines: list[str], deadline: float) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""`view_image`: an image file of the workspace, as a part that a model with eyes can see."""
+"""`view_image`: an image file of the workspace, as a part that a model with vision can see."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class ViewImage(ReadingTool):
         data = await in_thread(workspace_of(context).read_bytes, path, most=LARGEST)
         kind = image_type(data)
         if kind is None:
-            raise ToolError(f"{path} is no PNG, JPEG, GIF or WebP image")
+            raise ToolError(f"{path} is not a PNG, JPEG, GIF or WebP image")
         url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
         return ToolResult(
             [

@@ -123,7 +123,7 @@ class ChangeLog:
     def _write(self, line: dict[str, Any]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with self._path.open("ab") as file:
-            # The standard json keeps names that are no valid UTF-8 (as lone surrogates).
+            # The standard json keeps names that are not valid UTF-8 (as lone surrogates).
             file.write(json.dumps(line).encode("ascii") + b"\n")
 
 

@@ -47,7 +47,7 @@ class SnapshotError(RunEnded):
 
 
 def read_manifest(path: Path) -> Manifest:
-    # The standard json keeps file names that are no valid UTF-8 (as lone surrogates).
+    # The standard json keeps file names that are not valid UTF-8 (as lone surrogates).
     return msgspec.convert(json.loads(path.read_bytes()), Manifest)
 
 

@@ -148,7 +148,7 @@ class SnapshotStore:
         wanted = self.load(before)
         root = Path(wanted.workspace)
         if not root.is_dir():
-            raise SnapshotError(f"the workspace {root} is not there any more")
+            raise SnapshotError(f"the workspace {root} no longer exists")
         present = self.take(root, "undo")
         ended = self.load(after) if after else present
         undone = Undone(before=present.id)
@@ -395,7 +395,7 @@ class SnapshotStore:
 
     def _manifest_path(self, snapshot: str) -> Path:
         if "/" in snapshot or snapshot.startswith("."):
-            raise SnapshotError(f"{snapshot!r} is no snapshot's name")
+            raise SnapshotError(f"{snapshot!r} is not the name of a snapshot")
         return self._folder / "manifests" / f"{snapshot}.json"
 
     def _latest_path(self, workspace: Path) -> Path:

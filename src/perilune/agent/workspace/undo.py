@@ -61,7 +61,7 @@ def undo_run(
     wanted = store.load(before)
     root = Path(wanted.workspace)
     if not root.is_dir():
-        raise SnapshotError(f"the workspace {root} is not there any more")
+        raise SnapshotError(f"the workspace {root} no longer exists")
     present = store.take(root, "undo")
     ledger = read_ledger(store, run)
     if ledger is None:
@@ -171,7 +171,7 @@ def _why(left: Entry | None, now: Entry | None) -> str:
     if now is None:
         return "it was deleted after the run's last write"
     if left is None:
-        return "it was made anew after the run had deleted it"
+        return "it was made again after the run had deleted it"
     if (left.kind, left.content) == (now.kind, now.content):
         return "its mode was changed after the run's last write"
     return "it was changed after the run's last write"

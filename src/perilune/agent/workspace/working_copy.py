@@ -1,6 +1,6 @@
 """A run that works on a copy of the workspace, and gives its changes over only when it succeeded.
 
-The copy is made from a snapshot, so what it began with is known for ever: the changes are the
+The copy is made from a snapshot, so what it began with is known forever: the changes are the
 difference to it, and a path that someone else changed meanwhile is a conflict. With one conflict
 nothing at all is applied; the changes are kept as a patch.
 """
@@ -96,7 +96,7 @@ class WorkingCopy:
     def apply(self, changes: Changes, name: str) -> list[str]:
         """Bring the changes into the workspace; gives the conflicts, with which nothing is done.
 
-        A path that already is as wanted is no conflict, so that an apply which was cut off by a
+        A path that already is as wanted is not a conflict, so that an apply which was cut off by a
         crash can be done again.
         """
         present = self.store.take(self.origin, name)
@@ -174,7 +174,7 @@ def open_place(place: Path) -> Path:
     """A folder for a copy in which sandboxed commands can work.
 
     Root's commands run under another user id, which may not enter root's own folders; its copies
-    lie in the temporary folder, in one that nobody else can list.
+    are in the temporary folder, in one that nobody else can list.
     """
     if os.geteuid() == 0:
         place = Path(tempfile.mkdtemp(prefix=COPY_PREFIX))

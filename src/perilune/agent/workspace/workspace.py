@@ -115,7 +115,7 @@ class Workspace:
         return True
 
     def remove(self, path: str) -> None:
-        """Remove a file; it is no error when there is none."""
+        """Remove a file; it is not an error when there is none."""
         with (
             contextlib.suppress(FileNotFoundError),
             self._parent(path, removing=True) as (folder, name),
@@ -183,7 +183,7 @@ class Workspace:
     ) -> Iterator[tuple[int, str]]:
         """The descriptor of the folder that holds a path, and the last name in it ("": the root).
 
-        The name itself is no link: links are resolved, the last one too.
+        The name itself is not a link: links are resolved, the last one too.
         """
         if "\0" in path:
             raise ToolError("a path cannot hold a zero byte")

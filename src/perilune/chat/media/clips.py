@@ -28,7 +28,7 @@ CODECS = frozenset(
     | {"vc1", "vp8", "vp9", "wmv1", "wmv2", "wmv3"}
 )
 """Decoders that are used; the hundreds of others are not."""
-_FASTEST = 1000.0  # frames a second; more is a damaged header
+_FASTEST = 1000.0  # frames per second; more is a damaged header
 _SLOWEST = 1 / 3600
 _TURNS = {
     1: Image.Transpose.ROTATE_270,
@@ -64,7 +64,7 @@ def probe(data: bytes, limits: MediaLimits) -> Clip:
         if context.name not in CODECS:
             raise MediaError(
                 MediaFault.FORMAT,
-                f"the clip is coded with {context.name}, which is not read",
+                f"the clip is coded with {context.name}, which is not supported",
                 remedy="Convert it to H.264 in an MP4",
             )
         frames, seconds = _count(container, stream, limits)
@@ -75,7 +75,7 @@ def probe(data: bytes, limits: MediaLimits) -> Clip:
         raise MediaError(
             MediaFault.SECONDS,
             f"the clip lasts {frames / fps:,.0f} seconds, and at most "
-            f"{limits.video_seconds:,.0f} are taken",
+            f"{limits.video_seconds:,.0f} are accepted",
             limit=limits.video_seconds,
             remedy="Cut it, or send a part of it",
         )
@@ -147,7 +147,7 @@ def _count(container: Any, stream: Any, limits: MediaLimits) -> tuple[int, float
                 MediaFault.FRAMES,
                 f"the clip has more than {limits.video_frames:,} frames",
                 limit=limits.video_frames,
-                remedy="Cut it, or send it with fewer frames a second",
+                remedy="Cut it, or send it with fewer frames per second",
             )
         if packet.is_corrupt:
             raise _truncated()
@@ -172,7 +172,7 @@ def _rate(stream: Any, frames: int, seconds: float) -> float:
     for rate in (stream.average_rate, stream.guessed_rate, measured):
         if rate and math.isfinite(rate) and _SLOWEST <= rate <= _FASTEST:
             return float(rate)
-    raise _damaged("the clip does not say how many frames a second it has")
+    raise _damaged("the clip does not say how many frames per second it has")
 
 
 def _is_cover(stream: Any) -> bool:
@@ -216,9 +216,7 @@ def _no_frames(what: str) -> MediaError:
 
 
 def _truncated() -> MediaError:
-    return MediaError(
-        MediaFault.TRUNCATED, "the clip ends before its end", remedy="Send the whole file"
-    )
+    return MediaError(MediaFault.TRUNCATED, "the clip is cut off", remedy="Send the whole file")
 
 
 def _damaged(what: str) -> MediaError:

@@ -13,7 +13,7 @@ _TS_PACKET = 188
 
 
 def sniff_clip(data: bytes) -> str | None:
-    """FFmpeg's name of the demuxer; None for bytes that are no clip."""
+    """FFmpeg's name of the demuxer; None for bytes that are not a clip."""
     if data[4:8] == b"ftyp":
         return None if data[8:12] in _STILL_BRANDS else "mov"
     if data[4:8] in (b"moov", b"mdat", b"wide", b"free", b"skip") and len(data) > 16:

@@ -32,7 +32,7 @@ class MediaLimits:
         """Raises UsageError for a bound below one, and for more pixels than Pillow takes."""
         for field in fields(self):
             if not getattr(self, field.name) > 0:
-                raise UsageError(f"MediaLimits.{field.name} must be more than nothing")
+                raise UsageError(f"MediaLimits.{field.name} must be above 0")
         if max(self.pixels, self.frame_pixels) > PILLOW_PIXELS:
             raise UsageError(f"MediaLimits: more than {PILLOW_PIXELS:,} pixels are never decoded")
 
@@ -66,7 +66,7 @@ class MediaLimits:
         if count > most:
             raise MediaError(
                 MediaFault.BYTES,
-                f"the {kind} has {count:,} bytes, and at most {most:,} are taken",
+                f"the {kind} has {count:,} bytes; at most {most:,} are accepted",
                 limit=most,
                 remedy="Make it smaller or compress it more",
             )

@@ -57,7 +57,7 @@ def decode(header: Header) -> Image.Image:
         if "truncated" in str(error):
             raise MediaError(
                 MediaFault.TRUNCATED,
-                f"the {_name(header)} ends before its pixels do",
+                f"the {_name(header)} is cut off before its last pixels",
                 remedy="Send the whole file",
             ) from None
         raise _damaged(header, "its pixels cannot be decoded") from None
@@ -66,7 +66,7 @@ def decode(header: Header) -> Image.Image:
 def to_colours(image: Image.Image, *, deep: bool = False) -> Image.Image:
     """RGB of any mode that the four formats have; grey stays grey, a quarter of the memory.
 
-    `deep` says that the file has 16 bits a sample: the lower eight are dropped, as Pillow does it
+    `deep` says that the file has 16 bits per sample: the lower eight are dropped, as Pillow does it
     for colour; for grey it would cut all above 255 to white.
     """
     transparent = image.info.get("transparency")

@@ -52,7 +52,7 @@ class MediaProcessing:
             return cls()
         try:
             if file.stat().st_size > _MOST_BYTES:
-                raise ConfigError("is too large to be one", file=file)
+                raise ConfigError("is too large for a configuration", file=file)
             raw = json.loads(file.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as error:
             raise ConfigError(f"cannot be read: {error}", file=file) from None

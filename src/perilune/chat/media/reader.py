@@ -69,7 +69,7 @@ class MediaReader:
         if header.most_pixels is not None and header.width * header.height > header.most_pixels:
             raise MediaError(
                 MediaFault.DAMAGED,
-                f"the picture says {header.width:,} x {header.height:,} pixels, more than its "
+                f"the picture claims {header.width:,} x {header.height:,} pixels, more than its "
                 "bytes can hold",
                 remedy="Send the whole file",
             )
@@ -143,7 +143,7 @@ class MediaRequest:
             if count > most:
                 raise MediaError(
                     MediaFault.COUNT,
-                    f"the conversation has {count:,} {kind}, and at most {most:,} are taken",
+                    f"the conversation has {count:,} {kind}; at most {most:,} are accepted",
                     limit=most,
                     remedy="Leave out the oldest",
                 )

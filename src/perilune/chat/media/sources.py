@@ -57,7 +57,7 @@ def read_part(
     else:
         raise MediaError(
             MediaFault.SOURCE,
-            f"{_shown(named)} is not a data URI, and nothing else is taken here",
+            f"{_shown(named)} is not a data URI, and nothing else is accepted here",
             remedy=f"Send the {kind} itself, as data:{kind}/...;base64,...",
         )
     limits.check_bytes(len(data), kind)

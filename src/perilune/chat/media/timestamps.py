@@ -1,7 +1,7 @@
 """Which frames of a clip are looked at, and the time that stands before them in the prompt.
 
-The published rule: `sample_fps` frames a second (never more than there are), spread evenly so that
-the first and the last are among them; four in a row are one item.
+The published rule: `sample_fps` frames per second (never more than there are), spread evenly so
+that the first and the last are among them; four in a row are one item.
 """
 
 from __future__ import annotations

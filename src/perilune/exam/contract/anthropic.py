@@ -90,7 +90,7 @@ def message(target: Target) -> None:
     expect_text(answer.get("model"), "model")
     expect(answer.get("stop_reason") in STOP_REASONS, f"stop_reason {answer.get('stop_reason')!r}")
     expect("stop_sequence" in answer, "stop_sequence is missing")
-    expect(isinstance(answer.get("content"), list), "content is no list")
+    expect(isinstance(answer.get("content"), list), "content is not a list")
     for block in answer["content"]:
         expect(block.get("type") in ("text", "thinking"), f"a block of type {block.get('type')!r}")
     check_usage(answer.get("usage"))

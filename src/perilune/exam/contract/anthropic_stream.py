@@ -88,7 +88,7 @@ def lines(target: Target) -> None:
         expect(exchange.events, "no event")
         for event in exchange.events:
             expect(event.name is not None, f"no event line before {event.data[:60]!r}")
-            expect(isinstance(event.json, dict), f"data is no object: {event.data[:60]!r}")
+            expect(isinstance(event.json, dict), f"data is not an object: {event.data[:60]!r}")
             kind = event.json.get("type")
             expect(event.name == kind, f"event {event.name!r} with type {kind!r}")
 

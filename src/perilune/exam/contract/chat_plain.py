@@ -21,7 +21,7 @@ LONG_QUESTION = "Count upwards from one, in words, without stopping."
 def first_choice(exchange: Exchange) -> dict[str, Any]:
     """choices[0] of an answer with status 200."""
     choice = exchange.ok().json["choices"][0]
-    expect(isinstance(choice, dict), "choices[0] is no object", exchange)
+    expect(isinstance(choice, dict), "choices[0] is not an object", exchange)
     assert isinstance(choice, dict)
     return choice
 

@@ -22,7 +22,7 @@ def not_json(target: Target) -> None:
 
 @check(
     "errors.not-an-object",
-    "A JSON body that is no object is refused with 400.",
+    "A JSON body that is not an object is refused with 400.",
     why="A 500 makes clients try again.",
 )
 def not_object(target: Target) -> None:
@@ -52,7 +52,7 @@ def deep_json(target: Target) -> None:
     depth = 100_000
     exchange = target.post(CHAT, b'{"messages": ' + b"[" * depth + b"]" * depth + b"}")
     refused(exchange, (400, 413))
-    expect(target.alive(), "the server does not answer any more")
+    expect(target.alive(), "the server no longer answers")
 
 
 @check(
@@ -164,7 +164,7 @@ def alive(target: Target) -> None:
     for body in (b"{", b"[" * 5000, b'{"messages": [{"role": "user", "content": "\\ud800"}]}'):
         target.post(CHAT, body)
     target.chat(tools=[{"type": "function", "function": {"name": "a", "parameters": 7}}])
-    expect(target.alive(), "the server does not answer any more")
+    expect(target.alive(), "the server no longer answers")
 
 
 # --- keys -------------------------------------------------------------------------------------

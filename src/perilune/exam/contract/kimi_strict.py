@@ -179,7 +179,7 @@ NO_THINKING: tuple[Any, ...] = (
     {"type": "enabled", "budget_tokens": 9}, {"type": "enabled", "other": 1},
 )  # fmt: skip
 _refused(
-    "thinking-fields", "thinking that is no object, of another type, or with other fields",
+    "thinking-fields", "thinking that is not an object, of another type, or with other fields",
     *({"thinking": value} for value in NO_THINKING),
 )  # fmt: skip
 _accepted("thinking-keep", "thinking.keep all and null",
@@ -206,12 +206,12 @@ for _id, _what, _fields in (
     ("no-json-schema", "json_schema is missing", {"response_format": {"type": "json_schema"}}),
     ("no-name", "json_schema without a name", _format(schema=_OBJECT)),
     ("no-schema", "json_schema without a schema", _format(name="a")),
-    ("strict", "strict that is no boolean", _format(name="a", schema=_OBJECT, strict="true")),
+    ("strict", "strict that is not a boolean", _format(name="a", schema=_OBJECT, strict="true")),
     ("list", "a schema that is a list", _format(name="a", schema=[_OBJECT])),
     ("text", "a schema that is a text", _format(name="a", schema="object")),
     ("type", "an unknown type", {"response_format": {"type": "xml"}}),
     ("no-type", "no type", {"response_format": {}}),
-    ("no-object", "a format that is no object", {"response_format": "json_object"}),
+    ("no-object", "a format that is not an object", {"response_format": "json_object"}),
 ):
     _refused(f"response_format-{_id}", f"response_format: {_what}", {**OFF, **_fields})
 
@@ -226,7 +226,7 @@ _accepted("system-tools", "tools in a system message", _messages("system", [WEAT
 for _role in ("user", "assistant"):
     _refused(f"system-tools-{_role}", f"tools in a message of the {_role}",
              _messages(_role, [WEATHER]))  # fmt: skip
-_refused("system-tools-malformed", "tools of a system message that are no list",
+_refused("system-tools-malformed", "tools of a system message that are not a list",
          _messages("system", {"a": 1}), _messages("system", "get_weather"))  # fmt: skip
 _accepted("stop-5", "five stop texts of 32 bytes", {**OFF, "stop": [f"{i:032}" for i in range(5)]})
 _refused("stop-count", "six stop texts", {**OFF, "stop": list("abcdef")})

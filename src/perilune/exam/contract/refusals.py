@@ -37,7 +37,7 @@ def refusal(
     fields: Mapping[str, Any],
     *,
     level: Level = Level.REQUIRED,
-    why: str = "A typing error is answered by something else than was meant.",
+    why: str = "A typing error is answered by something other than what was meant.",
 ) -> None:
     """Register: a chat request with `fields` is refused, streamed and not."""
 
@@ -142,7 +142,7 @@ for _id, _what, _messages in (
     ("bad-role", "a message of an unknown role", [{"role": "wizard", "content": "x"}]),
     ("number", "content that is a number", [{"role": "user", "content": 7}]),
     ("bad-part", "a part of an unknown type", [{"role": "user", "content": [{"type": "smell"}]}]),
-    ("not-object", "a message that is no object", ["x"]),
+    ("not-object", "a message that is not an object", ["x"]),
     (
         "unanswered-call", "a tool result without its tool_call_id",
         [{"role": "user", "content": "x"}, {"role": "tool", "content": "x"}],
@@ -215,7 +215,7 @@ for _id, _what, _fields in (
     ("no-schema", "json_schema without a schema", _schema_format(schema=ABSENT)),
     ("bad-schema", "a schema that is a text", _schema_format(schema="object")),
     ("list-schema", "a schema that is a list", _schema_format(schema=[{"type": "object"}])),
-    ("bad-strict", "strict that is no boolean", _schema_format(strict="yes")),
+    ("bad-strict", "strict that is not a boolean", _schema_format(strict="yes")),
 ):
     refusal(f"format.refuses-{_id}", _what, _fields, why=SHAPELESS)
 

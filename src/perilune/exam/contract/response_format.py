@@ -67,7 +67,7 @@ def json_object(target: Target) -> None:
             value = json.loads(content)
         except ValueError as error:
             raise Violation(f"the answer is not JSON: {error}", exchange) from None
-        expect(isinstance(value, dict), "the answer is no object", exchange)
+        expect(isinstance(value, dict), "the answer is not an object", exchange)
     if cut == 2:
         raise Skip("the answers were cut off by max_tokens")
 

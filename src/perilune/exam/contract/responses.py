@@ -52,7 +52,7 @@ def fields(target: Target) -> None:
     answer = target.once("responses/plain", lambda: _ask(target)).ok().json
     expect_text(answer.get("id"), "id")
     expect(answer.get("object") == "response", f"object is {answer.get('object')!r}")
-    expect(isinstance(answer.get("created_at"), int | float), "created_at is no number")
+    expect(isinstance(answer.get("created_at"), int | float), "created_at is not a number")
     expect(answer.get("status") in ("completed", "incomplete"), f"status {answer.get('status')!r}")
     if answer["status"] == "incomplete":
         reason = (answer.get("incomplete_details") or {}).get("reason")

@@ -14,6 +14,7 @@ from perilune.exam.contract import (  # noqa: F401  they register their checks
     behaviour,
     chat_plain,
     chat_stream,
+    chat_stream_details,
     chat_stream_tools,
     endpoints,
     errors,

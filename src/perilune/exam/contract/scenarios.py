@@ -1,4 +1,4 @@
-"""The requests whose answers most rules look at, each asked once a run, streamed and not."""
+"""The requests whose answers most rules look at, each asked once per run, streamed and not."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ STREAMS = (*CHAT, "usage")
 
 @dataclass
 class ChatStream:
-    """A streamed chat answer. Events that are no chunk are left out of `chunks`."""
+    """A streamed chat answer. Events that are not a chunk are left out of `chunks`."""
 
     name: str
     exchange: Exchange

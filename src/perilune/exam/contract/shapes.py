@@ -36,5 +36,5 @@ def check_logprobs(rows: list[Any], top: int) -> None:
         likely = row.get("top_logprobs")
         expect(isinstance(likely, list) and len(likely) == top, f"not {top} top_logprobs")
         for entry in likely:
-            expect(isinstance(entry.get("token"), str), "a top token is no string")
-            expect(isinstance(entry.get("logprob"), int | float), "a top logprob is no number")
+            expect(isinstance(entry.get("token"), str), "a top token is not a string")
+            expect(isinstance(entry.get("logprob"), int | float), "a top logprob is not a number")

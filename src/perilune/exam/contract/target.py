@@ -132,7 +132,7 @@ class Target:
             if answer.status == 200:
                 return target
         raise PeriluneError(
-            f"{base_url} answers the plainest chat request with status {answer.status}: "
+            f"{base_url} answers the simplest chat request with status {answer.status}: "
             f"{answer.body[:200].decode('utf-8', 'replace')}",
             remedy="See the server's log; or give another --model",
         )

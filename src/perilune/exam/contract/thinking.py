@@ -128,7 +128,7 @@ def not_held_by_format(target: Target) -> None:
     )
     choice = first_choice(exchange)
     found = choice["message"]
-    expect(reasoning(found), "thinking is on and there is none")
+    expect(reasoning(found), "thinking is on, but the answer has none")
     if choice["finish_reason"] == "length":
         raise Skip("the answer was cut off while thinking")
     try:  # JSON may have any white space between its parts

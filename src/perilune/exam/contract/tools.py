@@ -234,7 +234,7 @@ _accepted_without_tools("auto")
 
 @check(
     "tools.cut-off",
-    "A call that max_tokens cuts is no success: finish_reason length, never a half call.",
+    "A call that max_tokens cuts is not a success: finish_reason length, never a half call.",
     why="Half a call is run, with whatever its JSON was repaired to.",
 )
 def cut_off(target: Target) -> None:

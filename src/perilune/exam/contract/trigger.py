@@ -159,4 +159,4 @@ def read_decisions(path: Path) -> list[Decision]:
             for r in rows
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{path} is no record of decisions: {error}") from None
+        raise UsageError(f"{path} is not a record of decisions: {error}") from None

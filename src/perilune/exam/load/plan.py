@@ -22,7 +22,7 @@ WORDS = (
 
 @dataclass(frozen=True, slots=True)
 class LoadPlan:
-    """A load. `rate` (requests a second) makes it an open loop; else `concurrency` users ask.
+    """A load. `rate` (requests per second) makes it an open loop; else `concurrency` users ask.
 
     `prompt_tokens` is what is aimed at; the report has what the server counted. `ttft_slo` and
     `token_slo` are seconds: an answer is good when its first token and its tokens come in time.

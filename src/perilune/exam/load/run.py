@@ -89,7 +89,7 @@ def body_of(plan: LoadPlan, prompt: str) -> dict[str, Any]:
 
 
 def root_of(base_url: str) -> str:
-    """The server itself, without `/v1`. Raises UsageError for what is no URL."""
+    """The server itself, without `/v1`. Raises UsageError for what is not a URL."""
     return read_endpoint_url(base_url).root
 
 

@@ -95,7 +95,7 @@ async def _complete(
         async for delta in deltas:
             turn.add(delta)
     if turn.finished is None:
-        raise ModelError("the completion has no end", kind="cut", retryable=True)
+        raise ModelError("the completion broke off before its end", kind="cut", retryable=True)
     used = sum(len(message.get("tool_calls", ())) for message in messages)
     calls = tuple(_called(call, used + index) for index, call in sorted(turn.calls.items()))
     return Reply(

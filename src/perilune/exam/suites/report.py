@@ -17,7 +17,7 @@ HEAD = ("category", "questions", "right", "95 % interval", "score", "steps")
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A category, or all of them. With several samples a question, `rate` is their mean, and the
+    """A category, or all of them. With several samples per question, `rate` is their mean, and the
     interval is that of as many questions."""
 
     name: str

@@ -1,7 +1,7 @@
 /* The forward's inner loops in AVX-512 with bfloat16 products (VDPBF16PS: two products a lane).
  *
  * Over a bf16 cache, queries and probabilities are bf16 too; sums are float32. Scores run along a
- * token's values, 32 a step. The weighted sum takes two tokens a step: their rows are interleaved
+ * token's values, 32 a step. The weighted sum takes two tokens per step: their rows are interleaved
  * in registers, which leaves the sums of 32 columns in two vectors of a mixed column order;
  * they are put in order when a page is done.
  */

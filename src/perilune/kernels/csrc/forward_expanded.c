@@ -77,7 +77,7 @@ int64_t plk_expanded_workspace(const plk_network *net) {
   return used;
 }
 
-/* [TOKENS][words] of 32 bits -> the layout of weights: 16 tokens a block, word by word. */
+/* [TOKENS][words] of 32 bits -> the layout of weights: 16 tokens per block, word by word. */
 static void pack_keys(const uint32_t *rows, int words, uint32_t *out) {
   for (int token = 0; token < TOKENS; token++) {
     uint32_t *lane = out + (int64_t)(token / PLK_BLOCK) * PLK_BLOCK * words + token % PLK_BLOCK;

@@ -1,4 +1,4 @@
-/* Rotary position embedding on interleaved pairs, tables made once a step. */
+/* Rotary position embedding on interleaved pairs, tables made once per step. */
 #ifndef PERILUNE_ROPE_H
 #define PERILUNE_ROPE_H
 

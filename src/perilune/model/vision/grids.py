@@ -22,18 +22,18 @@ def read_grids(grids: Grids, *, most_frames: int = 4) -> list[Grid]:
     checked: list[Grid] = []
     for grid in listed:
         if len(grid) != 3 or any(int(n) != n for n in grid):
-            raise UsageError(f"a grid is (frames, rows, columns) of patches, not {grid}")
+            raise UsageError(f"a grid must be (frames, rows, columns) of patches, not {grid}")
         t, h, w = (int(n) for n in grid)
         if not 1 <= t <= most_frames:
             raise UsageError(
-                f"an item of {t} frames; the tower takes 1 to {most_frames}",
+                f"an item has {t} frames; the tower takes 1 to {most_frames}",
                 remedy=f"Cut a clip into items of {most_frames} frames",
             )
         if any(n % MERGE or not MERGE <= n <= MOST_PATCHES_A_SIDE for n in (h, w)):
             raise UsageError(
-                f"a grid of {h} x {w} patches; both must be even and {MERGE} to "
+                f"a grid has {h} x {w} patches; both must be even and {MERGE} to "
                 f"{MOST_PATCHES_A_SIDE}",
-                remedy="Pad the picture to multiples of two patches a side",
+                remedy="Pad the picture to multiples of two patches per side",
             )
         checked.append((t, h, w))
     return checked

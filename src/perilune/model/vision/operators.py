@@ -1,4 +1,4 @@
-"""What differs between the ways of computing the tower, handed to its one walk of the blocks.
+"""What differs between the ways of computing the tower, given to the one loop over its blocks.
 
 As `model/context.py` for the text: the tower says what is computed in which order, these say how.
 The tower's own modules compute here; `runner/vision` has the C kernels' way.

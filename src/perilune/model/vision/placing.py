@@ -17,7 +17,7 @@ def placed(x: Tensor, input_ids: Tensor, media_token_id: int | None, pictures: T
     wanted = int(here.sum())
     if wanted != len(pictures):
         raise UsageError(
-            f"{wanted} placeholder tokens for {len(pictures)} vectors of pictures",
+            f"the prompt has {wanted} placeholder tokens for {len(pictures)} picture vectors",
             remedy="Write one placeholder for each vector: token_counts(grids) says how many",
         )
     return x.masked_scatter(here[..., None], pictures.to(x.device, x.dtype))

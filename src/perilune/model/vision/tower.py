@@ -1,4 +1,4 @@
-"""MoonViT: patches of pictures and short clips -> four vectors a token, for the projector.
+"""MoonViT: patches of pictures and short clips -> four vectors per token, for the projector.
 
 Pictures of different sizes are packed one behind the other, without padding; a patch attends to all
 patches of its own item (a picture, or up to four frames together) and to no others.

@@ -248,7 +248,7 @@ class NativeLayout:
         return self._kept(weight)
 
     def _interleave(self, weight: Tensor) -> None:
-        """[rows, columns] of any width, in place; whole 32-bit words a row."""
+        """[rows, columns] of any width, in place; whole 32-bit words per row."""
         address = native.address(weight, weight.dtype)
         rows, words = weight.shape[0], weight.shape[1] * weight.element_size() // 4
         native.check(self._library.plk_interleave(address, rows, words), "rearranging a weight")

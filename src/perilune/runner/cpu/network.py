@@ -210,7 +210,7 @@ class NativeNetwork:
         if self._handle is None:
             raise KernelError("the native forward was closed")
         if cache.shape[0] != self._n_layers or cache.shape[2:] != (64, self._latent):
-            raise KernelError(f"a cache of shape {tuple(cache.shape)} is not of this network")
+            raise KernelError(f"a cache of shape {tuple(cache.shape)} does not fit this network")
         int32 = [
             t.contiguous()
             for t in (
@@ -296,5 +296,5 @@ def _library() -> ctypes.CDLL:
     except AttributeError as error:
         raise KernelError(f"the C library has no forward ({error})") from None
     if lib.plk_forward_abi_version() != ABI_VERSION:
-        raise KernelError("the C forward is of another build", remedy="Rebuild the package")
+        raise KernelError("the C library comes from another build", remedy="Rebuild the package")
     return lib

@@ -38,7 +38,7 @@ from perilune.runner.expert_store import ExpertStore
 
 
 def check_dense_format(dense_format: str | None) -> None:
-    """Raises UsageError for one that there is not."""
+    """Raises UsageError for a format that does not exist."""
     choices = [each.name for each in FORMATS.values() if each.dense_option]
     if dense_format is not None and dense_format not in choices:
         raise UsageError(
@@ -99,7 +99,7 @@ class CpuRunner:
     def unsupported(model: KimiK2Model, *, exact: bool = False, device: str = "cpu") -> str | None:
         """Why this model needs `TorchRunner`, or None. `device`: where its tensors lie now."""
         if not native.available():
-            return "the C library is not there"
+            return "the C library is not available"
         return _odd_sizes(model.config) or unfit(model, exact=exact, device=device)
 
     def execute(self, batch: ForwardBatch, cache: PagedLatentCache) -> Tensor:

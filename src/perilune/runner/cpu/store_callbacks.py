@@ -62,7 +62,7 @@ class StoreCallbacks:
             raise self._error
 
     def explain(self) -> None:
-        """The step ended for want of an expert: raise the reason, where it is this store's."""
+        """The step ended because an expert is missing: raise the store's reason, if any."""
         self.raise_error()
         if self._asked is not None:
-            raise ExpertStoreError("the store gave one no address", layer=self._asked)
+            raise ExpertStoreError("the store left an expert without an address", layer=self._asked)

@@ -61,7 +61,7 @@ class Aliases:
             for alias in self._by_shape.get((words, length), ()) if limit else ():
                 if may_be_near(text, alias, limit):
                     distance = edit_distance(text, alias, limit)
-                    # The first letter is seldom wrong: a president is no resident.
+                    # The first letter is seldom wrong: a president is not a resident.
                     if distance < best and (distance < 2 or text[0] == alias[0]):
                         best, nearest = distance, alias
         return self._ids[nearest] if nearest else []

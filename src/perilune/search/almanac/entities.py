@@ -87,8 +87,8 @@ def find_misspelt(asked: Query, rows: Rows) -> list[Candidate]:
 
 
 def _is_common(asked: Query, span: Span) -> bool:
-    """Words that say nothing ("the airport" is no airport's code THE), unless they are written as
-    a name or code in mid-sentence."""
+    """Words that say nothing ("the airport" is not an airport's code THE), unless they are written
+    as a name or code in mid-sentence."""
     common = COMMON | KIND_WORDS.keys()
     if len(span) > 1 and not all(asked.words[place] in common for place in span.places):
         return False

@@ -2,7 +2,7 @@
 
 A page, or a model that was talked into it, must not reach the machine itself, its network, or a
 cloud's metadata service. A URL is checked, its host is resolved once, every address is judged, and
-the connection goes to exactly the address that was judged; each redirect starts anew. Numbers that
+the connection goes to exactly the address that was judged; each redirect starts over. Numbers that
 only C libraries take for addresses (decimal, octal, hexadecimal, short forms) are read as such.
 Ranges: IANA special-purpose registries (RFC 6890), RFC 6598 (CGNAT), RFC 6052 and 8215 (NAT64),
 RFC 3056 (6to4), RFC 4380 (Teredo).
@@ -39,7 +39,7 @@ _METADATA = frozenset(
     for text in ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254")
 )
 _CGNAT = ipaddress.IPv4Network("100.64.0.0/10")
-# What `ipaddress` takes for global in some Python versions; a cloud's metadata lies in the first.
+# What `ipaddress` takes for global in some Python versions; a cloud's metadata is in the first.
 _REFUSED_V4 = (
     (ipaddress.IPv4Network("192.0.0.0/24"), "an address of protocol assignments"),
     (ipaddress.IPv4Network("192.88.99.0/24"), "a 6to4 relay"),
@@ -185,9 +185,9 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
     try:
         parsed = httpx.URL(text)
     except (httpx.InvalidURL, ValueError, UnicodeError) as error:
-        raise ToolError(f"{text[:200]!r} is no URL: {error}") from None
+        raise ToolError(f"{text[:200]!r} is not a URL: {error}") from None
     if parsed.scheme not in ("http", "https"):
-        raise ToolError(f"{text[:200]!r} is not of the web: only http and https are fetched")
+        raise ToolError(f"{text[:200]!r} is not a web address: only http and https are fetched")
     if not parsed.host:
         raise ToolError(f"{text[:200]!r} names no host")
     if parsed.userinfo:
@@ -196,4 +196,6 @@ def _parse(url: str | httpx.URL) -> httpx.URL:
 
 
 def _refusal(url: httpx.URL, why: str) -> ToolError:
-    return ToolError(f"refused: {str(url)[:200]} leads to what must not be reached: {why}")
+    return ToolError(
+        f"refused: {str(url)[:200]} leads to an address that must not be reached: {why}"
+    )

@@ -56,7 +56,7 @@ def _card(agent: Agent, url: str) -> Any:
     )
     return AgentCard(
         name="Perilune",
-        description="An agent of the Kimi K2 class.",
+        description="An agent on a Kimi K2 model.",
         version=_version(),
         supported_interfaces=[
             AgentInterface(

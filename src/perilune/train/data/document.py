@@ -25,7 +25,7 @@ class Document:
     def __post_init__(self) -> None:
         if not self.ids or len(self.ids) != len(self.trained):
             raise UsageError(
-                f"a document of {len(self.ids)} ids with {len(self.trained)} trained marks",
+                f"a document has {len(self.ids)} ids, but {len(self.trained)} trained marks",
                 remedy="Give at least one id, and one mark for each",
             )
 

@@ -21,7 +21,7 @@ Source = Callable[[int], Document]
 
 
 class SourceMaker(Protocol):
-    """Makes a source once a process; the tokenizer folder is None where the run names none."""
+    """Makes a source once per process; the tokenizer folder is None where the run names none."""
 
     def __call__(self, seed: int, tokenizer: Path | None, **options: Any) -> Source: ...
 

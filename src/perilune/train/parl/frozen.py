@@ -101,7 +101,7 @@ def frozen_worker(
         named = Path(config.worker)
         if not (named / "config.json").is_file():
             raise UsageError(
-                f"the sub-agents' worker {named} is no checkpoint folder",
+                f"the sub-agents' worker {named} is not a checkpoint folder",
                 remedy="Name a folder that `perilune train export` made, or leave `worker` out",
             )
         return named

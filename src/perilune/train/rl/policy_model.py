@@ -1,8 +1,8 @@
 """A `ChatModel` that samples from the policy in training, and keeps the very ids that it sampled.
 
 The agent's loop sees messages; what is trained is token ids. Between two completions only what is
-new (results of tools, words of the house) is encoded: what was sampled stays as it was sampled,
-also where the tokenizer would cut the same text otherwise.
+new (results of tools, words of Perilune's own) is encoded: what was sampled stays as it was
+sampled, also where the tokenizer would cut the same text otherwise.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ def _read_into(line: ShellLine, source: str, outer: ShellCommand | None, depth: 
     if timed:
         line.commands.append(ShellCommand((Word("time"),), "time", outer))
     if tree.root_node.has_error:
-        line.unclear.append("it is no bash that the grammar reads")
+        line.unclear.append("it is not bash that the grammar reads")
     _Walk(line, outer, depth).walk(tree.root_node)
 
 
@@ -272,7 +272,7 @@ class _Walk:
                 text = " ".join(word.text for word in rest)
                 _Walk(self._line, self._outer, self._depth + 1).add(ShellCommand(rest, text))
             elif name in _NO_COMMANDS or len(command.words) > 1:
-                self._line.unclear.append("it is no bash that the grammar reads")
+                self._line.unclear.append("it is not bash that the grammar reads")
             return
         if not command.words[0].fixed:
             self._line.unclear.append("which command it is, only a run can tell")

@@ -219,7 +219,7 @@ def find_chromium() -> str | None:
     named = os.environ.get(EXECUTABLE)
     if named:
         if not Path(named).exists():
-            raise ToolError(f"{EXECUTABLE} names {named}, which is not there")
+            raise ToolError(f"{EXECUTABLE} names {named}, which does not exist")
         return named
     return next((path for name in _NAMES if (path := find_program(name))), None)
 

@@ -194,7 +194,7 @@ def sort_out(
             try:
                 read_schema(parameters_of(remote, connection))
             except UnusableSchema as error:
-                why = f"its parameters are no JSON schema: {error.message}"
+                why = f"its parameters are not a JSON schema: {error.message}"
         seen.add(remote.name)
         if why:
             left_out.append(LeftOutTool(f"mcp_{connection.server.name}_{remote.name}", why))
@@ -287,5 +287,5 @@ def _no_image(kind: str, data: str) -> str:
     try:
         base64.b64decode(data, validate=True)
     except ValueError:
-        return "its data is no base64"
+        return "its data is not base64"
     return ""

@@ -48,7 +48,7 @@ class McpServer:
 
     def __post_init__(self) -> None:
         if bool(self.command) == bool(self.url):
-            raise UsageError(f"MCP server {self.name}: give a command or a url, and not both")
+            raise UsageError(f"MCP server {self.name}: give either a command or a url")
 
 
 class BackgroundLoop:
@@ -161,7 +161,7 @@ class Connection:
         raise self._gone(f"{why}. The call may have taken effect")
 
     async def _or_unreadable(self, call: Coroutine[Any, Any, T]) -> T:
-        """The call's result; a reply that is no JSON never reaches the call, which would wait on.
+        """The call's result; a reply that is not JSON never reaches the call, which would wait on.
 
         Raises `ToolError` for such a reply.
         """
@@ -173,7 +173,7 @@ class Connection:
             if work.done():
                 return work.result()
             raise ToolError(
-                f"MCP server {self.server.name}: its reply cannot be read (it is no valid JSON). "
+                f"MCP server {self.server.name}: its reply cannot be read (it is not valid JSON). "
                 "The call may have taken effect"
             )
         finally:
@@ -260,7 +260,7 @@ class Connection:
                 continue
             schema = tool.get("inputSchema")
             if not isinstance(schema, dict):
-                self.rejected[name[:80]] = "its inputSchema is no object"
+                self.rejected[name[:80]] = "its inputSchema is not an object"
                 continue
             if name not in self.schemas:
                 self.schemas[name] = schema
@@ -307,7 +307,7 @@ class Connection:
         return Client(self.server.url, message_handler=self._heard)
 
     def _gone(self, why: str) -> ToolError:
-        text = f"MCP server {self.server.name} is not there: {why}"
+        text = f"MCP server {self.server.name} is not available: {why}"
         said = self._last_words
         return ToolError(f"{text}. It said: {said}" if said else text)
 

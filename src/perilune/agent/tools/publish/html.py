@@ -151,7 +151,7 @@ class Page:
         if b"<svg" in data[:1000]:
             kind = "image/svg+xml"
         if not kind:
-            raise ToolError(f"{path} is no PNG, JPEG, GIF, WebP or SVG picture")
+            raise ToolError(f"{path} is not a PNG, JPEG, GIF, WebP or SVG picture")
         encoded = base64.b64encode(data).decode("ascii")
         shown = escape(words, quote=True)
         caption = f"<figcaption>{shown}</figcaption>" if words else ""

@@ -21,7 +21,7 @@ class Publish(DescribedTool):
             store = context.evidence
             if store is None or evidence_id not in store:
                 raise ToolError(
-                    f"[{evidence_id}] is no source that was read in this run; nothing was written"
+                    f"[{evidence_id}] is not a source that this run has read; nothing was written"
                 )
             known = store.describe(evidence_id)
             return SourceLine(known.title, known.source)

@@ -74,7 +74,7 @@ def _rename(workspace: Workspace, path: str, name: str, new_name: str) -> ToolRe
 
 
 def _module(path: str, packages: set[str]) -> str:
-    """The name under which a file is imported: from the first folder that is no package on."""
+    """The name under which a file is imported: from the first folder that is not a package on."""
     folder, _, file = path.rpartition("/")
     names = [] if file == "__init__.py" else [file.rpartition(".")[0]]
     while folder in packages and folder:

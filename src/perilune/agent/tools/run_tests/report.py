@@ -23,7 +23,7 @@ class Failure:
 class TestReport:
     """All that a test run said."""
 
-    __test__ = False  # for pytest: this is no test
+    __test__ = False  # for pytest: this is not a test
 
     tests: int
     skipped: int

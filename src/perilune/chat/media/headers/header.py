@@ -81,9 +81,7 @@ def polyglot(what: str) -> NoReturn:
 
 
 def truncated(name: str) -> NoReturn:
-    raise MediaError(
-        MediaFault.TRUNCATED, f"the {name} ends before its end", remedy="Send the whole file"
-    )
+    raise MediaError(MediaFault.TRUNCATED, f"the {name} is cut off", remedy="Send the whole file")
 
 
 def damaged(what: str) -> NoReturn:

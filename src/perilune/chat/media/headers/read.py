@@ -42,7 +42,9 @@ def sniff(data: bytes) -> str | None:
 
 
 def describe(data: bytes) -> str:
-    """What bytes that are no picture of ours seem to be, for a refusal; "" where nobody knows."""
+    """What bytes that are not a picture of ours seem to be, for a refusal; "" where nobody
+    knows.
+    """
     start = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if b"<svg" in data[:4096].lower() and start.startswith(b"<"):
         return "SVG, which can hold scripts"

@@ -90,7 +90,7 @@ def _check_value(declared: Mapping[str, Any], given: Any, possible: Sequence[Any
         value = float(given)
     fits, is_variable = _fits(value, possible, expected, nested)
     if not fits:
-        return f"{value!r} is no {declared['type']}"
+        return f"{value!r} is not a {declared['type']}"
     if not is_variable:
         if expected is dict:
             return "" if _is_dict(value, possible) else f"{value!r} is not expected"

@@ -71,7 +71,7 @@ def read_call(text: str) -> tuple[str, list[Any], dict[str, Any]]:
     """`cd(folder='a')` as name, values and named values. Raises ValueError for anything else."""
     node = ast.parse(text.strip(), mode="eval").body
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        raise ValueError(f"{text!r} is no call")
+        raise ValueError(f"{text!r} is not a call")
     values = [ast.literal_eval(each) for each in node.args]
     named = {str(each.arg): ast.literal_eval(each.value) for each in node.keywords}
     return node.func.id, values, named

@@ -118,7 +118,7 @@ async def _converse(examinee: Examinee, entry: Entry) -> Outcome:
                 break
             for call in reply.calls:
                 if call.arguments is None:
-                    result = "Error: the arguments are no JSON object; nothing was run"
+                    result = "Error: the arguments are not a JSON object; nothing was run"
                 else:
                     made.append((call.name, call.arguments))
                     result = apis.call(call.name, **call.arguments)
@@ -144,4 +144,4 @@ async def _converse(examinee: Examinee, entry: Entry) -> Outcome:
 
 def _unreadable(calls: Sequence[Called]) -> str:
     bad = [call.name for call in calls if call.arguments is None]
-    return f"the arguments of {bad[0]} are no JSON object" if bad else ""
+    return f"the arguments of {bad[0]} are not a JSON object" if bad else ""
