@@ -240,6 +240,8 @@ class Engine:
         """Run one step; what it, and cancellations before it, brought."""
         started = self._clock()
         batch = self.scheduler.schedule(self._propose)
+        # Also where no row can be computed: a sequence that waits for a picture has begun in a copy.
+        self.cache.copy_pages(batch.copies)
         if batch.scheduled:
             for part in batch.scheduled:
                 metrics = part.sequence.request.metrics
@@ -249,7 +251,6 @@ class Engine:
                 for part in batch.scheduled:
                     part.vectors = self._media_encoder.vectors(part)
             masks = self._start_masks(batch)
-            self.cache.copy_pages(batch.copies)
             forward_started = self._clock()
             logits, failed = apart.execute(self.runner, batch, self.cache, self.config.vocab_size)
             forward_seconds = self._clock() - forward_started
