@@ -13,9 +13,11 @@ from perilune.errors import (
     ContextLengthError,
     EngineDeadError,
     EngineError,
+    MediaError,
     PeriluneError,
     RequestError,
 )
+from perilune.serve.media_faults import code_of
 
 OPENAI_TYPES = {
     400: "invalid_request_error",
@@ -103,6 +105,8 @@ def api_error(error: PeriluneError) -> ApiError:
     match error:
         case EngineDeadError():
             return ApiError(503, str(error), code=EngineDeadError.code, retry_after=5)
+        case MediaError():
+            return invalid(str(error), error.place or "messages", code_of(error.kind))
         case ChatError():
             return invalid(str(error), error.param or "messages")
         case ContextLengthError():

@@ -6,10 +6,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Literal, cast
 
+from perilune.chat.media import MediaProcessing
 from perilune.config import read_config
 from perilune.engine.async_engine import AsyncEngine
 from perilune.engine.load import check_options, checkpoint_identity
 from perilune.errors import UsageError
+from perilune.serve.media.door import MediaDoor
 from perilune.serve.service import Service
 from perilune.serve.settings import Settings
 
@@ -32,4 +34,5 @@ def build_service(folder: Path, settings: Settings) -> Service:
         model_name=folder.resolve().name,
         max_context=min(options.max_context or longest, longest),
         fingerprint=checkpoint_identity(folder)[:12],
+        media=MediaDoor(settings, MediaProcessing.from_pretrained(folder)),
     )

@@ -15,6 +15,8 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from perilune.chat.format import ChatFormat
+from perilune.chat.media import MediaSpan
+from perilune.chat.prompt import Prompt
 from perilune.engine.async_engine import EngineState, EngineStream
 from perilune.engine.conversation import next_call_index, recommended_sampling
 from perilune.engine.core_messages import Add, Loading
@@ -25,6 +27,7 @@ from perilune.engine.sampling_params import FREE_WHITESPACE, Grammar, SamplingPa
 from perilune.errors import PeriluneError
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, api_error, invalid
+from perilune.serve.media.door import MediaDoor
 from perilune.serve.metrics import Metrics
 from perilune.serve.model_names import ModelNames
 from perilune.serve.quotas import Quotas
@@ -49,7 +52,7 @@ class EngineLike(Protocol):
 
     async def start(self) -> None: ...
 
-    async def submit(self, add: Add) -> EngineStream: ...
+    async def submit(self, add: Add, media: Sequence[MediaSpan] = ()) -> EngineStream: ...
 
     def end_thinking(self, request_id: str) -> bool: ...
 
@@ -67,7 +70,9 @@ class Service:
         model_name: str = "perilune",
         max_context: int,
         fingerprint: str = "",
+        media: MediaDoor | None = None,
     ) -> None:
+        """`media` opens pictures and clips; None: by the settings, and the usual rule."""
         if engine.chat_format is None:
             raise ValueError("a server needs an engine with a chat format")
         self.engine = engine
@@ -83,6 +88,7 @@ class Service:
         self.draining = False
         self.metrics = Metrics(self.settings.metrics_prefix, self.model_name)
         self.quotas = Quotas(self.settings)
+        self.media = media or MediaDoor(self.settings)
         self._open: dict[str, tuple[Caller, int]] = {}
         engine.on_life = self._note_life
 
@@ -99,12 +105,12 @@ class Service:
             thinking_budget=request.thinking.budget,
         )
         tools = replace(
-            _tools(request.tools, request.tool_use, next_call_index(self.format, prompt)),
+            _tools(request.tools, request.tool_use, next_call_index(self.format, prompt.ids)),
             whitespace=FREE_WHITESPACE if self.settings.json_whitespace else "",
         )
         add = Add(
             request.request_id,
-            prompt,
+            prompt.ids,
             params,
             request.priority,
             _salt(request.caller, request.cache_salt),
@@ -112,7 +118,7 @@ class Service:
             request.thinking.enabled,
             tools,
         )
-        return await self._submit(add, request.caller, request.constraint.field)
+        return await self._submit(add, request.caller, request.constraint.field, prompt.spans)
 
     async def open_text(self, request: TextRequest) -> AnswerStream:
         """Take a text to be continued. Raises ApiError."""
@@ -133,24 +139,27 @@ class Service:
         )
         return await self._submit(add, request.caller, request.constraint.field)
 
-    async def render(self, request: ChatRequest) -> list[int]:
-        """The prompt's ids, off the event loop. Raises ApiError."""
+    async def render(self, request: ChatRequest) -> Prompt:
+        """The prompt, off the event loop; of pictures the headers are read. Raises ApiError."""
+        opener = await self.media.opener(
+            request.messages, eyes=self.format.reads_media, family=str(self.format.family)
+        )
         try:
-            prompt = await asyncio.to_thread(
+            return await asyncio.to_thread(
                 self.format.render,
                 request.messages,
                 list(request.tools) or None,
                 thinking=request.thinking.enabled,
                 preserve_thinking=request.thinking.preserve,
                 add_generation_prompt=request.add_generation_prompt,
+                media=opener,
             )
         except PeriluneError as error:
             raise api_error(error) from None
-        if prompt.media:
-            raise invalid(
-                "images and videos are not read by this server", "messages", "unsupported_media"
-            )
-        return prompt.ids
+
+    async def count(self, request: ChatRequest) -> int:
+        """How many tokens the prompt has, pictures with theirs; none is decoded for it."""
+        return len((await self.render(request)).ids)
 
     def end_thinking(self, request_id: str, caller: Caller) -> bool:
         """Have a request of the same caller close its thinking. False when it is not there."""
@@ -249,7 +258,9 @@ class Service:
             return grammar
         return replace(grammar, whitespace=FREE_WHITESPACE) if grammar.is_json else grammar
 
-    async def _submit(self, add: Add, caller: Caller, constraint: str) -> AnswerStream:
+    async def _submit(
+        self, add: Add, caller: Caller, constraint: str, media: Sequence[MediaSpan] = ()
+    ) -> AnswerStream:
         """`constraint`: the field that an error in the grammar is of."""
         self._admit(add.params.n)
         lease = self.quotas.take(caller, len(add.prompt))
@@ -262,7 +273,7 @@ class Service:
                 self.metrics.observe_stream(stream)
 
         try:
-            outputs = await self.engine.submit(add)
+            outputs = await self.engine.submit(add, media)
         except PeriluneError as error:
             on_close(None)
             answer = api_error(error)
@@ -274,7 +285,7 @@ class Service:
         except BaseException:
             on_close(None)
             raise
-        return AnswerStream(add, outputs, self.format, on_close)
+        return AnswerStream(add, outputs, self.format, on_close, media)
 
     def _admit(self, n: int) -> None:
         """Refuse what would wait behind too many others."""
