@@ -18,7 +18,6 @@ from typing import Any, Literal
 
 from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
-from perilune.chat.media import MediaSpan
 from perilune.engine.conversation import encode_conversation, recommended_sampling
 from perilune.engine.core_client import EngineDiedLoading, make_core_client
 from perilune.engine.core_messages import (
@@ -233,13 +232,11 @@ class AsyncEngine:
         failed = self._starting.cancelled() or self._starting.exception() is not None
         return EngineState.DEAD if failed else EngineState.READY
 
-    async def submit(self, add: Add, media: Sequence[MediaSpan] = ()) -> EngineStream:
+    async def submit(self, add: Add) -> EngineStream:
         """Hand a request over; its stream, as soon as the engine has accepted it.
 
         Raises RequestError when the request is refused, EngineDeadError.
         """
-        if media:
-            raise RequestError("images and videos are not read yet", param="messages")
         await self.start()
         if add.request_id in self._streams:
             raise RequestError(f"{add.request_id!r} is already under way", param="request_id")

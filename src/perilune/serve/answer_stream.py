@@ -25,7 +25,7 @@ from perilune.engine.async_engine import EngineStream
 from perilune.engine.core_messages import Add
 from perilune.engine.outputs import SequenceOutput
 from perilune.engine.request import OutputFormat, RequestMetrics
-from perilune.errors import GrammarError, PeriluneError, RequestError
+from perilune.errors import GrammarError, MediaRequestError, PeriluneError, RequestError
 from perilune.events import Usage
 from perilune.serve.api_error import ApiError, api_error
 from perilune.serve.stream import AnswerDelta, Completed, Event
@@ -136,6 +136,16 @@ class AnswerStream:
                 await self.aclose()
                 raise
         return self._events.popleft()
+
+    async def begin(self) -> None:
+        """Wait for the first event, and keep it. Raises ApiError for what goes wrong before it."""
+        try:
+            self._events.appendleft(await anext(self))
+        except StopAsyncIteration:
+            pass
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Leave; safe to call again."""
@@ -249,6 +259,6 @@ def _valid(text: str) -> str:
 
 def _failure(error: PeriluneError) -> ApiError:
     """What a client is told when a request fails that had been taken."""
-    if isinstance(error, RequestError) and not isinstance(error, GrammarError):
+    if isinstance(error, RequestError) and not isinstance(error, GrammarError | MediaRequestError):
         return ApiError(500, str(error), code="generation_failed")
     return api_error(error)

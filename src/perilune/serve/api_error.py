@@ -14,6 +14,8 @@ from perilune.errors import (
     EngineDeadError,
     EngineError,
     MediaError,
+    MediaFault,
+    MediaRequestError,
     PeriluneError,
     RequestError,
 )
@@ -109,6 +111,8 @@ def api_error(error: PeriluneError) -> ApiError:
             return invalid(str(error), error.place or "messages", code_of(error.kind))
         case ChatError():
             return invalid(str(error), error.param or "messages")
+        case MediaRequestError():
+            return invalid(str(error), error.param, code_of(MediaFault.DAMAGED))
         case ContextLengthError():
             return invalid(str(error), "messages", error.code)
         case RequestError():

@@ -45,8 +45,8 @@ def openai_model(service: Service, name: str) -> dict[str, Any]:
         "max_model_len": service.max_context,
         "context_length": service.max_context,
         "supports_reasoning": service.format.template.has_thinking,
-        "supports_image_in": service.format.reads_media,
-        "supports_video_in": service.format.reads_media and find_spec("av") is not None,
+        "supports_image_in": service.media.eyes,
+        "supports_video_in": service.media.eyes and find_spec("av") is not None,
     }
 
 

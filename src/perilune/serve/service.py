@@ -16,18 +16,20 @@ from typing import Any, Protocol
 
 from perilune.chat.format import ChatFormat
 from perilune.chat.media import MediaSpan
+from perilune.chat.media.reader import MediaReader
 from perilune.chat.prompt import Prompt
 from perilune.engine.async_engine import EngineState, EngineStream
 from perilune.engine.conversation import next_call_index, recommended_sampling
 from perilune.engine.core_messages import Add, Loading
 from perilune.engine.life import LifeEvent
+from perilune.engine.media import RequestMedia, request_media
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import OutputFormat, ToolChoice, Tools
 from perilune.engine.sampling_params import FREE_WHITESPACE, Grammar, SamplingParams
 from perilune.errors import PeriluneError
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, api_error, invalid
-from perilune.serve.media.door import MediaDoor
+from perilune.serve.media.door import MediaDoor, placed
 from perilune.serve.metrics import Metrics
 from perilune.serve.model_names import ModelNames
 from perilune.serve.quotas import Quotas
@@ -42,6 +44,7 @@ class EngineLike(Protocol):
     """What the service needs of an engine; `AsyncEngine` is one."""
 
     chat_format: ChatFormat | None
+    media_reader: MediaReader | None
     status: EngineStatus | None
     loading: Loading | None
     latest_load: Loading | None
@@ -52,7 +55,7 @@ class EngineLike(Protocol):
 
     async def start(self) -> None: ...
 
-    async def submit(self, add: Add, media: Sequence[MediaSpan] = ()) -> EngineStream: ...
+    async def submit(self, add: Add) -> EngineStream: ...
 
     def end_thinking(self, request_id: str) -> bool: ...
 
@@ -72,7 +75,7 @@ class Service:
         fingerprint: str = "",
         media: MediaDoor | None = None,
     ) -> None:
-        """`media` opens pictures and clips; None: by the settings, and the usual rule."""
+        """`media` opens pictures and clips; None: by the settings, where the engine has eyes."""
         if engine.chat_format is None:
             raise ValueError("a server needs an engine with a chat format")
         self.engine = engine
@@ -88,7 +91,7 @@ class Service:
         self.draining = False
         self.metrics = Metrics(self.settings.metrics_prefix, self.model_name)
         self.quotas = Quotas(self.settings)
-        self.media = media or MediaDoor(self.settings)
+        self.media = media or MediaDoor(self.settings, engine.media_reader)
         self._open: dict[str, tuple[Caller, int]] = {}
         engine.on_life = self._note_life
 
@@ -97,7 +100,7 @@ class Service:
     async def open(self, request: ChatRequest) -> AnswerStream:
         """Take a conversation. Raises ApiError; nothing is under way then."""
         self.check_ready()
-        prompt = await self.render(request)
+        prompt, places = await self._render(request)
         params = self._params(
             recommended_sampling(self.format.family, thinking=request.thinking.enabled),
             request.sampling,
@@ -117,8 +120,17 @@ class Service:
             OutputFormat.CHAT,
             request.thinking.enabled,
             tools,
+            _shown(prompt),
         )
-        return await self._submit(add, request.caller, request.constraint.field, prompt.spans)
+        stream = await self._submit(add, request.caller, request.constraint.field, prompt.spans)
+        if not self.media.decoded.has_all(prompt.spans):
+            # A header says nothing of damaged pixels: what only decoding shows has its status too.
+            try:
+                await stream.begin()
+            except ApiError as error:
+                raise placed(error, places) from None
+            self.media.decoded.add(prompt.spans)
+        return stream
 
     async def open_text(self, request: TextRequest) -> AnswerStream:
         """Take a text to be continued. Raises ApiError."""
@@ -141,11 +153,13 @@ class Service:
 
     async def render(self, request: ChatRequest) -> Prompt:
         """The prompt, off the event loop; of pictures the headers are read. Raises ApiError."""
-        opener = await self.media.opener(
-            request.messages, eyes=self.format.reads_media, family=str(self.format.family)
-        )
+        return (await self._render(request))[0]
+
+    async def _render(self, request: ChatRequest) -> tuple[Prompt, Sequence[str]]:
+        """The prompt, and where its pictures and clips stood in the request."""
+        opener = await self.media.opener(request.messages, str(self.format.family))
         try:
-            return await asyncio.to_thread(
+            prompt = await asyncio.to_thread(
                 self.format.render,
                 request.messages,
                 list(request.tools) or None,
@@ -156,6 +170,7 @@ class Service:
             )
         except PeriluneError as error:
             raise api_error(error) from None
+        return prompt, () if opener is None else opener.places
 
     async def count(self, request: ChatRequest) -> int:
         """How many tokens the prompt has, pictures with theirs; none is decoded for it."""
@@ -273,7 +288,7 @@ class Service:
                 self.metrics.observe_stream(stream)
 
         try:
-            outputs = await self.engine.submit(add, media)
+            outputs = await self.engine.submit(add)
         except PeriluneError as error:
             on_close(None)
             answer = api_error(error)
@@ -298,6 +313,14 @@ class Service:
                 code="queue_full",
                 retry_after=1,
             )
+
+
+def _shown(prompt: Prompt) -> RequestMedia | None:
+    """The pictures and clips of a prompt, as an engine takes them. Raises ApiError."""
+    try:
+        return request_media(prompt)
+    except PeriluneError as error:
+        raise api_error(error) from None
 
 
 def _tools(declared: Sequence[Mapping[str, Any]], use: ToolUse, first_index: int) -> Tools:

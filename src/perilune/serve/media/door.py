@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from perilune.chat.media import MediaKind, MediaLimits, MediaProcessing
+from perilune.chat.media import MediaKind, MediaLimits, MediaSpan
 from perilune.chat.media.items import OpenMedia
 from perilune.chat.media.sources import LocalFiles
 from perilune.chat.prompt import no_eyes
@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # loaded with the first picture, and with the first address
     from perilune.search.web.net_guard import NetGuard
 
 _WEB = re.compile(r"\s*https?:", re.IGNORECASE)
+_NUMBERED = re.compile(r"media\[([0-9]{1,6})\]")
 _DATA = re.compile(r"data:", re.IGNORECASE)
 MOST_FETCHES = 8  # at once, of all requests
 
@@ -44,38 +45,65 @@ def limits_of(settings: Settings) -> MediaLimits:
     )
 
 
+class Decoded:
+    """Digests of the latest items that an engine has decoded once: they hold no surprise."""
+
+    def __init__(self, most: int = 65_536) -> None:
+        self._most = most
+        self._digests: OrderedDict[str, None] = OrderedDict()
+
+    def has_all(self, spans: Iterable[MediaSpan]) -> bool:
+        return all(span.item.digest in self._digests for span in spans)
+
+    def add(self, spans: Iterable[MediaSpan]) -> None:
+        for span in spans:
+            self._digests[span.item.digest] = None
+            self._digests.move_to_end(span.item.digest)
+        while len(self._digests) > self._most:
+            self._digests.popitem(last=False)
+
+
 class MediaDoor:
     """The bounds of a server for pictures and clips. Use it from one event loop."""
 
     def __init__(
         self,
         settings: Settings,
-        processing: MediaProcessing | None = None,
+        reader: MediaReader | None,
         *,
         guard: NetGuard | None = None,
     ) -> None:
-        """`processing`: the rule of the checkpoint. `guard`: which addresses may be reached."""
+        """`reader`: the engine's, of which the rule of the checkpoint is taken; None: no eyes.
+
+        `guard`: which addresses may be reached. Raises UsageError for bounds that make no sense.
+        """
         self.limits = limits_of(settings)
         self._settings = settings
         self._guard = guard
-        self._processing = processing or MediaProcessing()
+        self._processing = None if reader is None else reader.processing
         self._fetches = asyncio.Semaphore(MOST_FETCHES)
+        self.decoded = Decoded()
+
+    @property
+    def eyes(self) -> bool:
+        """Whether the model sees."""
+        return self._processing is not None
 
     async def opener(
-        self, messages: Sequence[Mapping[str, Any]], *, eyes: bool, family: str
-    ) -> RequestMedia | None:
+        self, messages: Sequence[Mapping[str, Any]], family: str
+    ) -> PartsOpener | None:
         """What opens the parts of a conversation; None where it has none.
 
         Everything that can be known without a picture's bytes is checked here, and addresses are
-        fetched. `eyes`: whether the model sees. Raises ApiError.
+        fetched. `family`: of the model, for the refusal of one without eyes. Raises ApiError.
         """
         parts = list(media_parts(messages))
         if not parts:
             return None
-        if not eyes:
+        if not self.eyes:
             kind, _, place = parts[0]
             raise refusal(no_eyes(kind, family, place), kind)
-        request = RequestMedia(self._reader({}))
+        request = PartsOpener(self._reader({}))
         kinds = [kind for kind, _, _ in parts]
         request.check_count(kinds.count("image"), kinds.count("video"))
         addresses = {}
@@ -144,7 +172,7 @@ class MediaDoor:
         try:
             page = await client.get(url, headers={"Accept": f"{kind}/*"})
         except ToolError as error:
-            # The reason stays here: it would tell a stranger how names of this network resolve,
+            # The reason stays here: it would tell a stranger how places of this network resolve,
             # and which of its machines answer. The log gets no address, which may hold a secret.
             why = "the guard refused" if str(error).startswith("refused") else "no answer"
             raise _failed(kind, place, "its address could not be fetched", why) from None
@@ -153,12 +181,20 @@ class MediaDoor:
         return page.body
 
 
-class RequestMedia:
-    """`MediaOpener` of one request: opens its parts in order, and words faults for its API."""
+class PartsOpener:
+    """`MediaOpener` of one request: opens its parts in order, and words faults for its API.
+
+    `places`: where each of the files stood first, as the client wrote it.
+    """
 
     def __init__(self, reader: MediaReader) -> None:
         self.reader = reader
+        self._places: dict[str, str] = {}
         self._request: MediaRequest | None = None
+
+    @property
+    def places(self) -> Sequence[str]:
+        return list(self._places.values())
 
     def check_count(self, images: int, videos: int) -> None:
         """Raises ApiError for more of them than are taken."""
@@ -169,7 +205,7 @@ class RequestMedia:
             raise refusal(error, "image" if images > most else "video") from None
 
     def open(self, part: Mapping[str, Any], kind: MediaKind, place: str) -> OpenMedia:
-        """A part, its header read. Raises ApiError that names the part as the client wrote it."""
+        """A part, its header read. Raises ApiError that places the part as the client wrote it."""
         if self._request is None:
             self._request = self.reader.request()
         place = str(part.get(PLACE, place))
@@ -177,20 +213,8 @@ class RequestMedia:
             media = self._request.open(part, kind, place)
         except MediaError as error:
             raise refusal(error, kind) from None
-        return _placed(media, place)
-
-
-def _placed(media: OpenMedia, place: str) -> OpenMedia:
-    """The same, whose faults of decoding name the part too."""
-    load = media._load
-
-    def placed(wanted: Any) -> Any:
-        try:
-            yield from load(wanted)
-        except MediaError as error:
-            raise error.at(error.place or place) from None
-
-    return replace(media, _load=placed)
+        self._places.setdefault(media.items[0].digest, place)
+        return media
 
 
 def refusal(error: MediaError, kind: MediaKind) -> ApiError:
@@ -205,4 +229,18 @@ def _refused(kind: MediaKind, place: str, why: str) -> ApiError:
 def _failed(kind: MediaKind, place: str, why: str, detail: str = "") -> ApiError:
     error = invalid(f"{place}: {why}", place, FETCH_FAILED.replace("image", kind))
     error.detail = detail
+    return error
+
+
+def placed(error: ApiError, places: Sequence[str]) -> ApiError:
+    """An engine's fault of a picture, which it places by number, with the place in the request."""
+    number = _NUMBERED.fullmatch(error.param or "")
+    if number is not None and int(number[1]) < len(places):
+        error.param = places[int(number[1])]
+    elif number is not None or (error.param == "messages" and len(places) == 1):
+        error.param = places[0] if len(places) == 1 else "messages"
+    else:
+        return error
+    if error.param not in error.message:
+        error.message = f"{error.param}: {error.message}"
     return error
