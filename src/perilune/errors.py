@@ -243,11 +243,20 @@ class GrammarError(RequestError):
     code = "bad_grammar"
 
 
+class MediaRequestError(RequestError):
+    """A picture or clip that could not be decoded, found when its request was under way.
+
+    What the header shows is a `MediaError` before that.
+    """
+
+    code = "bad_media"
+
+
 def request_error(
     code: str, message: str, *, param: str | None = None, remedy: str = ""
 ) -> RequestError:
     """The refusal of a request that came as its parts, from another process or thread."""
-    kinds = {kind.code: kind for kind in (ContextLengthError, GrammarError)}
+    kinds = {kind.code: kind for kind in (ContextLengthError, GrammarError, MediaRequestError)}
     return kinds.get(code, RequestError)(message, param=param, remedy=remedy)
 
 

@@ -13,11 +13,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
+from perilune.chat.media.reader import MediaReader
 from perilune.engine.conversation import encode_conversation, recommended_sampling
 from perilune.engine.core_client import EngineDiedLoading, make_core_client
 from perilune.engine.core_messages import (
@@ -34,6 +36,7 @@ from perilune.engine.core_messages import (
 from perilune.engine.engine import Engine
 from perilune.engine.life import LifeEvent
 from perilune.engine.llm import read_options
+from perilune.engine.load import reader_for
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.outputs import SequenceOutput
 from perilune.engine.request import OutputFormat
@@ -90,12 +93,15 @@ class AsyncEngine:
         elif chat is None and not isinstance(model, KimiK2Model):
             chat = ChatFormat.from_pretrained(model)
         self.chat_format = chat
+        read = read_options(options)
+        # Opens pictures; None: the model reads text only. Another `resolve` may be put in.
+        self.media_reader: MediaReader | None = reader_for(model, read)
         self.status: EngineStatus | None = None  # after the latest step
         self.loading: Loading | None = None  # how far the load under way has come
         self.latest_load: Loading | None = None  # the same, kept when it is over
         self.on_life: Callable[[LifeEvent], None] | None = None  # told of deaths, on the loop
         self._core = make_core_client(
-            model, read_options(options), chat, isolation,
+            model, read, chat, isolation,
             busy=lambda: bool(self._working), on_life=self._tell,
         )  # fmt: skip
         self._max_restarts = max_restarts
@@ -173,11 +179,13 @@ class AsyncEngine:
     ) -> AsyncGenerator[SequenceOutput, None]:
         """Answer a conversation; the deltas are thinking, content and tool calls.
 
-        Without `params` it samples as the model card says. Raises ChatError, RequestError,
-        EngineDeadError.
+        Messages may hold pictures and clips (`image_url`, `video_url`) where the model has eyes;
+        they are opened in a thread. Without `params` it samples as the model card says. Raises
+        ChatError (MediaError is one), RequestError, EngineDeadError.
         """
         chat = self._format()
-        conversation = encode_conversation(
+        encode = partial(
+            encode_conversation,
             chat,
             messages,
             tools,
@@ -185,7 +193,10 @@ class AsyncEngine:
             parallel_tool_calls=parallel_tool_calls,
             thinking=thinking,
             preserve_thinking=preserve_thinking,
+            media=self.media_reader,
         )
+        plain = all(isinstance(message.get("content") or "", str) for message in messages)
+        conversation = encode() if plain else await asyncio.to_thread(encode)
         add = Add(
             request_id or _new_id(),
             conversation.prompt,
@@ -195,6 +206,7 @@ class AsyncEngine:
             OutputFormat.CHAT,
             conversation.thinking,
             conversation.tools,
+            conversation.media,
         )
         async with aclosing(self._stream(add)) as outputs:
             async for output in outputs:
@@ -207,8 +219,11 @@ class AsyncEngine:
         *,
         thinking: bool = True,
     ) -> int:
-        """Tokens of the prompt that `chat` would send."""
-        return len(self._format().encode(messages, tools, thinking=thinking))
+        """Tokens of the prompt that `chat` would send, those of pictures too. Raises ChatError."""
+        conversation = encode_conversation(
+            self._format(), messages, tools, thinking=thinking, media=self.media_reader
+        )
+        return len(conversation.prompt)
 
     def cancel(self, request_id: str) -> None:
         """End a request; its stream ends with finish_reason "cancelled"."""

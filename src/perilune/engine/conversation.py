@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from perilune.chat.format import ChatFormat
+from perilune.chat.prompt import no_eyes
 from perilune.config import Family
+from perilune.engine.media import RequestMedia, request_media
 from perilune.engine.request import ToolChoice, Tools
 from perilune.engine.sampling_params import SamplingParams
 from perilune.errors import RequestError
+
+if TYPE_CHECKING:
+    from perilune.chat.media.reader import MediaReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class Conversation:
     prompt: list[int]
     tools: Tools | None
     thinking: bool
+    media: RequestMedia | None = None
 
 
 def encode_conversation(
@@ -31,22 +37,34 @@ def encode_conversation(
     parallel_tool_calls: bool = True,
     thinking: bool = True,
     preserve_thinking: bool = False,
+    media: MediaReader | None = None,
 ) -> Conversation:
     """OpenAI-shaped messages, tools and tool_choice -> a conversation.
 
-    Raises ChatError (messages, tools) and RequestError (tool_choice; media, which no engine reads
-    yet).
+    `media` opens pictures and clips; None: the model reads text only. They are opened and counted
+    here, not decoded; that may take a while all the same (base64, SHA-256), so it is nothing for an
+    event loop.
+
+    Raises ChatError (messages, tools), MediaError (pictures and clips; `no_eyes` before one is
+    opened) and RequestError (tool_choice).
     """
-    prompt = chat.render(messages, tools, thinking=thinking, preserve_thinking=preserve_thinking)
-    if prompt.media:
-        raise RequestError("images and videos are not read yet", param="messages")
+    prompt = chat.render(
+        messages,
+        tools,
+        thinking=thinking,
+        preserve_thinking=preserve_thinking,
+        media=None if media is None else media.request(),
+    )
+    for placeholder in prompt.media:
+        part = placeholder.media
+        raise no_eyes(part.kind, "this model, loaded without a vision tower,", part.place)
     choice, name = read_tool_choice(tool_choice)
     declared = None
     if tools or choice in (ToolChoice.REQUIRED, ToolChoice.NAMED):
         declared = Tools(
             tuple(tools or ()), choice, name, parallel_tool_calls, next_call_index(chat, prompt.ids)
         )
-    return Conversation(prompt.ids, declared, thinking)
+    return Conversation(prompt.ids, declared, thinking, request_media(prompt))
 
 
 def read_tool_choice(value: str | Mapping[str, Any]) -> tuple[ToolChoice, str | None]:

@@ -99,6 +99,7 @@ def _add(
             output=add.output,
             thinking=add.thinking,
             tools=add.tools,
+            media=add.media,
         )
     except RequestError as error:
         emit(Refused(add.request_id, error.message, error.param, error.remedy, error.code))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from perilune.engine.media import RequestMedia
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.outputs import SequenceOutput
 from perilune.engine.request import OutputFormat, Tools
@@ -27,6 +28,7 @@ class Add:
     output: OutputFormat = OutputFormat.TOKENS
     thinking: bool = True
     tools: Tools | None = None
+    media: RequestMedia | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,18 @@ from torch import Tensor
 
 from perilune.chat.deltas import Delta, Finished, FinishReason, TokenLogprob
 from perilune.chat.format import ChatFormat
+from perilune.chat.media.reader import MediaReader
 from perilune.engine import apart
 from perilune.engine.input_processor import EngineConfig, InputProcessor
-from perilune.engine.metrics import EngineMetrics, EngineStatus, ReadCost, StepMetrics
+from perilune.engine.media import RequestMedia
+from perilune.engine.media_encoder import MediaEncoder
+from perilune.engine.metrics import (
+    EncoderMetrics,
+    EngineMetrics,
+    EngineStatus,
+    ReadCost,
+    StepMetrics,
+)
 from perilune.engine.outputs import SequenceOutput
 from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
@@ -57,6 +66,7 @@ class Engine:
         read_cost: ReadCost | None = None,
         bandwidth: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
+        media_encoder: MediaEncoder | None = None,
     ) -> None:
         self.runner = runner
         self.cache = cache
@@ -67,10 +77,12 @@ class Engine:
         self.prefix_cache = PrefixCache(
             self.pages, model=config.identity, storage_format=str(cache.storage.dtype)
         )
-        self.scheduler = Scheduler(config.scheduler, self.pages, self.prefix_cache)
+        self._media_encoder = media_encoder
+        self.scheduler = Scheduler(config.scheduler, self.pages, self.prefix_cache, media_encoder)
         self._input_processor = InputProcessor(config, cache.num_pages * PAGE_SIZE, chat)
         # A head may be wider than the tokenizer; what has no text is never picked.
         self._known_tokens = chat.tokenizer.vocab_size if chat else config.vocab_size
+        self._pad_ids = sorted(config.pad_ids)
         self._read_cost = read_cost
         self.bandwidth = bandwidth
         self._clock = clock
@@ -103,6 +115,7 @@ class Engine:
         output: OutputFormat = OutputFormat.TOKENS,
         thinking: bool = True,
         tools: Tools | None = None,
+        media: RequestMedia | None = None,
     ) -> str:
         """Queue a request; its id. Raises RequestError when it can never be served."""
         self._arrivals += 1
@@ -115,8 +128,13 @@ class Engine:
             output=output,
             thinking=thinking,
             tools=tools,
+            media=media,
             arrival=self._arrivals,
-            metrics=RequestMetrics(arrived=self._clock(), prompt_tokens=len(prompt)),
+            metrics=RequestMetrics(
+                arrived=self._clock(),
+                prompt_tokens=len(prompt),
+                media_tokens=0 if media is None else media.tokens,
+            ),
         )
         if request.request_id in self._requests:
             raise RequestError(f"{request.request_id!r} is already under way", param="request_id")
@@ -154,13 +172,16 @@ class Engine:
     def clear_prefix_cache(self) -> None:
         """Forget all cached prefixes (the weights have changed, or the contents must go).
 
-        And what speculation remembers of texts.
+        And what speculation remembers of texts, and encoded pictures.
         """
         self.scheduler.clear_prefix_cache()
+        if self._media_encoder is not None:
+            self._media_encoder.clear()
         self._input_processor.forget_texts()
 
     def status(self) -> EngineStatus:
         pages, latest = self.pages, self.metrics.latest_steps
+        seen = self.media_metrics
         return EngineStatus(
             waiting=len(self.scheduler.waiting),
             running=len(self.scheduler.running),
@@ -171,7 +192,25 @@ class Engine:
             latest_step=latest[-1] if latest else None,
             forward_seconds=self.metrics.forward_seconds,
             bytes_read=self.metrics.bytes_read,
+            pictures_decoded=seen.decoded,
+            pictures_encoded=seen.encoded,
+            pictures_reused=seen.reused,
+            encoder_seconds=seen.seconds,
+            encoder_cache_hits=seen.hits,
+            encoder_cache_misses=seen.misses,
+            encoder_cache_bytes=seen.cache_bytes,
+            encoder_cache_entries=seen.cache_entries,
         )
+
+    @property
+    def media_metrics(self) -> EncoderMetrics:
+        """What pictures took; nothing, of a model that reads text only."""
+        return EncoderMetrics() if self._media_encoder is None else self._media_encoder.metrics
+
+    @property
+    def media_reader(self) -> MediaReader | None:
+        """Opens pictures for this model; None: it reads text only."""
+        return None if self._media_encoder is None else self._media_encoder.decoder.reader
 
     def restarted(self) -> Engine:
         """A new engine over the same network, with nothing queued and an empty cache."""
@@ -184,6 +223,7 @@ class Engine:
             read_cost=self._read_cost,
             bandwidth=self.bandwidth,
             clock=self._clock,
+            media_encoder=self._media_encoder and self._media_encoder.restarted(),
         )
 
     def close(self) -> None:
@@ -191,6 +231,8 @@ class Engine:
         for request_id in self.request_ids:
             self.cancel(request_id)
         self._mask_thread.shutdown(cancel_futures=True)
+        if self._media_encoder is not None:
+            self._media_encoder.close()
 
     # --- a step ------------------------------------------------------------------------------
 
@@ -198,13 +240,17 @@ class Engine:
         """Run one step; what it, and cancellations before it, brought."""
         started = self._clock()
         batch = self.scheduler.schedule(self._propose)
+        # Also where no row can be computed: a sequence that waits for a picture has begun in a copy.
+        self.cache.copy_pages(batch.copies)
         if batch.scheduled:
             for part in batch.scheduled:
                 metrics = part.sequence.request.metrics
                 if metrics.first_scheduled is None:
                     metrics.first_scheduled = started
+            if self._media_encoder is not None:
+                for part in batch.scheduled:
+                    part.vectors = self._media_encoder.vectors(part)
             masks = self._start_masks(batch)
-            self.cache.copy_pages(batch.copies)
             forward_started = self._clock()
             logits, failed = apart.execute(self.runner, batch, self.cache, self.config.vocab_size)
             forward_seconds = self._clock() - forward_started
@@ -216,6 +262,10 @@ class Engine:
             if all(part.count == 1 for part in batch.scheduled):
                 self._row_cost.observe(note.rows, seconds)
             self.metrics.note_step(note, seconds)
+        if self._media_encoder is not None:
+            idle = not batch.scheduled
+            for request, failure in self._media_encoder.step(self.scheduler.running, idle=idle):
+                self._fail(request, failure)
         outputs, self._outputs = self._outputs, []
         return outputs
 
@@ -223,7 +273,7 @@ class Engine:
         if sequence.speculator is None:
             return []
         least = self._row_cost.break_even(len(self.scheduler.running))
-        return sequence.speculator.propose(sequence.tokens, limit, least)
+        return sequence.speculator.propose(sequence.contents, limit, least)
 
     def _start_masks(self, batch: SchedulerOutput) -> dict[SequenceState, Future[Masks]]:
         """Compute the masks beside the forward, in a thread: llguidance lets go of the GIL."""
@@ -265,7 +315,7 @@ class Engine:
                 logits_rows += range(start, end)
         if logits_rows != list(range(logits.shape[0])):
             logits = logits[logits_rows]  # a prompt's row for each of its n answers
-        sampled = iter(sample(logits, sample_rows, known=self._known_tokens))
+        sampled = iter(sample(logits, sample_rows, known=self._known_tokens, never=self._pad_ids))
         for sequence, drafts in takers:
             results = [next(sampled) for _ in range(len(drafts) + 1)]
             if sequence.state is State.RUNNING:  # its request has not failed meanwhile
@@ -376,7 +426,7 @@ class Engine:
     ) -> tuple[FinishReason | None, int | str | None]:
         """Append one token; whether it ends the sequence, and the stop id or string that did."""
         terminators = sequence.request.terminators
-        sequence.tokens.append(token)
+        sequence.append(token)
         sequence.output_counts[token] = sequence.output_counts.get(token, 0) + 1
         if sequence.structured_output is not None:
             sequence.structured_output.advance(token)
@@ -435,7 +485,7 @@ class Engine:
             metrics.first_token = self._clock()
         metrics.output_tokens += taken
         if sequence.speculator is not None:
-            sequence.speculator.observe(sequence.tokens, taken, drafts)
+            sequence.speculator.observe(sequence.contents, taken, drafts)
         if drafts:
             metrics.proposed_tokens += len(drafts)
             metrics.accepted_tokens += taken - 1

@@ -10,6 +10,7 @@ from perilune.chat.format import ChatFormat
 from perilune.chat.parser import Channel
 from perilune.engine.detokenizer import Detokenizer, Parser, TextParser
 from perilune.engine.grammar import GrammarCompiler, Matcher
+from perilune.engine.media_encoder import EncoderConfig
 from perilune.engine.request import OutputFormat, Request, SequenceState, ToolChoice, Tools
 from perilune.engine.sampler import derive_seed
 from perilune.engine.sampling_params import SamplingParams
@@ -17,7 +18,7 @@ from perilune.engine.scheduler import SchedulerConfig
 from perilune.engine.speculation import NgramSpeculator, Survival
 from perilune.engine.structured_output import StructuredOutput, ToolGrammar
 from perilune.engine.text_memory import TextMemories
-from perilune.errors import ContextLengthError, RequestError
+from perilune.errors import ContextLengthError, MediaRequestError, RequestError
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,8 @@ class EngineConfig:
     stop_ids: frozenset[int] = frozenset()
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     seed: int | None = None  # of the seeds of requests that bring none
+    pad_ids: frozenset[int] = frozenset()  # stand for rows of pictures; never an answer's token
+    encoder: EncoderConfig | None = None  # None: the model reads text only
 
 
 class InputProcessor:
@@ -55,18 +58,22 @@ class InputProcessor:
                 f"the prompt has ids outside 0..{config.vocab_size - 1}", param="prompt"
             )
         params.validate_for(config.vocab_size)
+        count = f"{len(prompt)} tokens"
+        if request.media is not None:
+            count += f", {request.media.tokens} of them of pictures"
         if len(prompt) >= config.max_context:
             raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens, the model reads {config.max_context}",
+                f"the prompt has {count}, the model reads {config.max_context}",
                 param="prompt",
                 remedy="Shorten the prompt",
             )
         if len(prompt) >= self._cache_tokens:
             raise ContextLengthError(
-                f"the prompt has {len(prompt)} tokens, the latent cache holds {self._cache_tokens}",
+                f"the prompt has {count}, the latent cache holds {self._cache_tokens}",
                 param="prompt",
                 remedy="Shorten the prompt, or give the engine a larger cache",
             )
+        self._check_media(request)
         if params.n > config.scheduler.max_sequences:
             raise RequestError(
                 f"n is {params.n}, the engine runs {config.scheduler.max_sequences} at once",
@@ -82,6 +89,26 @@ class InputProcessor:
             )
         if params.stop and request.output is OutputFormat.TOKENS:
             raise RequestError("stop strings need text output", param="stop")
+
+    def _check_media(self, request: Request) -> None:
+        media, encoder = request.media, self._config.encoder
+        if media is None:
+            return
+        if encoder is None:
+            raise MediaRequestError(
+                "the request shows pictures, and the model reads text only",
+                param="messages",
+                remedy="Load a K2.5 checkpoint with its vision tower",
+            )
+        media.check(request.prompt, encoder.vision)
+        largest = max(map(encoder.nbytes, media.features))
+        if largest > encoder.cache_bytes:
+            raise MediaRequestError(
+                f"a picture takes {largest:,} bytes when it is encoded, and the encoder cache "
+                f"holds {encoder.cache_bytes:,}",
+                param="messages",
+                remedy="Make the picture smaller, or encoder_cache_bytes larger",
+            )
 
     def forget_texts(self) -> None:
         """What was said so far is no longer guessed by."""

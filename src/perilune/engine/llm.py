@@ -91,6 +91,7 @@ class LLM:
     ) -> None:
         self.engine: Engine = load_engine(model, read_options(options), chat=chat)
         self.chat_format = self.engine.chat
+        self.media_reader = self.engine.media_reader  # None: the model reads text only
 
     def generate(
         self,
@@ -127,7 +128,9 @@ class LLM:
     ) -> list[Result]:
         """Answer a conversation (a list of messages), or each of several -> a Result each.
 
-        Without `params` it samples as the model card says. Raises ChatError and RequestError.
+        Messages may hold pictures and clips (`image_url`, `video_url`) where the model has eyes.
+        Without `params` it samples as the model card says. Raises ChatError (MediaError is one) and
+        RequestError.
         """
         if self.chat_format is None:
             raise UsageError("the engine has no chat format", remedy="Give LLM a folder, or chat=")
@@ -143,6 +146,7 @@ class LLM:
                 parallel_tool_calls=parallel_tool_calls,
                 thinking=thinking,
                 preserve_thinking=preserve_thinking,
+                media=self.media_reader,
             )
             for conversation in many
         ]
@@ -155,6 +159,7 @@ class LLM:
                         output=OutputFormat.CHAT,
                         thinking=conversation.thinking,
                         tools=conversation.tools,
+                        media=conversation.media,
                     )
                 )
         return self._run(added, [c.prompt for c in conversations], progress)

@@ -104,6 +104,25 @@ class StepMetrics:
 
 
 @dataclass(slots=True)
+class EncoderMetrics:
+    """What pictures took since the start. A clip counts once for each of its items.
+
+    A picture of a request that begins is one of three: `reused`, its place in the prompt was found
+    computed in the prefix cache, so that its rows are not needed; a hit, its rows are in the
+    encoder cache; a miss. A miss is decoded and encoded, once for all that wait for it.
+    """
+
+    decoded: int = 0
+    encoded: int = 0
+    seconds: float = 0.0  # in the tower
+    reused: int = 0
+    hits: int = 0
+    misses: int = 0
+    cache_bytes: int = 0
+    cache_entries: int = 0
+
+
+@dataclass(slots=True)
 class EngineMetrics:
     """Sums since the start, and the latest steps and requests."""
 
@@ -140,6 +159,14 @@ class EngineStatus:
     latest_step: StepMetrics | None = None
     forward_seconds: float = 0.0
     bytes_read: int = 0
+    pictures_decoded: int = 0  # these: see `EncoderMetrics`
+    pictures_encoded: int = 0
+    pictures_reused: int = 0
+    encoder_seconds: float = 0.0
+    encoder_cache_hits: int = 0
+    encoder_cache_misses: int = 0
+    encoder_cache_bytes: int = 0
+    encoder_cache_entries: int = 0
 
 
 @cache

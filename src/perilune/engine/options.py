@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from perilune.chat.media.limits import MediaLimits
+
 
 def _option(default: Any, text: str, **bounds: Any) -> Any:
     """A field with what a user is told of it. `least` and `most` bound a number."""
@@ -30,6 +32,9 @@ class EngineOptions:
         then the same text comes out to the bit whatever the cache held.
     native: True: the C kernels or an error; False: torch; None: the C kernels where they can.
     vision: with the tower of K2.5, where the folder holds one; False reads the text model alone.
+    max_encoder_patches: of pictures, through the tower in one step; a larger picture takes several.
+    encoder_cache_bytes: of encoded pictures that are kept; None: what fits, at most 1 GiB.
+    media: bounds of the pictures and clips of a request.
     device: where weights, cache and steps are: "cpu", "cuda", "cuda:1", "mps"; "auto": the CPU,
         whose kernels are the faster ones until a card has its own, or where a model in memory lies.
         On a device other than the CPU torch computes.
@@ -61,6 +66,16 @@ class EngineOptions:
         "The C kernels or an error; with --no-native PyTorch. Default: what can run the model.",
     )
     vision: bool = _option(True, "Load the vision tower, where the checkpoint has one.")
+    max_encoder_patches: int = _option(
+        2048, "Patches of pictures that are encoded in one step.", least=1, most=2**20
+    )
+    encoder_cache_bytes: int | None = _option(
+        None,
+        "Bytes of encoded pictures that are kept. Default: what fits, at most 1 GiB.",
+        least=0,
+        most=2**40,
+    )
     device: str = _option("auto", "Where the model runs: cpu, cuda, cuda:1, mps; auto is the CPU.")
     seed: int | None = _option(None, "Seed for requests that bring none.", least=0, most=2**63 - 1)
     bandwidth: float | None = None
+    media: MediaLimits = field(default_factory=MediaLimits)

@@ -9,6 +9,8 @@ A page that is filled in part is a node too, a tail: a leaf, under the last full
 pages that follow a node, full ones and tails, stand in order of content, because then the page that
 shares most first tokens with any text is a neighbour of that text's place. No tail is the beginning
 of a page beside it: it would be of no use.
+A picture's rows all have one token, so a page that holds some of them has the picture's digest and
+place in its key. In the order of content a row is a number of its own, by picture and place in it.
 Sources: arXiv 2312.07104 (RadixAttention), arXiv 2309.06180 (hashing by block).
 """
 
@@ -17,14 +19,18 @@ from __future__ import annotations
 import hashlib
 from array import array
 from bisect import bisect_left
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from perilune.engine.media import RequestMedia
 from perilune.engine.page_allocator import PageAllocator
 from perilune.runner.pages import PAGE_SIZE
 
 KEY_BYTES = 16
 TOKEN_BYTES = array("i").itemsize
+MOST_PICTURES = 1 << 16  # whose numbers are remembered
+LEAST_NUMBER = -(2**31)
 
 
 @dataclass(eq=False, slots=True)
@@ -53,6 +59,9 @@ class PrefixCache:
     def __init__(self, pages: PageAllocator, *, model: str, storage_format: str) -> None:
         self._pages = pages
         self._identity = f"{model}\0{storage_format}\0{PAGE_SIZE}\0"
+        self._numbers: OrderedDict[bytes, int] = OrderedDict()  # of the first row of each picture
+        self._next_number = -1  # downwards; none is given twice
+        self._generation = 0  # of numbers
         self._roots: dict[bytes, PrefixNode] = {}
         self._node_of_page: dict[int, PrefixNode] = {}
         pages.on_evict = self._forget
@@ -62,15 +71,52 @@ class PrefixCache:
         return len(self._node_of_page)
 
     def root_key(self, cache_salt: str) -> bytes:
-        return hashlib.blake2b(
-            (self._identity + cache_salt).encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES
-        ).digest()
+        of = self._identity + cache_salt
+        if self._generation:
+            of = f"{self._generation}\0{of}"
+        return hashlib.blake2b(of.encode("utf-8", "surrogatepass"), digest_size=KEY_BYTES).digest()
 
-    def extend_keys(self, keys: list[bytes], tokens: Sequence[int]) -> None:
+    def extend_keys(
+        self, keys: list[bytes], tokens: Sequence[int], media: RequestMedia | None = None
+    ) -> None:
         """Append the keys of the full pages of `tokens` that `keys` lacks (keys[0]: the root's)."""
         for start in range((len(keys) - 1) * PAGE_SIZE, len(tokens) - PAGE_SIZE + 1, PAGE_SIZE):
-            content = _content(tokens[start : start + PAGE_SIZE])
+            content = _content(tokens[start : start + PAGE_SIZE]) + _shown(media, start)
             keys.append(hashlib.blake2b(keys[-1] + content, digest_size=KEY_BYTES).digest())
+
+    def contents(self, tokens: list[int], media: RequestMedia | None) -> list[int]:
+        """`tokens` with a number below 0 for each row of a picture: equal only to the same row.
+
+        Such numbers are given by this cache and are used up after two thousand million rows; then
+        `renew` is due. Without pictures the result is `tokens` itself.
+        """
+        if media is None:
+            return tokens
+        contents = list(tokens)
+        for feature in media.features:
+            first = self._numbers.pop(feature.key, None)
+            if first is None:
+                first = self._next_number
+                self._next_number -= feature.length
+                assert self._next_number >= LEAST_NUMBER, "the numbers are used up"
+            # A picture that is forgotten here gets other numbers when it comes again. Its full
+            # pages are still found, by their keys; those that are filled in part are not.
+            self._numbers[feature.key] = first
+            if len(self._numbers) > MOST_PICTURES:
+                self._numbers.popitem(last=False)
+            contents[feature.start : feature.end] = range(first, first - feature.length, -1)
+        return contents
+
+    def has_numbers(self, media: RequestMedia | None) -> bool:
+        """Whether `contents` has numbers left for these pictures."""
+        return media is None or self._next_number - media.tokens >= LEAST_NUMBER
+
+    def renew(self) -> None:
+        """Give numbers from the first one on again, under other roots; all names are forgotten."""
+        self.clear()
+        self._numbers.clear()
+        self._next_number = -1
+        self._generation += 1
 
     def match(self, keys: Sequence[bytes], max_pages: int) -> list[PrefixNode]:
         """The longest known chain of pages for `keys`, at most `max_pages`, first page first."""
@@ -176,6 +222,18 @@ class PrefixCache:
             del parent.children[node.key]
         if parent.parent is None and not parent.following:
             self._roots.pop(parent.key, None)
+
+
+def _shown(media: RequestMedia | None, start: int) -> bytes:
+    """The pictures of the page that begins at `start`: the content and the place of each."""
+    if media is None:
+        return b""
+    shown = []
+    for feature in media.behind(start):
+        if feature.start >= start + PAGE_SIZE:
+            break
+        shown.append(feature.key + (feature.start - start).to_bytes(8, "big", signed=True))
+    return b"".join(shown)
 
 
 def _content(tokens: Sequence[int]) -> bytes:

@@ -15,4 +15,4 @@ def _rows(part: ScheduledSequence) -> SequenceRows:
     sequence = part.sequence
     tokens = sequence.tokens[part.start : part.start + part.count] + part.drafts
     until = sequence.expanded_until or 0
-    return SequenceRows(tokens, part.start, sequence.pages, part.num_wanted, until)
+    return SequenceRows(tokens, part.start, sequence.pages, part.num_wanted, until, part.vectors)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from perilune.chat.deltas import TokenLogprob
     from perilune.engine.detokenizer import Detokenizer
+    from perilune.engine.media import RequestMedia
     from perilune.engine.sampling_params import SamplingParams
     from perilune.engine.speculation import NgramSpeculator
     from perilune.engine.structured_output import StructuredOutput
@@ -72,6 +73,7 @@ class RequestMetrics:
     first_token: float | None = None
     finished: float | None = None
     prompt_tokens: int = 0
+    media_tokens: int = 0  # of the prompt, for pictures and clips
     cached_tokens: int = 0  # of the prompt, found in the prefix cache
     output_tokens: int = 0  # of all n sequences
     preemptions: int = 0
@@ -112,6 +114,7 @@ class Request:
     output: OutputFormat = OutputFormat.TOKENS
     thinking: bool = True  # CHAT: may the model think
     tools: Tools | None = None  # CHAT
+    media: RequestMedia | None = None  # the pictures and clips of the prompt
     arrival: int = 0  # set by the engine
     max_length: int = 0  # prompt and output tokens; set by the engine
     terminators: frozenset[int] = frozenset()  # ids that end an answer; set by the engine
@@ -139,10 +142,25 @@ class SequenceState:
     num_named: int = 0  # leading pages known to the prefix cache
     # Positions below this attend in the expanded form; None until it is first admitted.
     expanded_until: int | None = None
+    # Its tokens as the prefix cache and speculation know them: a row of a picture is a negative
+    # number of its own there. Without pictures this is `tokens` itself.
+    contents: list[int] = field(default_factory=list)
     output_counts: dict[int, int] = field(default_factory=dict)  # for penalties
     structured_output: StructuredOutput | None = None
     speculator: NgramSpeculator | None = None
     detokenizer: Detokenizer | None = None
+
+    def append(self, token: int) -> None:
+        """One token more of the answer."""
+        self.tokens.append(token)
+        if self.contents is not self.tokens:
+            self.contents.append(token)
+
+    def continue_from(self, other: SequenceState) -> None:
+        """Have the same tokens as another answer."""
+        self.tokens = list(other.tokens)
+        same = other.contents is other.tokens
+        self.contents = self.tokens if same else list(other.contents)
 
     @property
     def order(self) -> tuple[int, int, int]:

@@ -65,16 +65,23 @@ def _mix(x: int) -> int:
 
 @torch.inference_mode()
 def sample(
-    logits_RV: Tensor, rows: Sequence[SampleRow], *, known: int | None = None
+    logits_RV: Tensor,
+    rows: Sequence[SampleRow],
+    *,
+    known: int | None = None,
+    never: Sequence[int] = (),
 ) -> list[Sampled | RequestError]:
     """One token a row from float32 logits. A row that cannot be sampled gives an error instead.
 
     `logits_RV` is changed in place. Each row's result depends on that row alone. Ids from `known`
-    on have no text and are left out.
+    on have no text and are left out. The ids `never` are what the model may not say, whatever it
+    thinks of them: its log probabilities stay as they are.
     """
     if known is not None and known < logits_RV.shape[1]:
         logits_RV[:, known:] = -torch.inf
     logprobs = [_logprobs(logits_RV[r], row) for r, row in enumerate(rows)]
+    if never:
+        logits_RV[:, list(never)] = -torch.inf
     picked, healthy = _likeliest(logits_RV)
     changed = [
         r for r, row in enumerate(rows) if not _stands(row, picked[r] if healthy[r] else None)

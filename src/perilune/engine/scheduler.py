@@ -13,6 +13,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from perilune.engine.page_allocator import PageAllocator
 from perilune.engine.prefix_cache import PrefixCache
@@ -29,6 +30,16 @@ MIN_COPIED_TOKENS = 4
 EXPANDED_BLOCK = 128
 
 Propose = Callable[[SequenceState, int], list[int]]  # (sequence, at most) -> guessed tokens
+
+
+class MediaGate(Protocol):
+    """Who knows which rows of pictures are there."""
+
+    def ready(self, sequence: SequenceState) -> int:
+        """Rows at positions below this can be computed now."""
+
+    def admitted(self, sequence: SequenceState, first_time: bool) -> None:
+        """A sequence begins to run, with `num_computed` tokens that were found in the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +66,15 @@ class Scheduler:
     """Owns the two queues and says who holds which page."""
 
     def __init__(
-        self, config: SchedulerConfig, pages: PageAllocator, prefix_cache: PrefixCache
+        self,
+        config: SchedulerConfig,
+        pages: PageAllocator,
+        prefix_cache: PrefixCache,
+        media: MediaGate | None = None,
     ) -> None:
+        """`media`: None where no request shows pictures."""
         self.config = config
+        self._media = media
         self.pages = pages
         self.prefix_cache = prefix_cache
         self.waiting: list[SequenceState] = []  # both queues are kept in order
@@ -70,12 +87,15 @@ class Scheduler:
     def add(self, request: Request) -> None:
         """Queue the first sequence; the others join when the prompt is computed (`fork`)."""
         first = request.sequences[0]
+        if not self.prefix_cache.has_numbers(request.media):
+            self._forget_names(self.prefix_cache.renew)
+        first.contents = self.prefix_cache.contents(first.tokens, request.media)
         first.page_keys = [self.prefix_cache.root_key(request.cache_salt)]
         insort(self.waiting, first, key=_order)
 
     def fork(self, sequence: SequenceState, copy: SequenceState) -> None:
         """`copy` starts where `sequence` is and shares its pages, until one of them writes."""
-        copy.tokens = list(sequence.tokens)
+        copy.continue_from(sequence)
         copy.num_computed = sequence.num_computed
         copy.pages = list(sequence.pages)
         copy.page_keys = list(sequence.page_keys)
@@ -92,9 +112,11 @@ class Scheduler:
         sequence.num_computed = num_computed
         full = num_computed // PAGE_SIZE
         if full > sequence.num_named:
-            self.prefix_cache.extend_keys(sequence.page_keys, sequence.tokens)
+            self.prefix_cache.extend_keys(
+                sequence.page_keys, sequence.tokens, sequence.request.media
+            )
             for index in range(sequence.num_named, full):
-                tokens = sequence.tokens[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
+                tokens = sequence.contents[index * PAGE_SIZE : (index + 1) * PAGE_SIZE]
                 self.prefix_cache.insert(sequence.page_keys, index, sequence.pages, tokens)
             sequence.num_named = full
         if num_computed == sequence.num_prompt:
@@ -112,7 +134,10 @@ class Scheduler:
 
     def clear_prefix_cache(self) -> None:
         """Forget all names; what is running will name its pages again, as it goes on."""
-        self.prefix_cache.clear()
+        self._forget_names(self.prefix_cache.clear)
+
+    def _forget_names(self, forget: Callable[[], None]) -> None:
+        forget()
         for sequence in self.running:
             sequence.num_named = 0
 
@@ -144,6 +169,8 @@ class Scheduler:
             return 0  # it gave its pages to one before it in this very step
         start = sequence.num_computed
         count = min(sequence.num_pending, budget)
+        if self._media is not None:
+            count = min(count, self._media.ready(sequence) - start)
         if sequence.scores_prompt:
             count = min(count, MAX_SCORED_ROWS)
         if count > 0 and not self._ensure_pages(sequence, start + count):
@@ -215,7 +242,7 @@ class Scheduler:
         if not part or not sequence.num_pending or sequence.num_named < full:
             return
         if all(target != sequence.pages[full] for _, target in self._copies):
-            tokens = sequence.tokens[full * PAGE_SIZE : sequence.num_computed]
+            tokens = sequence.contents[full * PAGE_SIZE : sequence.num_computed]
             self.prefix_cache.insert_tail(sequence.page_keys, full, sequence.pages, tokens)
 
     def _preempt(self, sequence: SequenceState) -> None:
@@ -232,13 +259,13 @@ class Scheduler:
     def _admit(self, sequence: SequenceState) -> bool:
         """Start the first waiting sequence when there is a place and memory for all its tokens."""
         tokens, keys = sequence.tokens, sequence.page_keys
-        self.prefix_cache.extend_keys(keys, tokens)
+        self.prefix_cache.extend_keys(keys, tokens, sequence.request.media)
         # The last token is always computed: its logits are wanted.
         most = 0 if sequence.scores_prompt else len(tokens) - 1
         full = self.prefix_cache.match(keys, most // PAGE_SIZE)
         start = len(full) * PAGE_SIZE
         part, shared = self.prefix_cache.match_part(
-            keys, full, tokens[start : min(start + PAGE_SIZE, most)]
+            keys, full, sequence.contents[start : min(start + PAGE_SIZE, most)]
         )
         found = [node.page for node in full]
         source: int | None = None  # a page to copy
@@ -271,8 +298,11 @@ class Scheduler:
         if sequence.expanded_until is None:
             sequence.expanded_until = self._expanded_until(sequence)
         insort(self.running, sequence, key=_order)
-        if not sequence.num_output and not sequence.request.metrics.preemptions:
+        first_time = not sequence.num_output and not sequence.request.metrics.preemptions
+        if first_time:
             sequence.request.metrics.cached_tokens = sequence.num_computed
+        if self._media is not None:
+            self._media.admitted(sequence, first_time)
         return True
 
     def _expanded_until(self, sequence: SequenceState) -> int:

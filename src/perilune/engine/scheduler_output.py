@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perilune.engine.request import SequenceState
+    from perilune.runner.batch import RowVectors
 
 
 @dataclass(eq=False, slots=True)
@@ -17,6 +18,7 @@ class ScheduledSequence:
     start: int
     count: int
     drafts: list[int] = field(default_factory=list)
+    vectors: RowVectors | None = None  # of the rows that are of pictures
 
     @property
     def completes(self) -> bool:

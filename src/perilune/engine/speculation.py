@@ -4,6 +4,7 @@ The last few tokens are looked up earlier in the same text (prompt and output), 
 model has said in other requests (`text_memory`); what followed them is proposed. Each guess is
 checked against the token that the sampler picks at its place with the randomness of that place, so
 the text is exactly the one without speculation; guesses only decide how many tokens a step yields.
+Numbers below 0 are rows of pictures: nothing is looked up across them, and none is ever guessed.
 How many are made is learnt: a guess must come true, together with all before it, as often as its
 row costs of a step.
 Source: prompt lookup decoding (A. Saxena, 2023); arXiv 2211.17192 for checking in one forward.
@@ -121,7 +122,9 @@ class NgramSpeculator:
             if at is not None:
                 copied = _follower(tokens, at, place := len(guesses))
                 share = self._survival.share(kind, place)
-                if share >= right:
+                if copied < 0:
+                    at = None
+                elif share >= right:
                     token, right, source = copied, share, (kind, place)
                 elif copied != token:
                     at = None
@@ -146,8 +149,10 @@ class NgramSpeculator:
 
     def _look_up(self, tokens: Sequence[int]) -> tuple[int | None, int]:
         for size in range(LONGEST, SHORTEST - 1, -1):
+            if min(tokens[-size:], default=-1) < 0:
+                continue
             start = self._find(size)
-            if start is not None:
+            if start is not None and tokens[start] >= 0:
                 return start, self._survival.kind(_agreeing(tokens, start, size))
         return None, 0
 

@@ -81,13 +81,14 @@ class TextMemory:
     def learn(self, tokens: Sequence[int], count: int) -> None:
         """The last `count` of `tokens` have been said."""
         for end in range(max(len(tokens) - count, 0), len(tokens)):
-            self._learn(tuple(tokens[max(0, end - ORDERS[0]) : end]), tokens[end])
+            before = _behind_pictures(tokens[max(0, end - ORDERS[0]) : end])
+            self._learn(before, tokens[end])
         if len(self._latest) > self._most:
             self._latest, self._earlier = {}, self._latest
 
     def guess(self, text: Sequence[int]) -> tuple[int, float] | None:
         """The likeliest token behind `text`, and how likely; None where nothing is known."""
-        before = tuple(text[-ORDERS[0] :])
+        before = _behind_pictures(text[-ORDERS[0] :])
         for order in ORDERS:
             if order > len(before):
                 continue
@@ -112,6 +113,14 @@ class TextMemory:
                 self._calibration.observe(order, known, token == known.token)
                 guessed = True
             known.observe(token)
+
+
+def _behind_pictures(tokens: Sequence[int]) -> tuple[int, ...]:
+    """The tokens behind the last row of a picture, which is a number below 0."""
+    if tokens and min(tokens) < 0:
+        last = max(place for place, token in enumerate(tokens) if token < 0)
+        return tuple(tokens[last + 1 :])
+    return tuple(tokens)
 
 
 class TextMemories:

@@ -8,7 +8,7 @@ bit, on the pictures that share a call.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Final
 
 import torch
@@ -20,7 +20,7 @@ from perilune.kernels import native
 from perilune.kernels.matrix import NativeMatrix
 from perilune.kernels.native import GROUP, Form, Format, Matrix
 from perilune.model.model import KimiK2Model
-from perilune.model.vision.grids import Grids
+from perilune.model.vision.grids import Grids, patch_counts
 from perilune.model.vision.operators import PLAIN, Gelu, VisionOperators
 from perilune.model.vision.tower import VisionMLP
 
@@ -71,16 +71,55 @@ class VisionEncoder:
                     return f"{name} is {tensor.dtype} on {tensor.device}"
         return None
 
-    @torch.inference_mode()
     def encode(self, patches: Tensor, grids: Grids) -> Tensor:
         """Patches [P, 3*p*p] and grids [S, 3] of any number of items -> float32 [tokens, D], CPU.
 
         As `KimiK2Model.encode_pictures`; `token_counts(grids)` rows an item. Raises UsageError.
         """
+        run = self.start(patches, grids)
+        while (vectors := run.advance()) is None:
+            pass
+        return vectors
+
+    def start(self, patches: Tensor, grids: Grids) -> EncoderRun:
+        """`encode`, one block of the tower at a time: for who has other things to do in between."""
+        return EncoderRun(self._walk(patches, grids), sum(patch_counts(grids)))
+
+    @property
+    def num_blocks(self) -> int:
+        """Calls of `EncoderRun.advance` that a run takes, but for the last, which is short."""
+        assert self.model.vision_tower is not None
+        return len(self.model.vision_tower.encoder.blocks)
+
+    def _walk(self, patches: Tensor, grids: Grids) -> Generator[None, None, Tensor]:
+        tower, projector = self.model.vision_tower, self.model.mm_projector
+        assert tower is not None and projector is not None
         if not self.is_native:
-            assert self.model.vision_tower is not None
-            patches = patches.to(self.model.vision_tower.patch_embed.proj.weight.device)
-        return self.model.encode_pictures(patches, grids, self._operators).float().cpu()
+            patches = patches.to(tower.patch_embed.proj.weight.device)
+        x = yield from tower.walk(patches, grids, self._operators)
+        vectors: Tensor = projector(x, self._operators)
+        return vectors.float().cpu()
+
+
+class EncoderRun:
+    """Items on their way through the tower. `patches`: of all of them."""
+
+    def __init__(self, walk: Generator[None, None, Tensor], patches: int) -> None:
+        self.patches = patches
+        self._walk = walk
+
+    @torch.inference_mode()
+    def advance(self) -> Tensor | None:
+        """One block more; the vectors, float32 [tokens, D] on the CPU, when it was the last.
+
+        Raises UsageError, at the first call, for patches that do not fit their grids.
+        """
+        try:
+            next(self._walk)
+        except StopIteration as end:
+            vectors: Tensor = end.value
+            return vectors
+        return None
 
 
 class NativeVision(VisionOperators):

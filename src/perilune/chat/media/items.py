@@ -51,7 +51,8 @@ class LoadedItem:
 class OpenMedia:
     """A picture or a clip whose header is read. `format` as `sniff` names it.
 
-    A picture is one item; a clip has one for every four sampled frames.
+    A picture is one item; a clip has one for every four sampled frames. `data`: the source's bytes,
+    for who decodes in another process.
     """
 
     kind: MediaKind
@@ -61,6 +62,7 @@ class OpenMedia:
     _load: Callable[[Collection[int]], Iterator[tuple[int, Patches]]] = field(
         repr=False, compare=False
     )
+    data: bytes = field(default=b"", repr=False, compare=False)
 
     @property
     def tokens(self) -> int:

@@ -86,7 +86,7 @@ class MediaReader:
             if 0 in wanted:
                 yield 0, _picture_patches(header, fit, processing)
 
-        return OpenMedia("image", header.format, size, (item,), load)
+        return OpenMedia("image", header.format, size, (item,), load, data)
 
     def _clip(self, data: bytes) -> OpenMedia:
         from perilune.chat.media import clips
@@ -111,7 +111,7 @@ class MediaReader:
             for n in indices:
                 yield n, to_patches(islice(frames, len(chunks[n])), fits[n], processing)
 
-        return OpenMedia("video", clip.format, size, items, load)
+        return OpenMedia("video", clip.format, size, items, load, data)
 
     def _digests(self, data: bytes, kind: MediaKind) -> Callable[[tuple[int, ...]], str]:
         """Frames -> digest, of this source under this rule."""

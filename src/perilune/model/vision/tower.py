@@ -10,6 +10,8 @@ all of them, D hidden, t, h, w frames, rows and columns of an item.
 
 from __future__ import annotations
 
+from collections.abc import Generator
+
 import torch
 from torch import Tensor, nn
 
@@ -127,6 +129,18 @@ class VisionTower(nn.Module):
 
         Raises UsageError for a grid that no item can have, and for patches that do not fit.
         """
+        walk = self.walk(patches, grids, operators)
+        while True:
+            try:
+                next(walk)
+            except StopIteration as end:
+                result: Tensor = end.value
+                return result
+
+    def walk(
+        self, patches: Tensor, grids: Grids, operators: VisionOperators = PLAIN
+    ) -> Generator[None, None, Tensor]:
+        """`forward`, with a stop behind each block: for who has other things to do in between."""
         checked = read_grids(grids, most_frames=self.config.init_pos_emb_time)
         counts = [t * h * w for t, h, w in checked]
         rows = patches.flatten(1)
@@ -145,6 +159,7 @@ class VisionTower(nn.Module):
         turn = cos.to(table.device), sin.to(table.device)
         for block in self.encoder.blocks:
             x_PD = block(x_PD, turn, counts, operators)
+            yield
         x_PD = operators.norm(self.encoder.final_layernorm, x_PD)
         return torch.cat(
             [merged(x, grid) for x, grid in zip(torch.split(x_PD, counts), checked, strict=True)]
