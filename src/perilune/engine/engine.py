@@ -467,6 +467,7 @@ class Engine:
                         finish_reason=reason,
                         error=None if error is None else str(error),
                         error_code="" if error is None else error.code,
+                        error_param=getattr(error, "param", None) or "",
                     ),
                 )
 

@@ -128,7 +128,7 @@ class Service:
             try:
                 await stream.begin()
             except ApiError as error:
-                raise placed(error, places) from None
+                raise placed(error, prompt.spans, places) from None
             self.media.decoded.add(prompt.spans)
         return stream
 
@@ -155,8 +155,8 @@ class Service:
         """The prompt, off the event loop; of pictures the headers are read. Raises ApiError."""
         return (await self._render(request))[0]
 
-    async def _render(self, request: ChatRequest) -> tuple[Prompt, Sequence[str]]:
-        """The prompt, and where its pictures and clips stood in the request."""
+    async def _render(self, request: ChatRequest) -> tuple[Prompt, Mapping[str, str]]:
+        """The prompt, and where its pictures stood in the request (`PartsOpener.places`)."""
         opener = await self.media.opener(request.messages, str(self.format.family))
         try:
             prompt = await asyncio.to_thread(
@@ -170,7 +170,7 @@ class Service:
             )
         except PeriluneError as error:
             raise api_error(error) from None
-        return prompt, () if opener is None else opener.places
+        return prompt, {} if opener is None else opener.places
 
     async def count(self, request: ChatRequest) -> int:
         """How many tokens the prompt has, pictures with theirs; none is decoded for it."""

@@ -184,17 +184,13 @@ class MediaDoor:
 class PartsOpener:
     """`MediaOpener` of one request: opens its parts in order, and words faults for its API.
 
-    `places`: where each of the files stood first, as the client wrote it.
+    `places`: where each file stood first, as the client wrote it, by the digest of its first item.
     """
 
     def __init__(self, reader: MediaReader) -> None:
         self.reader = reader
-        self._places: dict[str, str] = {}
+        self.places: dict[str, str] = {}
         self._request: MediaRequest | None = None
-
-    @property
-    def places(self) -> Sequence[str]:
-        return list(self._places.values())
 
     def check_count(self, images: int, videos: int) -> None:
         """Raises ApiError for more of them than are taken."""
@@ -213,7 +209,7 @@ class PartsOpener:
             media = self._request.open(part, kind, place)
         except MediaError as error:
             raise refusal(error, kind) from None
-        self._places.setdefault(media.items[0].digest, place)
+        self.places.setdefault(media.items[0].digest, place)
         return media
 
 
@@ -232,15 +228,15 @@ def _failed(kind: MediaKind, place: str, why: str, detail: str = "") -> ApiError
     return error
 
 
-def placed(error: ApiError, places: Sequence[str]) -> ApiError:
-    """An engine's fault of a picture, which it places by number, with the place in the request."""
+def placed(error: ApiError, spans: Sequence[MediaSpan], places: Mapping[str, str]) -> ApiError:
+    """An engine's fault of an item, `media[0]`, as one of the part that the client wrote."""
     number = _NUMBERED.fullmatch(error.param or "")
-    if number is not None and int(number[1]) < len(places):
-        error.param = places[int(number[1])]
-    elif number is not None or (error.param == "messages" and len(places) == 1):
-        error.param = places[0] if len(places) == 1 else "messages"
-    else:
+    if number is None:
         return error
-    if error.param not in error.message:
-        error.message = f"{error.param}: {error.message}"
+    error.param = "messages"
+    if int(number[1]) < len(spans):
+        media = spans[int(number[1])].media
+        error.param = places.get(media.items[0].digest, "messages")
+        error.code = code_of(MediaFault.DAMAGED, media.kind)
+    error.message = f"{error.param}: {error.message}"
     return error
