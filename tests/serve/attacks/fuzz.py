@@ -38,7 +38,8 @@ TURNS: list[dict[str, Any]] = [
     {"role": "tool", "tool_call_id": "functions.f:0", "content": "x"},
     {"role": "assistant", "content": "p", "partial": True},
     {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
-    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}]},
+    {"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}]},
     {"role": "user", "content": [{"type": "image_url", "image_url": PNG},
                                  {"type": "text", "text": "t"}]},
     {"role": "user", "content": [{"type": "image", "source": {

@@ -174,6 +174,9 @@ def test_the_server_imports_no_decoder() -> None:
     import subprocess
     import sys
 
-    code = "import perilune.serve.app, perilune.serve.build, sys; print('PIL' in sys.modules, 'cv2' in sys.modules)"
+    code = (
+        "import perilune.serve.app, perilune.serve.build, sys;"
+        "print('PIL' in sys.modules, 'cv2' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -48,7 +48,7 @@ async def test_every_hostile_picture_is_a_typed_refusal(scripted: Any, path: str
         other = asyncio.create_task(
             client.post(CHAT, json=asking(CHAT, words="endless", max_tokens=400, stream=True))
         )
-        for name, (data, fault) in FILES.items():
+        for data, fault in FILES.values():
             for stream in (False, True):
                 answer = await client.post(path, json=asking(path, data_url(data), stream=stream))
                 check_refusal(path, answer, CODES[fault])
