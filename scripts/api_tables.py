@@ -13,6 +13,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from perilune.cli.serve import environment_name
+from perilune.errors import MediaFault
 from perilune.serve import kimi_strict, metrics, schema_dialect
 from perilune.serve.api_error import ANTHROPIC_TYPES, OPENAI_TYPES
 from perilune.serve.chat_schema import ChatCompletionBody
@@ -20,6 +21,9 @@ from perilune.serve.completions import CompletionBody
 from perilune.serve.constraints import CONSTRAINTS
 from perilune.serve.field_rules import IGNORED, REFUSED
 from perilune.serve.fields import EXTENSIONS
+from perilune.serve.media.parts import HARMLESS
+from perilune.serve.media.parts import REFUSED as REFUSED_FIELDS
+from perilune.serve.media_faults import code_of
 from perilune.serve.routes import all_routes
 from perilune.serve.settings import option_fields
 from perilune.serve.thinking_switches import BUDGETS, EFFORT_BUDGETS, EFFORTS, HIDERS, SWITCHES
@@ -44,6 +48,27 @@ _CONSTRAINTS = {
     "format": "Ollama: `json` or a schema",
     "nvext": "NVIDIA NIM: `guided_*` in it",
     "guided_whitespace_pattern": "vLLM: white space that JSON may have",
+}
+_FAULTS = {
+    MediaFault.SOURCE: "no URL, an address that is not allowed, a file that is not there",
+    MediaFault.ENCODING: "a data URL that is not base64",
+    MediaFault.EMPTY: "no bytes",
+    MediaFault.BYTES: "more than `--max-image-bytes`, `--max-video-bytes`",
+    MediaFault.COUNT: "more than `--max-images`, `--max-videos`",
+    MediaFault.PIXELS: "more than `--max-image-pixels`",
+    MediaFault.SIDE: "a side of more than 32,768 pixels",
+    MediaFault.ZERO_SIZE: "no width or no height",
+    MediaFault.FORMAT: "SVG, PDF, HEIC, BMP, text",
+    MediaFault.WRONG_TYPE: "a clip as a picture; a data URL of another type",
+    MediaFault.TRUNCATED: "half of a file",
+    MediaFault.DAMAGED: "a header that lies, pixels that cannot be decoded",
+    MediaFault.POLYGLOT: "a zip or a script in or behind the picture",
+    MediaFault.WORK: "minutes of decoding from a few bytes",
+    MediaFault.NO_FRAMES: "a clip of sound alone",
+    MediaFault.SECONDS: "longer than `--max-video-seconds`",
+    MediaFault.FRAMES: "more than 36,000 frames",
+    MediaFault.PACKAGE: "a clip, and the server has no PyAV (extra `video`)",
+    MediaFault.NO_EYES: "the model reads text only",
 }
 _BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -131,6 +156,17 @@ def tables() -> dict[str, str]:
                  "Requests taken: finished, client_left, or an error's code."),
                 ("`accept_length`", "gauge", "Mean tokens of an output of the latest request."),
                 *((f"`{name}`", "histogram", t) for name, (_, t) in metrics._HISTOGRAMS.items()),
+            ],
+        ),
+        "media-faults": _table(
+            ("`MediaError` kind", "`code`", "for example"),
+            ((f"`{fault}`", f"`{code_of(fault)}`", _FAULTS[fault]) for fault in MediaFault),
+        ),
+        "media-fields": _table(
+            ("field", "what is done", "why"),
+            [
+                *((f"`{name}`", "ignored", why) for name, why in HARMLESS.items()),
+                *((f"`{name}`", "400", why) for name, why in REFUSED_FIELDS.items()),
             ],
         ),
         "options": _table(

@@ -13,10 +13,13 @@ import torch
 
 from perilune.chat.format import ChatFormat
 from perilune.engine.async_engine import AsyncEngine
+from perilune.serve.media.door import MediaDoor, limits_of
 from perilune.serve.service import Service
+from perilune.serve.settings import Settings
 
 from ..engine.models import write_tiny
 from .scripted import Scripted, Turn, scripted_engine
+from .seeing import Eyes
 from .servers import asgi_client, make_service
 
 
@@ -53,24 +56,35 @@ async def random_client(random_service: Service) -> AsyncIterator[httpx.AsyncCli
 
 
 @pytest.fixture
-def scripted(chat_format: ChatFormat) -> Any:
-    """`async with scripted(Turn(...), ...) as client`, or with a function of the prompt's text."""
+def scripted(chat_format: ChatFormat, tiny_folder: Path) -> Any:
+    """`async with scripted(Turn(...), ...) as client`, or with a function of the prompt's text.
+
+    `eyes=True`: the model takes pictures, and `client.eyes.seen` has what it saw.
+    """
     from contextlib import asynccontextmanager
 
     @asynccontextmanager
-    async def make(*turns: Any, settings: Any = None, keys: Any = None, **options: Any) -> Any:
+    async def make(
+        *turns: Any, settings: Any = None, keys: Any = None, guard: Any = None, **options: Any
+    ) -> Any:
         only = turns[0] if len(turns) == 1 else None
         script = (
             only
             if isinstance(only, Scripted)
             else Scripted(only if callable(only) else list(turns) or [Turn("Hello!")])
         )
+        eyes = None
+        if options.pop("eyes", False):
+            eyes = options["eyes"] = Eyes(tiny_folder, limits_of(settings or Settings()))
         engine = AsyncEngine(scripted_engine(script, chat_format, **options))
         async with engine:
             service = make_service(engine, settings)
+            if guard is not None:
+                service.media = MediaDoor(service.settings, engine.media_reader, guard=guard)
             async with asgi_client(service, keys) as client:
                 client.service = service
                 client.script = script
+                client.eyes = eyes
                 yield client
 
     return make

@@ -27,6 +27,8 @@ from perilune.engine.scheduler import SchedulerConfig
 from perilune.runner.batch import ForwardBatch
 from perilune.runner.cache import PagedLatentCache
 
+from .seeing import Eyes
+
 SURE = 100.0  # logit of the scripted token; all others are 0
 
 
@@ -149,8 +151,9 @@ def scripted_engine(
     max_context: int = 131_072,
     cache_tokens: int = 262_144,
     max_sequences: int = 16,
+    eyes: Eyes | None = None,
 ) -> Engine:
-    """A real engine over a script; give it to `AsyncEngine`."""
+    """A real engine over a script; give it to `AsyncEngine`. `eyes`: it takes pictures too."""
     vocab_size = chat.tokenizer.vocab_size
     cache = PagedLatentCache(
         num_layers=1, latent_dim=2, num_pages=cache_tokens // 64, dtype=torch.float32
@@ -165,6 +168,8 @@ def scripted_engine(
             stop_ids=chat.stop_ids,
             scheduler=SchedulerConfig(4096, max_sequences, 0),
             seed=1,
+            encoder=None if eyes is None else eyes.config,
         ),
         chat=chat,
+        media_encoder=None if eyes is None else eyes.encoder(),
     )

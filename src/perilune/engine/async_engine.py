@@ -396,7 +396,11 @@ class EngineStream:
             raise output
         self._done = output.metrics is not None  # comes with the last of a request
         if output.finish_reason is FinishReason.ERROR:
-            raise request_error(output.error_code, output.error or "the request failed")
+            raise request_error(
+                output.error_code,
+                output.error or "the request failed",
+                param=output.error_param or None,
+            )
         return output
 
     async def aclose(self) -> None:

@@ -240,7 +240,8 @@ class Engine:
         """Run one step; what it, and cancellations before it, brought."""
         started = self._clock()
         batch = self.scheduler.schedule(self._propose)
-        # Also where no row can be computed: a sequence that waits for a picture has begun in a copy.
+        # Also where no row can be computed: a sequence that waits for a picture has begun in a
+        # copy.
         self.cache.copy_pages(batch.copies)
         if batch.scheduled:
             for part in batch.scheduled:
@@ -467,6 +468,7 @@ class Engine:
                         finish_reason=reason,
                         error=None if error is None else str(error),
                         error_code="" if error is None else error.code,
+                        error_param=getattr(error, "param", None) or "",
                     ),
                 )
 

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from perilune.chat.media.items import LoadedItem, OpenMedia
-from perilune.chat.media.patches import normalized
 from perilune.chat.media.reader import MediaReader
 from perilune.engine.media import MediaFeature, MediaSource
 from perilune.errors import MediaError, MediaFault
@@ -70,6 +69,8 @@ class MediaDecoder:
         patches = reading.load(feature.index).patches
         processing = self.reader.processing
         if processing.mean != _PLAIN or processing.std != _PLAIN:
+            from perilune.chat.media.patches import normalized  # Pillow: with the first picture
+
             return torch.from_numpy(normalized(patches, processing)).flatten(1)
         return torch.from_numpy(patches).flatten(1)
 

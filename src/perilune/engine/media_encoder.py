@@ -309,9 +309,13 @@ class MediaEncoder:
 
 
 def _failure(cause: BaseException, number: int, count: int) -> MediaRequestError:
-    """What a request is told. A decoder's own faults are no reason to stop the engine."""
+    """What a request is told. A decoder's own faults are no reason to stop the engine.
+
+    `param` names the item for who knows where it stood in the conversation: `media[0]`, in order.
+    """
+    param = f"media[{number - 1}]"
     which = f"picture {number} of {count}" if count > 1 else "the picture"
     if isinstance(cause, MediaError):
-        return MediaRequestError(f"{which}: {cause.message}", param="messages", remedy=cause.remedy)
+        return MediaRequestError(f"{which}: {cause.message}", param=param, remedy=cause.remedy)
     said = f"{type(cause).__name__}: {cause}"
-    return MediaRequestError(f"{which} could not be decoded: {said}", param="messages")
+    return MediaRequestError(f"{which} could not be decoded: {said}", param=param)

@@ -22,4 +22,5 @@ class SequenceOutput:
     stop: int | str | None = None  # the stop id or string that ended it
     error: str | None = None
     error_code: str = ""  # of the RequestError that `error` is the text of
+    error_param: str = ""
     metrics: RequestMetrics | None = None  # with the last output of the request

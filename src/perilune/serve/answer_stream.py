@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from perilune.chat.deltas import (
@@ -19,15 +19,24 @@ from perilune.chat.deltas import (
     Truncated,
 )
 from perilune.chat.format import ChatFormat
+from perilune.chat.media import MediaKind, MediaSpan
 from perilune.chat.parser import Channel
 from perilune.engine.async_engine import EngineStream
 from perilune.engine.core_messages import Add
 from perilune.engine.outputs import SequenceOutput
 from perilune.engine.request import OutputFormat, RequestMetrics
-from perilune.errors import GrammarError, PeriluneError, RequestError
+from perilune.errors import GrammarError, MediaRequestError, PeriluneError, RequestError
 from perilune.events import Usage
 from perilune.serve.api_error import ApiError, api_error
 from perilune.serve.stream import AnswerDelta, Completed, Event
+
+
+def media_tokens(media: Sequence[MediaSpan]) -> dict[MediaKind, int]:
+    """How many of a prompt's tokens are pictures', and how many clips'."""
+    counts: dict[MediaKind, int] = {"image": 0, "video": 0}
+    for span in media:
+        counts[span.item.kind] += span.length
+    return counts
 
 
 @dataclass(slots=True)
@@ -52,9 +61,12 @@ class AnswerStream:
         outputs: EngineStream,
         chat: ChatFormat,
         on_close: Callable[[AnswerStream], None],
+        media: Sequence[MediaSpan] = (),
     ) -> None:
+        """`media`: the pads of the prompt's pictures and clips."""
         self.request_id = add.request_id
         self.prompt = list(add.prompt)
+        self.media_tokens = media_tokens(media)
         self.n = add.params.n
         self.params = add.params
         self.opened = time.monotonic()
@@ -124,6 +136,16 @@ class AnswerStream:
                 await self.aclose()
                 raise
         return self._events.popleft()
+
+    async def begin(self) -> None:
+        """Wait for the first event, and keep it. Raises ApiError for what goes wrong before it."""
+        try:
+            self._events.appendleft(await anext(self))
+        except StopAsyncIteration:
+            pass
+        except BaseException:
+            await self.aclose()
+            raise
 
     async def aclose(self) -> None:
         """Leave; safe to call again."""
@@ -237,6 +259,6 @@ def _valid(text: str) -> str:
 
 def _failure(error: PeriluneError) -> ApiError:
     """What a client is told when a request fails that had been taken."""
-    if isinstance(error, RequestError) and not isinstance(error, GrammarError):
+    if isinstance(error, RequestError) and not isinstance(error, GrammarError | MediaRequestError):
         return ApiError(500, str(error), code="generation_failed")
     return api_error(error)

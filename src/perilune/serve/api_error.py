@@ -13,9 +13,13 @@ from perilune.errors import (
     ContextLengthError,
     EngineDeadError,
     EngineError,
+    MediaError,
+    MediaFault,
+    MediaRequestError,
     PeriluneError,
     RequestError,
 )
+from perilune.serve.media_faults import code_of
 
 OPENAI_TYPES = {
     400: "invalid_request_error",
@@ -103,8 +107,12 @@ def api_error(error: PeriluneError) -> ApiError:
     match error:
         case EngineDeadError():
             return ApiError(503, str(error), code=EngineDeadError.code, retry_after=5)
+        case MediaError():
+            return invalid(str(error), error.place or "messages", code_of(error.kind))
         case ChatError():
             return invalid(str(error), error.param or "messages")
+        case MediaRequestError():
+            return invalid(str(error), error.param, code_of(MediaFault.DAMAGED))
         case ContextLengthError():
             return invalid(str(error), "messages", error.code)
         case RequestError():

@@ -7,8 +7,9 @@ down; see docs/api.md.
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
@@ -23,6 +24,7 @@ from perilune.chat.deltas import (
     ToolCallArguments,
     ToolCallStart,
 )
+from perilune.chat.media import MediaKind
 from perilune.chat.turn import AssembledTurn
 from perilune.engine.request import RequestMetrics
 from perilune.events import Usage
@@ -66,7 +68,7 @@ async def chat_completions(service: Service, request: HttpRequest) -> Reply | St
         "created": writer.created,
         "model": model,
         "choices": choices,
-        "usage": usage_json(collected.usage),
+        "usage": usage_json(collected.usage, stream.media_tokens),
         "system_fingerprint": service.fingerprint,
         "service_tier": "default",
         "timings": timings_json(collected.metrics),
@@ -83,9 +85,7 @@ async def input_tokens(service: Service, request: HttpRequest) -> Reply:
     body = request.read(ChatCompletionBody)
     check_model(service, body.model)
     asked = read_chat(body, service, request.caller, new_id("count-"))
-    return Reply(
-        {"object": "response.input_tokens", "input_tokens": len(await service.render(asked))}
-    )
+    return Reply({"object": "response.input_tokens", "input_tokens": await service.count(asked)})
 
 
 async def control(service: Service, request: HttpRequest) -> Reply:
@@ -125,6 +125,7 @@ class _Writer:
         options = body.stream_options
         self._final_usage = options is not None and bool(options.include_usage)
         self._token_ids = bool(body.return_token_ids)
+        self._media: Mapping[MediaKind, int] = {}
 
     # --- whole ---
 
@@ -178,6 +179,7 @@ class _Writer:
     # --- streamed ---
 
     async def frames(self, stream: AnswerStream) -> AsyncGenerator[bytes, None]:
+        self._media = stream.media_tokens
         async with aclosing(stream):
             try:
                 for index in range(stream.n):
@@ -237,7 +239,7 @@ class _Writer:
             "delta": {},
             "finish_reason": finish_reason(finished.reason),
             "logprobs": None,
-            "usage": usage_json(finished.usage or Usage()),
+            "usage": usage_json(finished.usage or Usage(), self._media),
         }
         if self._token_ids:
             choice["token_ids"] = list(finished.tokens)
@@ -248,7 +250,7 @@ class _Writer:
             {
                 **self._head,
                 "choices": [],
-                "usage": usage_json(usage),
+                "usage": usage_json(usage, self._media),
                 "timings": timings_json(metrics),
             }
         )
@@ -264,7 +266,11 @@ def client_call_id(call_id: str, name: str, call: int) -> str:
     return f"{name}_{index if index.isdecimal() else call}"
 
 
-def usage_json(usage: Usage) -> dict[str, Any]:
+def usage_json(
+    usage: Usage, media: Mapping[MediaKind, int] = MappingProxyType({})
+) -> dict[str, Any]:
+    """`media`: how many of the prompt's tokens are pictures', and how many clips'."""
+    pictures, clips = media.get("image", 0), media.get("video", 0)
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -272,8 +278,9 @@ def usage_json(usage: Usage) -> dict[str, Any]:
         "cached_tokens": usage.cached_tokens,
         "prompt_tokens_details": {
             "cached_tokens": usage.cached_tokens,
-            "text_tokens": usage.prompt_tokens,
-            "image_tokens": 0,
+            "text_tokens": usage.prompt_tokens - pictures - clips,
+            "image_tokens": pictures,
+            "video_tokens": clips,
             "audio_tokens": 0,
         },
         "completion_tokens_details": {

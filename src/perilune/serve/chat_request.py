@@ -12,7 +12,6 @@ from perilune.serve.constraints import read_constraint
 from perilune.serve.fields import check_extra, sampling_of
 from perilune.serve.history import History
 from perilune.serve.kimi_strict import check_kimi_strict
-from perilune.serve.media import check_media
 from perilune.serve.request import Caller, ChatRequest, ToolUse
 from perilune.serve.schema_dialect import check_schema
 from perilune.serve.service import Service
@@ -84,9 +83,7 @@ def read_messages(
             if not message.get("content"):
                 continue
             message = {key: value for key, value in message.items() if key != "tools"}
-        for read in history.read(message, f"messages[{index}]"):
-            check_media(read, f"messages[{index}]")
-            messages.append(read)
+        messages += history.read(message, f"messages[{index}]")
     if not messages:
         raise invalid("messages: there is none with content", "messages")
     if body.continue_final_message:

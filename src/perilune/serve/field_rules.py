@@ -108,7 +108,7 @@ REFUSED: Mapping[str, Refusal] = {
     "input_embeds": Refusal("tensors are never read"),
     "image_data": Refusal("put images into messages", ([],)),
     "images": Refusal("put images into messages", ([],)),
-    "mm_processor_kwargs": Refusal("images are not read", ({},)),
+    "mm_processor_kwargs": Refusal("pictures are read by the rule of the checkpoint", ({},)),
     "chat_template": Refusal("templates are never taken from a request"),
     "template": Refusal("templates are never taken from a request", ("",)),
     "raw": Refusal("use /v1/completions", (False,)),

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perilune.serve.api_error import ApiError, invalid, unsupported
+from perilune.serve.media.parts import read_media
 
 _TEXTS = ("text", "output_text", "input_text", "summary_text")
 _THOUGHTS = ("thinking", "reasoning", "reasoning_text", "reasoning_content")
@@ -107,6 +108,8 @@ class History:
         if not waiting:
             raise invalid(f"{where}.name: no function_call before it has that name", where)
         content = message.get("content")
+        if isinstance(content, list):
+            content = [_text_part(part, f"{where}.content[{n}]") for n, part in _each(content)]
         return {"role": "tool", "tool_call_id": waiting.pop(0), "content": content}
 
 
@@ -119,13 +122,14 @@ def _kind(part: Any) -> Any:
 
 
 def _text_part(part: Any, where: str) -> Any:
-    """Text under any of its names; other parts as they are."""
+    """Text under any of its names, pictures and clips in one form; other parts as they are."""
     kind = _kind(part)
     if kind == "refusal":
         return {"type": "text", "text": _text(part, "refusal", where)}
     if kind in _TEXTS:
         return {"type": "text", "text": _text(part, "text", where)}
-    return part
+    media = read_media(part, where) if isinstance(part, Mapping) else None
+    return part if media is None else media
 
 
 def _thinking(message: Mapping[str, Any], thoughts: Sequence[str], where: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from typing import Any
 
 from perilune.serve.api_error import ApiError
@@ -44,8 +45,8 @@ def openai_model(service: Service, name: str) -> dict[str, Any]:
         "max_model_len": service.max_context,
         "context_length": service.max_context,
         "supports_reasoning": service.format.template.has_thinking,
-        "supports_image_in": False,
-        "supports_video_in": False,
+        "supports_image_in": service.media.eyes,
+        "supports_video_in": service.media.eyes and find_spec("av") is not None,
     }
 
 

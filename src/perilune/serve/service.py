@@ -15,16 +15,21 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from perilune.chat.format import ChatFormat
+from perilune.chat.media import MediaSpan
+from perilune.chat.media.reader import MediaReader
+from perilune.chat.prompt import Prompt
 from perilune.engine.async_engine import EngineState, EngineStream
 from perilune.engine.conversation import next_call_index, recommended_sampling
 from perilune.engine.core_messages import Add, Loading
 from perilune.engine.life import LifeEvent
+from perilune.engine.media import RequestMedia, request_media
 from perilune.engine.metrics import EngineStatus
 from perilune.engine.request import OutputFormat, ToolChoice, Tools
 from perilune.engine.sampling_params import FREE_WHITESPACE, Grammar, SamplingParams
 from perilune.errors import PeriluneError
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, api_error, invalid
+from perilune.serve.media.door import MediaDoor, placed
 from perilune.serve.metrics import Metrics
 from perilune.serve.model_names import ModelNames
 from perilune.serve.quotas import Quotas
@@ -39,6 +44,7 @@ class EngineLike(Protocol):
     """What the service needs of an engine; `AsyncEngine` is one."""
 
     chat_format: ChatFormat | None
+    media_reader: MediaReader | None
     status: EngineStatus | None
     loading: Loading | None
     latest_load: Loading | None
@@ -67,7 +73,9 @@ class Service:
         model_name: str = "perilune",
         max_context: int,
         fingerprint: str = "",
+        media: MediaDoor | None = None,
     ) -> None:
+        """`media` opens pictures and clips; None: by the settings, where the engine has eyes."""
         if engine.chat_format is None:
             raise ValueError("a server needs an engine with a chat format")
         self.engine = engine
@@ -83,6 +91,7 @@ class Service:
         self.draining = False
         self.metrics = Metrics(self.settings.metrics_prefix, self.model_name)
         self.quotas = Quotas(self.settings)
+        self.media = media or MediaDoor(self.settings, engine.media_reader)
         self._open: dict[str, tuple[Caller, int]] = {}
         engine.on_life = self._note_life
 
@@ -91,7 +100,7 @@ class Service:
     async def open(self, request: ChatRequest) -> AnswerStream:
         """Take a conversation. Raises ApiError; nothing is under way then."""
         self.check_ready()
-        prompt = await self.render(request)
+        prompt, places = await self._render(request)
         params = self._params(
             recommended_sampling(self.format.family, thinking=request.thinking.enabled),
             request.sampling,
@@ -99,20 +108,29 @@ class Service:
             thinking_budget=request.thinking.budget,
         )
         tools = replace(
-            _tools(request.tools, request.tool_use, next_call_index(self.format, prompt)),
+            _tools(request.tools, request.tool_use, next_call_index(self.format, prompt.ids)),
             whitespace=FREE_WHITESPACE if self.settings.json_whitespace else "",
         )
         add = Add(
             request.request_id,
-            prompt,
+            prompt.ids,
             params,
             request.priority,
             _salt(request.caller, request.cache_salt),
             OutputFormat.CHAT,
             request.thinking.enabled,
             tools,
+            _shown(prompt),
         )
-        return await self._submit(add, request.caller, request.constraint.field)
+        stream = await self._submit(add, request.caller, request.constraint.field, prompt.spans)
+        if not self.media.decoded.has_all(prompt.spans):
+            # A header says nothing of damaged pixels: what only decoding shows has its status too.
+            try:
+                await stream.begin()
+            except ApiError as error:
+                raise placed(error, prompt.spans, places) from None
+            self.media.decoded.add(prompt.spans)
+        return stream
 
     async def open_text(self, request: TextRequest) -> AnswerStream:
         """Take a text to be continued. Raises ApiError."""
@@ -133,8 +151,13 @@ class Service:
         )
         return await self._submit(add, request.caller, request.constraint.field)
 
-    async def render(self, request: ChatRequest) -> list[int]:
-        """The prompt's ids, off the event loop. Raises ApiError."""
+    async def render(self, request: ChatRequest) -> Prompt:
+        """The prompt, off the event loop; of pictures the headers are read. Raises ApiError."""
+        return (await self._render(request))[0]
+
+    async def _render(self, request: ChatRequest) -> tuple[Prompt, Mapping[str, str]]:
+        """The prompt, and where its pictures stood in the request (`PartsOpener.places`)."""
+        opener = await self.media.opener(request.messages, str(self.format.family))
         try:
             prompt = await asyncio.to_thread(
                 self.format.render,
@@ -143,14 +166,15 @@ class Service:
                 thinking=request.thinking.enabled,
                 preserve_thinking=request.thinking.preserve,
                 add_generation_prompt=request.add_generation_prompt,
+                media=opener,
             )
         except PeriluneError as error:
             raise api_error(error) from None
-        if prompt.media:
-            raise invalid(
-                "images and videos are not read by this server", "messages", "unsupported_media"
-            )
-        return prompt.ids
+        return prompt, {} if opener is None else opener.places
+
+    async def count(self, request: ChatRequest) -> int:
+        """How many tokens the prompt has, pictures with theirs; none is decoded for it."""
+        return len((await self.render(request)).ids)
 
     def end_thinking(self, request_id: str, caller: Caller) -> bool:
         """Have a request of the same caller close its thinking. False when it is not there."""
@@ -249,7 +273,9 @@ class Service:
             return grammar
         return replace(grammar, whitespace=FREE_WHITESPACE) if grammar.is_json else grammar
 
-    async def _submit(self, add: Add, caller: Caller, constraint: str) -> AnswerStream:
+    async def _submit(
+        self, add: Add, caller: Caller, constraint: str, media: Sequence[MediaSpan] = ()
+    ) -> AnswerStream:
         """`constraint`: the field that an error in the grammar is of."""
         self._admit(add.params.n)
         lease = self.quotas.take(caller, len(add.prompt))
@@ -274,7 +300,7 @@ class Service:
         except BaseException:
             on_close(None)
             raise
-        return AnswerStream(add, outputs, self.format, on_close)
+        return AnswerStream(add, outputs, self.format, on_close, media)
 
     def _admit(self, n: int) -> None:
         """Refuse what would wait behind too many others."""
@@ -287,6 +313,14 @@ class Service:
                 code="queue_full",
                 retry_after=1,
             )
+
+
+def _shown(prompt: Prompt) -> RequestMedia | None:
+    """The pictures and clips of a prompt, as an engine takes them. Raises ApiError."""
+    try:
+        return request_media(prompt)
+    except PeriluneError as error:
+        raise api_error(error) from None
 
 
 def _tools(declared: Sequence[Mapping[str, Any]], use: ToolUse, first_index: int) -> Tools:

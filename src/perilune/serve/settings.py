@@ -12,7 +12,10 @@ from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self, get_type_hints
 
+from perilune.chat.media.limits import PILLOW_PIXELS, MediaLimits
 from perilune.engine.options import EngineOptions
+
+_MEDIA = MediaLimits()
 
 
 def _option(text: str, **more: Any) -> dict[str, Any]:
@@ -48,7 +51,7 @@ class Settings:
         metadata=_option("An origin whose pages may call this server. Repeatable. Default: none."),
     )
     max_body_bytes: int = field(
-        default=20 * 2**20, metadata=_option("Largest request body.", least=1024, most=2**30)
+        default=32 * 2**20, metadata=_option("Largest request body.", least=1024, most=2**30)
     )
     body_seconds: float = field(
         default=30.0,
@@ -108,6 +111,47 @@ class Settings:
     ping_seconds: float = field(
         default=15.0,
         metadata=_option("A silent stream sends a comment this often.", least=0.1, most=3600.0),
+    )
+
+    # pictures and clips
+    allow_media_urls: bool = field(
+        default=False,
+        metadata=_option("Fetch pictures and clips that requests name by an http(s) address."),
+    )
+    media_folder: Path | None = field(
+        default=None,
+        metadata=_option("Requests may name pictures and clips below this folder. Default: none."),
+    )
+    media_seconds: float = field(
+        default=30.0,
+        metadata=_option(
+            "Addresses of one request must have been fetched after this time.",
+            least=0.1, most=600.0,
+        ),
+    )  # fmt: skip
+    max_image_bytes: int = field(
+        default=_MEDIA.image_bytes,
+        metadata=_option("Bytes of one picture, at most.", least=1024, most=2**30),
+    )
+    max_image_pixels: int = field(
+        default=_MEDIA.pixels,
+        metadata=_option("Pixels of one picture, at most.", least=1, most=PILLOW_PIXELS),
+    )
+    max_images: int = field(
+        default=_MEDIA.images,
+        metadata=_option("Pictures of one request, at most.", least=1, most=10_000),
+    )
+    max_video_bytes: int = field(
+        default=_MEDIA.video_bytes,
+        metadata=_option("Bytes of one clip, at most.", least=1024, most=2**30),
+    )
+    max_video_seconds: float = field(
+        default=_MEDIA.video_seconds,
+        metadata=_option("Length of one clip in seconds, at most.", least=0.1, most=86_400.0),
+    )
+    max_videos: int = field(
+        default=_MEDIA.videos,
+        metadata=_option("Clips of one request, at most.", least=1, most=1000),
     )
 
     # how the APIs answer

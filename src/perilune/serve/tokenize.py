@@ -80,13 +80,14 @@ async def estimate(service: Service, request: HttpRequest) -> Reply:
     body = request.read(ChatCompletionBody)
     check_model(service, body.model)
     asked = read_chat(body, service, request.caller, new_id("count-"))
-    total = len(await service.render(asked))
+    total = await service.count(asked)
     return Reply({"code": 0, "data": {"total_tokens": total}, "scode": "0x0", "status": True})
 
 
 async def _prompt(service: Service, request: HttpRequest, raw: dict[str, Any]) -> list[int]:
     body = parse(ChatCompletionBody, raw)
-    return await service.render(read_chat(body, service, request.caller, new_id("count-")))
+    asked = read_chat(body, service, request.caller, new_id("count-"))
+    return (await service.render(asked)).ids
 
 
 ROUTES = [

@@ -10,7 +10,9 @@ from typing import Any
 import httpx
 
 from perilune.exam.contract.check import CHECKS
+from perilune.exam.contract.pictures import TYPES, data_url, draw
 from perilune.exam.contract.schemas import HARD
+from tests.exam.contract import good_checks
 from tests.exam.contract.good_checks import Bad
 from tests.exam.contract.good_server import Break, Frames
 
@@ -601,13 +603,107 @@ ANTHROPIC: dict[str, Break] = {
 # --- everything that is accepted and should not be ----------------------------------------------
 
 _REFUSALS = ("params.", "tools.refuses-", "format.refuses-", "thinking.refuses-",
-             "anthropic.refuses-")  # fmt: skip
+             "anthropic.refuses-", "vision.refuses-")  # fmt: skip
+
+
+# --- pictures ------------------------------------------------------------------------------------
+
+
+def pictures(body: Body) -> list[tuple[Body, Body]]:
+    """(message, part) of every picture of a chat request."""
+    return [
+        (message, part)
+        for message in body["messages"]
+        for part in message["content"] if isinstance(message.get("content"), list)
+        if part.get("type") in ("image_url", "image", "input_image")
+    ]  # fmt: skip
+
+
+def _refuses_picture(when: Callable[[Body, Body], Any], path: str = CHAT) -> Break:
+    """Refuse requests that have a picture such as that: (message, part)."""
+    return refuses(lambda body: any(when(*one) for one in pictures(body)), path)
+
+
+def _refuses_order(order: str) -> Break:
+    """`order`: the first letters of the parts' types."""
+    return refuses(
+        lambda body: order == "".join(
+            part["type"][0] for part in body["messages"][-1]["content"] if isinstance(part, dict)
+        )
+    )  # fmt: skip
+
+
+def _url(part: Body) -> str:
+    named = part["image_url"]
+    return named["url"] if isinstance(named, dict) else named
+
+
+def _without_pictures(body: Body) -> None:
+    for message, part in pictures(body):
+        message["content"].remove(part)
+
+
+def _small_pictures(body: Body) -> None:
+    for _, part in pictures(body):
+        part["image_url"] = {"url": data_url(draw())}
+
+
+def _reads_json(body: Body) -> None:
+    for message in body["messages"]:
+        if str(message.get("content")).startswith("[{"):
+            message["content"] = [
+                part for part in json.loads(message["content"]) if part["type"] in good_checks.PARTS
+            ]
+
+
+def _input_without_pictures(body: Body) -> None:
+    if isinstance(body["input"], list):
+        _without_pictures({"messages": body["input"]})
+
+
+VISION: dict[str, Break] = {
+    "read-or-refused": rewrites(_without_pictures),
+    "bare-url": _refuses_picture(lambda _, part: isinstance(part["image_url"], str)),
+    "order-text-first": _refuses_order("ti"),
+    "order-alone": _refuses_order("i"),
+    "order-between": _refuses_order("titit"),
+    "order-side-by-side": _refuses_order("iit"),
+    "order-twice": _refuses_order("iti"),
+    "order-ten": refuses(lambda body: len(pictures(body)) > 9),
+    "streamed": refuses(lambda body: body.get("stream") and pictures(body)),
+    "tiny": _refuses_picture(lambda _, part: _url(part) == data_url(draw(1, 1))),
+    "strip": _refuses_picture(lambda _, part: _url(part) == data_url(draw(600, 3))),
+    "earlier-turn": refuses(
+        lambda body: pictures(body) and body["messages"][-1]["content"][0].get("text") == "Sure?"
+    ),
+    "tool-result": _refuses_picture(lambda message, _: message["role"] == "tool"),
+    "size-counts": rewrites(_small_pictures),
+    "estimate": rewrites(_without_pictures, "/v1/tokenizers/estimate-token-count"),
+    "text-stays-text": rewrites(_reads_json),
+    "alive": Break(accept_all=True),
+    "anthropic": _refuses_picture(lambda _, part: part["type"] == "image", MESSAGES),
+    "anthropic-tool-result": refuses(
+        lambda body: '"tool_result"' in json.dumps(body["messages"]), MESSAGES
+    ),
+    "anthropic-count": rewrites(_without_pictures, "/v1/messages/count_tokens"),
+    "anthropic-refuses": Break(accept_all=True),
+    "responses": rewrites(_input_without_pictures, RESPONSES),
+}  # fmt: skip
+for _form, _type in TYPES.items():
+    VISION[_form] = _refuses_picture(
+        lambda _, part, start=f"data:{_type}": _url(part).startswith(start)
+    )
+for _detail in ("low", "high", "auto"):
+    VISION[f"detail-{_detail}"] = _refuses_picture(
+        lambda _, part, detail=_detail: detail in dict(part["image_url"]).values()
+    )
 
 
 def all_breaks() -> Iterator[tuple[str, Break]]:
     """(check id, server) for every check; a missing one is a KeyError."""
     breaks = {f"chat.stream.{name}": broken for name, broken in STREAM.items()}
     breaks |= {f"anthropic.{name}": broken for name, broken in ANTHROPIC.items()}
+    breaks |= {f"vision.{name}": broken for name, broken in VISION.items()}
     breaks |= PLAIN | OTHER
     for check_id in CHECKS:
         if check_id == "chat.stream.incremental":

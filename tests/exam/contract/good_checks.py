@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import re
 from typing import Any
 
 from jsonschema import Draft202012Validator, SchemaError
+from PIL import Image
 
 ROLES = {"system", "developer", "user", "assistant", "tool", "ctx", "msg"}
 PARTS = {"text", "image_url", "video_url"}
@@ -78,9 +81,31 @@ def check_messages(messages: Any) -> None:
         need(tools is None or (message["role"] == "system" and isinstance(tools, list)), "messages")
         for part in content if isinstance(content, list) else ():
             need(isinstance(part, dict) and part.get("type") in PARTS, "messages")
+            if part["type"] == "image_url":
+                named = part.get("image_url")
+                check_picture(named.get("url") if isinstance(named, dict) else named)
         need(message["role"] != "tool" or message.get("tool_call_id"), "messages")
         for call in message.get("tool_calls") or ():
             need(isinstance(call.get("function"), dict), "messages")
+
+
+def check_picture(url: Any) -> None:
+    """Only data URLs of a PNG, JPEG, WebP or GIF of a sane size, decoded to its last pixel."""
+    need(isinstance(url, str) and url.startswith("data:image/"), "messages")
+    try:
+        data = base64.b64decode(url.partition(";base64,")[2], validate=True)
+        with Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP", "GIF")) as image:
+            need(0 < image.width * image.height < 10**7, "messages")
+            image.load()
+    except (ValueError, OSError, SyntaxError, Image.DecompressionBombError):
+        raise Bad("messages") from None
+
+
+def picture_tokens(url: str) -> int:
+    """A token for each 28 x 28 pixels begun."""
+    data = base64.b64decode(url.partition(";base64,")[2])
+    with Image.open(io.BytesIO(data)) as image:
+        return -(-image.width // 28) * -(-image.height // 28)
 
 
 def check_tools(body: dict[str, Any], tools: Any) -> None:

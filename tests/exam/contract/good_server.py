@@ -20,10 +20,12 @@ from tests.exam.contract.good_checks import (
     check_format,
     check_messages,
     check_numbers,
+    check_picture,
     check_strict,
     check_thinking,
     check_tools,
     need,
+    picture_tokens,
 )
 
 MODEL = "good-model"
@@ -233,13 +235,16 @@ class GoodServer:
         )
 
     def _prompt_tokens(self, messages: Any) -> int:
-        return sum(4 + len(tokens_of(_text(m.get("content")))) for m in messages)
+        return sum(
+            4 + len(tokens_of(_text(m.get("content")))) + sum(map(picture_tokens, _urls(m)))
+            for m in messages
+        )
 
     # --- the other routes ------------------------------------------------------------------------
 
     def _row(self) -> dict[str, Any]:
         return {"id": MODEL, "object": "model", "created": CREATED, "owned_by": "us",
-                "max_model_len": CONTEXT}  # fmt: skip
+                "max_model_len": CONTEXT, "supports_image_in": True}  # fmt: skip
 
     def _models(self, anthropic: bool) -> Any:
         if not anthropic:
@@ -307,6 +312,8 @@ class GoodServer:
                 for block in message["content"] if isinstance(message["content"], list) else ():
                     kinds = ("text", "thinking", "tool_use", "tool_result", "image")
                     need(block.get("type") in kinds, "messages")
+                for url in _urls(message):
+                    check_picture(url)
             for tool in tools:
                 need(tool.get("name"), "tools")
             need(choice["type"] in ("auto", "any", "tool", "none"), "tool_choice")
@@ -473,6 +480,21 @@ def _text(content: Any) -> str:
     if isinstance(content, list):
         return "".join(str(part.get("text", "")) for part in content)
     return content or ""
+
+
+def _urls(message: dict[str, Any]) -> Iterator[str]:
+    """The pictures of a message, in the form of any API."""
+    content = message.get("content")
+    for part in content if isinstance(content, list) else ():
+        match part.get("type"):
+            case "image_url" | "input_image":
+                named = part["image_url"]
+                yield named["url"] if isinstance(named, dict) else named
+            case "image":
+                source = part["source"]
+                yield f"data:{source['media_type']};base64,{source['data']}"
+            case "tool_result":
+                yield from _urls(part)
 
 
 def _last_text(messages: Any) -> str:

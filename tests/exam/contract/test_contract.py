@@ -232,3 +232,27 @@ def test_decisions_are_recorded_and_compared(tmp_path: Path) -> None:
     never = connect(GoodServer(dict(all_breaks())["tools.required"]))
     found = compare(decide(never, 30, 1), first)
     assert found.f1 == 0.0 and found.called == 0
+
+
+def test_rules_of_vision_are_skipped_with_a_reason_where_the_server_reads_text_only() -> None:
+    def blind(body: Any) -> bool:
+        return "image_url" in str(body.get("messages"))
+
+    checks = [check for check in select(only=["vision.*"]) if check.id != "vision.text-stays-text"]
+    for says in (False, None):
+
+        def answer(path: str, good: Any, says: bool | None = says) -> Any:
+            for row in good["data"] if path == "/v1/models" else ():
+                row["supports_image_in"] = says
+            return good
+
+        broken = refuses(blind)
+        broken.answer = answer
+        results = {r.check.id: r for r in run_checks(connect(GoodServer(broken)), checks)}
+        assert results.pop("vision.read-or-refused").status is Status.PASSED
+        for result in results.values():
+            assert result.status is Status.SKIPPED, (result.check.id, result.message)
+            assert result.message.startswith("text only: ")
+    silent = dict(all_breaks())["vision.read-or-refused"]
+    found = run_check(connect(GoodServer(silent)), CHECKS["vision.read-or-refused"])
+    assert found.status is Status.FAILED and "not counted" in found.message

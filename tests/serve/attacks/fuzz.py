@@ -9,6 +9,11 @@ from hypothesis import strategies as st
 
 from perilune.serve.routes import all_routes
 
+# A picture of one pixel: parts of it are replaced and lost as everything else is.
+PNG = (
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGOo"
+    "F1AAAAHBALBoQBQKAAAAAElFTkSuQmCC"
+)
 PATHS = sorted(route.path for route in all_routes() if route.method == "POST")
 TOOL = {
     "type": "function",
@@ -33,6 +38,16 @@ TURNS: list[dict[str, Any]] = [
     {"role": "tool", "tool_call_id": "functions.f:0", "content": "x"},
     {"role": "assistant", "content": "p", "partial": True},
     {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
+    {"role": "user", "content": [
+        {"type": "image_url", "image_url": {"url": PNG, "detail": "low"}}]},
+    {"role": "user", "content": [{"type": "image_url", "image_url": PNG},
+                                 {"type": "text", "text": "t"}]},
+    {"role": "user", "content": [{"type": "image", "source": {
+        "type": "base64", "media_type": "image/png", "data": PNG.partition(",")[2]}}]},
+    {"role": "user", "content": [{"type": "input_image", "image_url": PNG}]},
+    {"role": "user", "content": [{"type": "video_url", "video_url": {"url": PNG}}]},
+    {"role": "user", "content": [{"type": "input_image", "file_id": "f"}]},
+    {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://127.0.0.1:9/"}}]},
     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "x"}]},
     {"role": "assistant", "content": [
         {"type": "thinking", "thinking": "t", "signature": ""},
@@ -43,7 +58,7 @@ SPECIMENS: list[Any] = [
     None, True, False, 0, -1, 1, 2, 7, 2**31, 2**63, -(2**63), 2**70, 0.5, 1.5, -0.0, 1e308, "",
     "x", "auto", "none", "required", "any", "enabled", "disabled", "text", "json_object",
     "json_schema", "object", "\x00", "\ud800", "\u202e", "<|im_end|>", "{{ 1 }}", "../..",
-    "x" * 600,
+    "x" * 600, PNG, PNG[:60], "data:image/png;base64,", "ms://x", "file:///etc/passwd",
     [], {}, [[]], [{}], ["x"], [1], {"type": "x"}, {"type": "function"}, {"x": 1}, [None],
 ]  # fmt: skip
 FIELDS: list[str] = [
@@ -115,7 +130,8 @@ def requests(draw: Any) -> tuple[str, bytes]:
     turns = draw(st.lists(st.sampled_from(TURNS), max_size=4))
     body: dict[str, Any] = {"model": "tiny", "messages": turns}
     if "messages" not in path and "chat" not in path:
-        body |= {"prompt": "x", "input": "x", "tokens": [5, 6]}
+        said = turns if "responses" in path and draw(st.booleans()) else "x"
+        body |= {"prompt": "x", "input": said, "tokens": [5, 6]}
     if "messages" in path:
         body["max_tokens"] = 4
     for name in draw(st.lists(st.sampled_from(FIELDS), max_size=4)):

@@ -9,6 +9,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from perilune.engine.async_engine import AsyncEngine
 from perilune.serve.settings import Settings
 
 from ..scripted import Scripted, Turn, scripted_engine
+from ..seeing import Eyes
 from ..servers import asgi_client, make_service
 from .fuzz import requests
 
@@ -29,7 +31,8 @@ CHAT = "/v1/chat/completions"
 class Victim:
     """A server in this process and a loop of its own, so that hypothesis can call it."""
 
-    def __init__(self, chat_format: Any) -> None:
+    def __init__(self, chat_format: Any, folder: Path) -> None:
+        self._eyes = Eyes(folder)
         self.statuses: Counter[int] = Counter()
         self._runner = asyncio.Runner()
         self._chat_format = chat_format
@@ -38,7 +41,9 @@ class Victim:
     async def _start(self) -> None:
         script = Scripted([Turn("Hello there.", reasoning="Hm.")])
         engine = AsyncEngine(
-            scripted_engine(script, self._chat_format, max_context=4096, cache_tokens=16_384)
+            scripted_engine(
+                script, self._chat_format, max_context=4096, cache_tokens=16_384, eyes=self._eyes
+            )
         )
         await engine.start()
         self._engine = engine
@@ -67,8 +72,8 @@ class Victim:
 
 
 @pytest.fixture
-def victim(chat_format: Any) -> Iterator[Victim]:
-    victim = Victim(chat_format)
+def victim(chat_format: Any, tiny_folder: Path) -> Iterator[Victim]:
+    victim = Victim(chat_format, tiny_folder)
     yield victim
     victim.close()
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from perilune.serve.routes import all_routes
+from perilune.serve.settings import Settings
 
 from ..scripted import Turn
 
@@ -115,9 +116,12 @@ def bodies(url: str) -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("form", ELSEWHERE)
-async def test_no_address_is_ever_fetched(scripted: Any, form: str) -> None:
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_no_address_is_ever_fetched(scripted: Any, form: str, allowed: bool) -> None:
+    """Not even where addresses are allowed: these lead to this machine, or are none."""
+    settings = Settings(allow_media_urls=allowed)
     with Listener() as listener:
-        async with scripted(Turn("Hi")) as client:
+        async with scripted(Turn("Hi"), eyes=allowed, settings=settings) as client:
             for path, body in bodies(form.format(port=listener.port)):
                 answer = await client.post(path, json=body)
                 assert answer.status_code == 400, (path, answer.text[:200])
@@ -140,9 +144,10 @@ async def test_no_address_is_ever_fetched(scripted: Any, form: str) -> None:
     ],
     ids=lambda data: repr(data[:12]),
 )
-async def test_images_are_refused_without_decoding(scripted: Any, data: bytes) -> None:
-    """CVE-2026-22773, -5497, -22778. No model here reads images yet, so all get a 400."""
-    async with scripted(Turn("Hi")) as client:
+@pytest.mark.parametrize("eyes", [True, False])
+async def test_images_are_refused_without_decoding(scripted: Any, data: bytes, eyes: bool) -> None:
+    """CVE-2026-22773, -5497, -22778. A model without eyes refuses all, one with eyes these."""
+    async with scripted(Turn("Hi"), eyes=eyes) as client:
         for path, body in bodies(data_url(data)):
             answer = await client.post(path, json=body)
             assert answer.status_code == 400, (path, answer.text[:200])
@@ -152,13 +157,13 @@ async def test_images_are_refused_without_decoding(scripted: Any, data: bytes) -
 
 
 async def test_many_and_large_media_are_refused(scripted: Any) -> None:
-    async with scripted(Turn("Hi")) as client:
+    async with scripted(Turn("Hi"), eyes=True) as client:
         part = {"type": "image_url", "image_url": {"url": data_url(png(1, 1))}}
         many = {"messages": [{"role": "user", "content": [part] * 5000}]}
         assert (await client.post(CHAT, json=many)).status_code == 400
         large = {
             "type": "image_url",
-            "image_url": {"url": data_url(b"\x89PNG\r\n\x1a\n" + b"a" * (11 << 20))},
+            "image_url": {"url": data_url(b"\x89PNG\r\n\x1a\n" + b"a" * (21 << 20))},
         }
         answer = await client.post(CHAT, json={"messages": [{"role": "user", "content": [large]}]})
         assert answer.status_code in (400, 413)
@@ -169,6 +174,9 @@ def test_the_server_imports_no_decoder() -> None:
     import subprocess
     import sys
 
-    code = "import perilune.serve.app, sys; print('PIL' in sys.modules, 'cv2' in sys.modules)"
+    code = (
+        "import perilune.serve.app, perilune.serve.build, sys;"
+        "print('PIL' in sys.modules, 'cv2' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,8 +18,8 @@ from .test_fuzz import Victim  # noqa: E402
 
 
 @pytest.fixture(scope="module")
-def victim(chat_format: Any) -> Iterator[Victim]:
-    victim = Victim(chat_format)
+def victim(chat_format: Any, tiny_folder: Path) -> Iterator[Victim]:
+    victim = Victim(chat_format, tiny_folder)
     yield victim
     victim.close()
 

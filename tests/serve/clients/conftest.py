@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from perilune.chat.format import ChatFormat
 from perilune.engine.async_engine import AsyncEngine
 
 from ..scripted import Scripted, Turn, scripted_engine
+from ..seeing import Eyes
 from ..servers import socket_server
 
 GREETING = "Hello from the script. Grüße, 世界!"
@@ -39,9 +41,15 @@ def script() -> Scripted:
 
 
 @pytest.fixture(scope="session")
-def server(chat_format: ChatFormat, script: Scripted) -> Iterator[str]:
+def eyes(tiny_folder: Path) -> Eyes:
+    """What the model sees with; `eyes.seen` is what it saw."""
+    return Eyes(tiny_folder)
+
+
+@pytest.fixture(scope="session")
+def server(chat_format: ChatFormat, script: Scripted, eyes: Eyes) -> Iterator[str]:
     """The address of the server."""
-    with socket_server(lambda: AsyncEngine(scripted_engine(script, chat_format))) as url:
+    with socket_server(lambda: AsyncEngine(scripted_engine(script, chat_format, eyes=eyes))) as url:
         yield url
 
 

@@ -12,6 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.chat.media.samples import picture, saved
+
+from ..seeing import Eyes, pixels_of
 from .conftest import GREETING
 
 # Not imported here: at its import it decides whether it loads plugins.
@@ -24,10 +27,12 @@ MODELS = """
   api_base: {server}/v1
   supports_tools: true
   supports_schema: true
+  vision: true
 - model_id: perilune-responses
   model_name: tiny
   api_base: {server}/v1
   responses: true
+  vision: true
 """
 TOOL = 'def get_weather(city: str) -> str:\n    "Weather of a city."\n    return f"Sunny in {city}"'
 
@@ -68,6 +73,17 @@ def test_a_conversation_and_its_log(llm: Callable[..., str]) -> None:
     assert llm("-c", "--no-stream", "Hi again").strip() == GREETING
     logged = json.loads(llm("logs", "--json", "-n", "1"))
     assert logged[0]["output_tokens"] > 0
+
+
+@pytest.mark.parametrize("model", ["perilune", "perilune-responses"])
+def test_an_attachment_is_seen(
+    llm: Callable[..., str], eyes: Eyes, tmp_path: Path, model: str
+) -> None:
+    seed = len(model)  # a picture of its own: one that is known is not looked at again
+    file = tmp_path / "moon.png"
+    file.write_bytes(saved(picture(70, 50, seed=seed), "PNG"))
+    assert llm("-m", model, "-a", str(file), "Hi").strip() == GREETING
+    assert eyes.seen[-1] == pixels_of(file.read_bytes())
 
 
 def test_the_responses_api(llm: Callable[..., str]) -> None:

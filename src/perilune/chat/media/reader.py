@@ -11,19 +11,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from perilune.chat.media import clips, exif, pictures
+from perilune.chat.media import exif
 from perilune.chat.media.containers import sniff_clip
 from perilune.chat.media.headers import Header, read_header, sniff
 from perilune.chat.media.items import MediaItem, MediaKind, OpenMedia
 from perilune.chat.media.limits import MediaLimits
-from perilune.chat.media.patches import Patches, to_patches
 from perilune.chat.media.processing import MediaProcessing
 from perilune.chat.media.sizes import Fit, fit_frame, fit_image
 from perilune.chat.media.sources import Resolve, read_part
 from perilune.chat.media.timestamps import sampled_frames, timestamp
 from perilune.errors import MediaError, MediaFault
+
+if TYPE_CHECKING:  # Pillow, numpy and PyAV are loaded by who decodes: headers need none of them
+    from perilune.chat.media.patches import Patches
 
 RULE = b"perilune pictures 1"
 """Goes into every digest; raised when the same bytes would give other patches."""
@@ -87,6 +89,9 @@ class MediaReader:
         return OpenMedia("image", header.format, size, (item,), load, data)
 
     def _clip(self, data: bytes) -> OpenMedia:
+        from perilune.chat.media import clips
+        from perilune.chat.media.patches import to_patches
+
         limits, processing = self.limits, self.processing
         clip = clips.probe(data, limits)
         sampled = sampled_frames(clip.frames, clip.fps, processing.sample_fps)
@@ -123,6 +128,9 @@ class MediaReader:
 
 
 def _picture_patches(header: Header, fit: Fit, processing: MediaProcessing) -> Patches:
+    from perilune.chat.media import pictures
+    from perilune.chat.media.patches import to_patches
+
     return to_patches([pictures.decode(header)], fit, processing)
 
 

@@ -24,6 +24,7 @@ from perilune.exam.contract import (  # noqa: F401  they register their checks
     responses,
     thinking,
     tools,
+    vision,
 )
 from perilune.exam.contract.check import CHECKS, Check, Level, Skip, Status, Violation
 from perilune.exam.contract.target import (

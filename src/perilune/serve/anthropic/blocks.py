@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from perilune.serve.api_error import ApiError, invalid, unsupported
+from perilune.serve.media.parts import from_source
 from perilune.serve.thought import carried
 
 Block = Mapping[str, Any]
@@ -108,7 +109,7 @@ def _parts(block: Block, place: Place) -> list[dict[str, Any]]:
         case "text":
             return [{"type": "text", "text": place.text(block, "text")}]
         case "image":
-            return [{"type": "image_url", "image_url": {"url": _image(block, place)}}]
+            return [from_source("image", block.get("source"), place.at("source").path)]
         case "document":
             return _document(block, place)
         case "search_result":
@@ -118,19 +119,6 @@ def _parts(block: Block, place: Place) -> list[dict[str, Any]]:
             return [{"type": "text", "text": f"Tool: {place.text(block, 'tool_name')}"}]
         case kind:
             raise _unknown(kind, place, "a user message or a tool result")
-
-
-def _image(block: Block, place: Place) -> str:
-    place = place.at("source")
-    source = block.get("source")
-    if not isinstance(source, Mapping):
-        raise place.error("must be an object")
-    if source.get("type") != "base64":
-        raise unsupported(
-            place.at("type").path,
-            f"{source.get('type')!r:.60} would have to be fetched; send base64",
-        )
-    return f"data:{place.text(source, 'media_type')};base64,{place.text(source, 'data')}"
 
 
 def _document(block: Block, place: Place) -> list[dict[str, Any]]:

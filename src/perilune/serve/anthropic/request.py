@@ -18,7 +18,6 @@ from perilune.serve.api_error import ApiError, invalid, unsupported
 from perilune.serve.chat_request import read_tool_choice, read_tools
 from perilune.serve.constraints import read_constraint
 from perilune.serve.fields import extensions_of
-from perilune.serve.media import check_media
 from perilune.serve.request import Caller, ChatRequest, Constraint, Thinking, ToolUse
 from perilune.serve.schema_dialect import check_schema
 from perilune.serve.thinking_switches import resolve
@@ -163,8 +162,6 @@ def _conversation(body: CountTokensBody) -> list[dict[str, Any]]:
                 f"its tool_use blocks have no tool_result: {ids[:200]}"
             )
         last["partial"] = True
-    for index, turn in enumerate(turns):
-        check_media(turn, f"messages[{index}]")
     return turns
 
 

@@ -66,7 +66,7 @@ async def count_tokens(service: Service, request: HttpRequest) -> Reply:
     check_model(service, body.model)
     check_extra(body, service, KNOWN | MessagesBody.model_fields.keys())
     asked = read_count_tokens(body, request.caller, new_id("count-"))
-    return Reply({"input_tokens": len(await service.render(asked))})
+    return Reply({"input_tokens": await service.count(asked)})
 
 
 ROUTES = [

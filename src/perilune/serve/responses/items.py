@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perilune.serve.api_error import ApiError, invalid, unsupported
+from perilune.serve.media.parts import read_media
 from perilune.serve.thought import carried
 
 Item = Mapping[str, Any]
@@ -120,11 +121,13 @@ def _content(content: Any, where: str) -> str | list[dict[str, Any]]:
                 parts.append({"type": "text", "text": _text(part, "text", place)})
             case "refusal":
                 parts.append({"type": "text", "text": _text(part, "refusal", place)})
-            case "input_image":
-                url = _text(part, "image_url", place)
-                parts.append({"type": "image_url", "image_url": {"url": url}})
+            case "input_file":
+                raise unsupported(f"{place}.type", "files are not read; send text or pictures")
             case kind:
-                raise unsupported(f"{place}.type", f"{kind!r:.60} is not text or an image")
+                media = read_media(part, place)
+                if media is None:
+                    raise unsupported(f"{place}.type", f"{kind!r:.60} is not text or an image")
+                parts.append(media)
     return parts
 
 

@@ -14,7 +14,6 @@ from perilune.serve.chat_request import (
 )
 from perilune.serve.constraints import read_constraint, read_form
 from perilune.serve.fields import extensions_of
-from perilune.serve.media import check_media
 from perilune.serve.request import Caller, ChatRequest, Constraint, Thinking
 from perilune.serve.responses.items import joined, read_input
 from perilune.serve.responses.schema import ResponsesBody
@@ -56,8 +55,6 @@ def read_responses(body: ResponsesBody, caller: Caller, request_id: str) -> Aske
         messages.insert(0, {"role": "system", "content": body.instructions})
     if not messages:
         raise invalid("input: is empty", "input")
-    for index, message in enumerate(messages):
-        check_media(message, f"input[{index}]")
     chat = ChatRequest(
         request_id=request_id,
         messages=messages,

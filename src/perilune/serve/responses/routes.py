@@ -56,7 +56,7 @@ async def input_tokens(service: Service, request: HttpRequest) -> Reply:
     check_model(service, body.model)
     check_extra(body, service, KNOWN)
     asked = read_responses(body, request.caller, new_id("count-"))
-    count = len(await service.render(asked.chat))
+    count = await service.count(asked.chat)
     return Reply({"object": "response.input_tokens", "input_tokens": count})
 
 
