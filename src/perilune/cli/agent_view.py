@@ -25,7 +25,9 @@ from perilune.events import (
     ContentShown,
     CopyMade,
     Event,
+    ModelHasNoEyes,
     PermissionDecided,
+    PictureLost,
     PlanUpdated,
     ReasoningShown,
     Record,
@@ -145,6 +147,11 @@ class AgentView:
                 self._note(
                     f"kept the workspace as it was ({files} paths); `trace undo` restores it"
                 )
+            case ModelHasNoEyes(model=model, reason=reason):
+                self._problem(f"{model} takes no pictures; it is told their names and sizes")
+                self._note(reason)
+            case PictureLost(sha256=sha256, reason=reason):
+                self._problem(f"picture {sha256[:8]} is lost, {reason}; the model is told so")
             case RepeatNoticed():
                 self._note(f"{event.name} repeats itself, {event.count} times")
             case Retried():
@@ -312,9 +319,10 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def text_of(content: Content) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(p["text"] if p.get("type") == "text" else "[image]" for p in content)
+    """The text of a message; a picture is a line with its size and its file in the run's folder."""
+    from perilune.agent.pictures.part import text_of as words_of
+
+    return words_of(content)
 
 
 def diff_style(line: str) -> str:
