@@ -156,10 +156,12 @@ class AgentView:
                 self._note(f"{event.name} repeats itself, {event.count} times")
             case Retried():
                 self._problem(f"{event.cause}; asking again in {event.wait_seconds:.1f} s")
-            case Verified(passed=False, problems=problems):
+            case Verified(passed=False, problems=problems, checks=checks):
                 self._note("check: " + "; ".join(problems))
+                self._show_pages(checks)
             case Verified(checks=checks) if checks:
                 self._note("verdict: " + ", ".join(map(verdict_word, checks)))
+                self._show_pages(checks)
             case ArgumentUpdated(nodes=nodes):
                 lines = [f"{ARGUMENT_MARKS[n.state]} {n.kind} {n.id}: {n.text}" for n in nodes]
                 self._card("argument", "\n".join(lines), "magenta")
@@ -217,6 +219,12 @@ class AgentView:
             self._print(plain(event.content))
         elif not self._answers and event.tool_calls and event.content.strip():
             self._note(event.content.strip())
+
+    def _show_pages(self, checks: list[CheckMade]) -> None:
+        """Pages that a check drew, for the person to look at."""
+        for page in (each for check in checks for each in check.evidence):
+            if page.endswith(".html") and Path(page).is_absolute():
+                self._note(f"side by side: {page}")
 
     def _show_tool(self, event: ToolFinished) -> None:
         planned, self._planned = self._planned, False
