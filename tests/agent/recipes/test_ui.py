@@ -144,7 +144,11 @@ async def test_without_a_mockup_nothing_is_verified(make_agent) -> None:
 def test_similarity_and_places() -> None:
     plain = Image.new("RGB", (160, 120), "white")
     assert compare(plain, plain).similarity == pytest.approx(1)
-    assert compare(plain, plain).places == []
+    assert (compare(plain, plain).places, compare(plain, plain).colour) == ([], 0)
+    blue = compare(plain, Image.new("RGB", (160, 120), (180, 180, 255)))
+    assert blue.similarity > 0.9  # which is why the colours are measured too
+    assert blue.colour == pytest.approx(50)
+    assert blue.places
     noise = np.random.default_rng(1).integers(0, 255, (20, 20, 3), dtype=np.uint8)
     other = plain.copy()
     other.paste(Image.fromarray(noise), (140, 100))

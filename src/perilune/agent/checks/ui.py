@@ -36,7 +36,7 @@ class Ui:
             )
         figure = (
             f"structural similarity {similarity:.4f} ({self.asked:g} asked), "
-            f"round {found.round.number}"
+            f"colours differ by {found.comparison.colour:.1f} of 255"
         )
         return CheckMade(
             name=self.name,

@@ -1,8 +1,8 @@
 """How alike a screenshot and a mock-up are, and where they differ; by scikit-image.
 
 Structural similarity (Wang, Bovik, Sheikh, Simoncelli, IEEE TIP 2004), the mean over all pixels and
-the three colours: 1 is the same picture. Pictures of large plain areas are alike there, whatever
-else they show, so the places that differ most are named, too.
+the three colours: 1 is the same picture. It hardly sees a plain area of another colour, so the mean
+difference of the colours is measured beside it, and the map and the places show both.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ _PLACES = 4
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """`similarity` from -1 to 1. `difference` is a PNG of the mock-up's size: the mock-up in pale
-    grey, and what differs in red. `places` are words on the parts that differ most."""
+    """`similarity` from -1 to 1; `colour` is the mean difference of the samples, 0 to 255.
+    `difference` is a PNG of the mock-up's size: the mock-up in pale grey, and what differs in
+    red. `places` are words on the parts that differ most."""
 
     similarity: float
+    colour: float
     difference: bytes
     places: list[str]
 
@@ -65,8 +67,12 @@ def compare(mockup: Image.Image, screenshot: Image.Image) -> Comparison:
     similarity, alike = structural_similarity(
         wanted, got, channel_axis=2, data_range=255, full=True
     )
-    differs = np.clip((1.0 - alike.mean(axis=2)) / 2 * 1.6, 0.0, 1.0).astype(np.float32)
-    return Comparison(float(similarity), _map(mockup, differs), _places(differs))
+    structure = (1.0 - alike.mean(axis=2)) * 0.8
+    colour = np.abs(wanted.astype(np.float32) - got.astype(np.float32)).mean(axis=2)
+    differs = np.clip(np.maximum(structure, colour / 96), 0.0, 1.0).astype(np.float32)
+    return Comparison(
+        float(similarity), float(colour.mean()), _map(mockup, differs), _places(differs)
+    )
 
 
 def png_of(picture: Image.Image) -> bytes:

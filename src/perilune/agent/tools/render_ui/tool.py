@@ -45,7 +45,11 @@ class RenderUi(ReadingTool):
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
         found = await draw_and_compare(context, str(arguments.get("path", PAGE)), ASKED)
         number = found.round.number
-        lines = [f"Round {number}: structural similarity {found.comparison.similarity:.4f}"]
+        comparison = found.comparison
+        lines = [
+            f"Round {number}: structural similarity {comparison.similarity:.4f}, mean difference "
+            f"of the colours {comparison.colour:.1f} of 255"
+        ]
         if found.comparison.places:
             lines.append("Most different: " + "; ".join(found.comparison.places))
         size = _size(found.mockup)
