@@ -33,6 +33,7 @@ NO_EYES = [
     (400, "'messages.0' : for 'role:user' the following must be satisfied[('messages.0.content' : "
           "value must be a string)]"),
     (422, "Image inputs are not supported by this model."),
+    (400, "messages[1].content[1]: the conversation holds an image, and it reads text only"),
 ]  # fmt: skip
 WRONG_PLACE = [
     (400, "Invalid 'messages[2]'. Image URLs are only allowed for messages with role 'user', but "

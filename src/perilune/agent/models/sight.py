@@ -21,6 +21,7 @@ _NO_EYES = re.compile(
         \ (?:is|are)\ (?:currently\ )?not\ (?:supported|allowed|enabled|available)
     | no\ endpoints?\ found\ that\ support\ image
     | image_url\ is\ only\ supported\ by\ certain\ models
+    | \breads\ text\ only\b                            # ours
     | is\ not\ a\ (?:multimodal|vision)\ model | (?:is\ a\ )?text-only\ model
     | at\ most\ 0\ images?
     | need\ to\ provide\ the\ mmproj | missing\ data\ required\ for\ image\ input
