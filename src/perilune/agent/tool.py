@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from perilune.agent.pictures.part import Picture
 from perilune.errors import UsageError
 from perilune.events import Content, Event, ToolProgress
 
@@ -33,10 +34,11 @@ class ToolResult:
     """What a call gave.
 
     `content` is what the model is shown: text, or OpenAI-shaped parts (`{"type": "text", ...}`,
-    `{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}`). A tool that cut its
-    output puts the whole text in `full_output`; the loop keeps it in a file and names it to the
-    model. `files` are workspace-relative paths that were made or changed, `evidence` the ids of
-    sources that were kept.
+    `{"type": "image_url", "image_url": {"url": "data:image/png;base64,..."}}`, with a `name` for
+    people). The run keeps pictures by hash; one that is none becomes a text that says so. A tool
+    that cut its output puts the whole text in `full_output`; the loop keeps it in a file and names
+    it to the model. `files` are workspace-relative paths that were made or changed, `evidence` the
+    ids of sources that were kept.
     """
 
     content: Content
@@ -72,6 +74,16 @@ class EvidenceStore(Protocol):
         """What was kept, without its text. Raises `KeyError` likewise."""
 
     def __contains__(self, evidence_id: object) -> bool: ...
+
+
+class Pictures(Protocol):
+    """The pictures of a run."""
+
+    def given(self) -> list[Picture]:
+        """Those that persons gave, in order."""
+
+    def read(self, picture: Picture) -> bytes:
+        """A picture's bytes. Raises `PictureLost` when its file is not what was kept."""
 
 
 class CancelToken:
@@ -112,8 +124,9 @@ class ToolContext:
     """What a call may use of its run.
 
     `workspace` is the only folder that tools change; `outputs` holds the full texts of cut tool
-    outputs and may be read, not written, by tools. `state` is shared by all calls of the run (a
-    live Python session, say); what is in it is closed by callbacks given to `on_run_end`.
+    outputs and may be read, not written, by tools. `pictures` are those of the run. `state` is
+    shared by all calls of the run (a live Python session, say); what is in it is closed by
+    callbacks given to `on_run_end`.
     `emit` puts an event into the run's stream (`PlanUpdated`, `NoteTaken`, `ToolProgress`, ...).
     `reveal` declares a deferred tool, by name, from the next step on.
     """
@@ -124,6 +137,7 @@ class ToolContext:
     outputs: Path | None = None
     sandbox: Any = None
     evidence: EvidenceStore | None = None
+    pictures: Pictures | None = None
     cancel: CancelToken = field(default_factory=CancelToken)
     emit: Callable[[Event], None] = _no_event
     on_run_end: Callable[[Callable[[], Awaitable[None]]], None] = _no_callback

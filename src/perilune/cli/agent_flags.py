@@ -69,7 +69,7 @@ Recipe = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        help="How to go about the task: reason, search, code, write, one of your own, or none. "
+        help="How to go about the task: reason, search, code, write, ui, one of your own, or none. "
         "Default: chosen from the task, unless --tools or --system-prompt say how.",
     ),
 ]

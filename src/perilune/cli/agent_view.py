@@ -25,7 +25,9 @@ from perilune.events import (
     ContentShown,
     CopyMade,
     Event,
+    ModelHasNoEyes,
     PermissionDecided,
+    PictureLost,
     PlanUpdated,
     ReasoningShown,
     Record,
@@ -145,14 +147,21 @@ class AgentView:
                 self._note(
                     f"kept the workspace as it was ({files} paths); `trace undo` restores it"
                 )
+            case ModelHasNoEyes(model=model, reason=reason):
+                self._problem(f"{model} takes no pictures; it is told their names and sizes")
+                self._note(reason)
+            case PictureLost(sha256=sha256, reason=reason):
+                self._problem(f"picture {sha256[:8]} is lost, {reason}; the model is told so")
             case RepeatNoticed():
                 self._note(f"{event.name} repeats itself, {event.count} times")
             case Retried():
                 self._problem(f"{event.cause}; asking again in {event.wait_seconds:.1f} s")
-            case Verified(passed=False, problems=problems):
+            case Verified(passed=False, problems=problems, checks=checks):
                 self._note("check: " + "; ".join(problems))
+                self._show_pages(checks)
             case Verified(checks=checks) if checks:
                 self._note("verdict: " + ", ".join(map(verdict_word, checks)))
+                self._show_pages(checks)
             case ArgumentUpdated(nodes=nodes):
                 lines = [f"{ARGUMENT_MARKS[n.state]} {n.kind} {n.id}: {n.text}" for n in nodes]
                 self._card("argument", "\n".join(lines), "magenta")
@@ -210,6 +219,12 @@ class AgentView:
             self._print(plain(event.content))
         elif not self._answers and event.tool_calls and event.content.strip():
             self._note(event.content.strip())
+
+    def _show_pages(self, checks: list[CheckMade]) -> None:
+        """Pages that a check drew, for the person to look at."""
+        for page in (each for check in checks for each in check.evidence):
+            if page.endswith(".html") and Path(page).is_absolute():
+                self._note(f"side by side: {page}")
 
     def _show_tool(self, event: ToolFinished) -> None:
         planned, self._planned = self._planned, False
@@ -312,9 +327,10 @@ def plain(text: str, style: str = "") -> Text:
 
 
 def text_of(content: Content) -> str:
-    if isinstance(content, str):
-        return content
-    return "\n".join(p["text"] if p.get("type") == "text" else "[image]" for p in content)
+    """The text of a message; a picture is a line with its size and its file in the run's folder."""
+    from perilune.agent.pictures.part import text_of as words_of
+
+    return words_of(content)
 
 
 def diff_style(line: str) -> str:

@@ -13,6 +13,7 @@ import typer
 from perilune.cli.agent_flags import NO_FLAGS, NO_RULES, AgentFlags, RuleFlags, settings_of
 from perilune.cli.lines import Lines
 from perilune.cli.option_groups import Without, with_option_groups
+from perilune.cli.pictures import named_pictures, read_line
 from perilune.cli.run import answer_of, ask_words
 from perilune.cli.signals import REASONS, Ended, ended_in_order
 from perilune.cli.terminal_state import TERMINAL
@@ -40,7 +41,8 @@ HELP = """\
 /compact          make the model's view of the conversation smaller now
 /undo             bring the workspace back to what it was before the first change
 /save [FILE]      write the conversation as Markdown
-/quit             leave; `perilune chat --resume last` goes on"""
+/quit             leave; `perilune chat --resume last` goes on
+@FILE             a picture for the model; its path alone does, too"""
 
 
 @app.command()
@@ -191,15 +193,16 @@ class Chat:
     async def _take(self, line: str) -> None:
         if not line:
             return
-        if line.startswith("/"):
-            name, _, rest = line[1:].partition(" ")
+        name, _, rest = line[1:].partition(" ")
+        # A picture that was dropped on the terminal is a path, and begins like a command.
+        if line.startswith("/") and (name in self._commands or not named_pictures(line)):
             if name not in self._commands:
                 raise UsageError(f"there is no command /{name}", remedy="/help lists them.")
             await self._commands[name](rest.strip())
         elif self._work is None:
-            self._work = asyncio.create_task(self._session.run(line))
+            self._work = asyncio.create_task(self._session.run(read_line(line)))
         else:
-            self._session.steer(line)
+            self._session.steer(read_line(line))
             self._say("heard at the next step")
 
     async def _finish_work(self) -> None:
@@ -287,7 +290,7 @@ class Chat:
         if self._work is None:
             await self._take(text)
         else:
-            self._session.queue(text)
+            self._session.queue(read_line(text))
             self._say("comes after the present task")
 
     async def _stop(self, rest: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from perilune.cli import standard_input
+from perilune.cli.pictures import with_pictures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from perilune.cli.agent_view import AgentView
+    from perilune.events import Content
 
 
 class Opened:
@@ -20,23 +23,33 @@ class Opened:
     spinner goes and the way to go on is said."""
 
     def __init__(
-        self, console: Console, view: AgentView, piped: standard_input.Piped | None
+        self,
+        console: Console,
+        view: AgentView,
+        piped: standard_input.Piped | None,
+        pictures: Sequence[dict[str, Any]] = (),
     ) -> None:
         self._console = console
         self._view = view
         self._piped = piped
+        self._pictures = pictures
         self._run = ""
 
     def task(
         self, task: str | None, run: str, folder: Path, window: int | None = None
-    ) -> str | None:
-        """The task as the model gets it, now that the run has a folder.
+    ) -> Content | None:
+        """The task as the model gets it, with its pictures, now that the run has a folder.
 
         `window`: tokens of the model's context. A character is a token at worst, and a quarter of
         the window is what a task may bring.
         """
         self._run = run
-        if task is None or self._piped is None:
+        if task is None:
+            return None
+        return with_pictures(self._whole(task, folder, window), self._pictures)
+
+    def _whole(self, task: str, folder: Path, window: int | None) -> str:
+        if self._piped is None:
             return task
         shown = standard_input.SHOWN_CHARACTERS
         most = shown if window is None else min(shown, window // 4)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import typer
@@ -63,6 +64,12 @@ def run(
     ] = OutputFormat.TEXT,
     rules: RuleFlags = NO_RULES,
     team: SwarmFlags = NO_SWARM,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--image", help="A picture for the model: PNG, JPEG, WebP or GIF. Repeatable."
+        ),
+    ] = None,
     no_stdin: Annotated[
         bool, typer.Option("--no-stdin", help="Do not add what is piped in to the task.")
     ] = False,
@@ -80,6 +87,7 @@ def run(
     from perilune.cli.agent_view import AgentView
     from perilune.cli.console import SafeConsole
 
+    pictures = pictures_given(image, task)
     settings = settings_of(who, rules)
     agent = build_agent(
         settings,
@@ -103,7 +111,7 @@ def run(
 
     result: RunResult | SwarmResult
     ended = Ended()
-    opened = Opened(console, view, piped)
+    opened = Opened(console, view, piped, pictures)
     if whole := swarm_of(agent, team, resume, max_steps=rules.max_steps):
         together = swarm_run.SwarmView(console, view, quiet=quiet)
         show = together
@@ -148,6 +156,18 @@ def task_and_piped(
             "RUN.",
         )
     return task, piped
+
+
+def pictures_given(files: list[Path] | None, task: str | None) -> list[dict[str, Any]]:
+    """The pictures of `--image`. Raises `UsageError` for what is none, or has no task."""
+    from perilune.cli.pictures import read_picture
+
+    if files and task is None:
+        raise UsageError(
+            "--image goes with a task, and a resumed run has its own",
+            remedy="Leave it out, or say what to do with the picture.",
+        )
+    return [read_picture(file) for file in files or ()]
 
 
 def preset_line(settings: AgentSettings, resume: str | None) -> str:
@@ -195,13 +215,13 @@ async def work(
     trajectories = effort_named(effort).trajectories if effort else 1
     async with agent.session(resume=resume) as session:
         window = agent.context_window or agent.model.context_window
-        task = opened.task(task, session.id, session.folder, window)
+        whole = opened.task(task, session.id, session.folder, window)
         with ended_in_order(session.interrupt) as ended:
             try:
-                if trajectories > 1 and task is not None and resume is None:
-                    result = await run_heavy(session, task, trajectories=trajectories)
+                if trajectories > 1 and whole is not None and resume is None:
+                    result = await run_heavy(session, whole, trajectories=trajectories)
                 else:
-                    result = await session.run(task)
+                    result = await session.run(whole)
             finally:
                 await agent.model.close()
         return result, ended

@@ -28,10 +28,10 @@ async def work(
     swarm.agent.on_record = listen
     async with swarm.session(resume=resume) as session:
         windows = [each.context_window for each in swarm.models if each.context_window]
-        task = opened.task(task, session.id, session.folder, min(windows, default=None))
+        whole = opened.task(task, session.id, session.folder, min(windows, default=None))
         with ended_in_order(session.interrupt) as ended:
             try:
-                result = await session.run(task)
+                result = await session.run(whole)
             finally:
                 for model in swarm.models:
                     await model.close()

@@ -95,12 +95,22 @@ def show(
         str | None,
         typer.Option("--agent", help="One sub-agent's own run, by its name in the tree."),
     ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="All events, a JSON object a line.")
+    ] = False,
 ) -> None:
     """Show a run as it went, its argument as a graph, or its sub-agents."""
+    from perilune.events import encode_record
+
+    if as_json and (graph or svg is not None or tree or timeline or to is not None):
+        raise UsageError("--json goes with the run as it went, not with a drawing of it")
     if graph or svg is not None:
         show_argument(run, svg)
     elif tree or timeline or to is not None:
         _show_swarm(run, tree=tree, timeline=timeline, to=to)
+    elif as_json:
+        for record in _read(run, agent).records:
+            sys.stdout.buffer.write(encode_record(record) + b"\n")
     else:
         _replay(_read(run, agent), thoughts=thoughts, speed=None)
 
@@ -126,7 +136,9 @@ def export(
 ) -> None:
     """Write a run to stdout for another program (otel: to OTEL_EXPORTER_OTLP_ENDPOINT, if set)."""
     from perilune.agent.journal.state import fold
+    from perilune.agent.pictures.store import PictureStore
     from perilune.events import encode_record
+    from perilune.home import find_run
 
     history = _read(run)
     state = fold(history.records)
@@ -135,7 +147,8 @@ def export(
             sys.stdout.buffer.write(encode_record(record) + b"\n")
     elif export_format is ExportFormat.MESSAGES:
         system = [{"role": "system", "content": state.system_prompt}] * bool(state.system_prompt)
-        body = {"messages": [*system, *state.messages]}
+        shown = PictureStore(find_run(run)).shown(state.messages)
+        body = {"messages": [*system, *shown]}
         sys.stdout.buffer.write(msgspec.json.encode(body) + b"\n")
     elif export_format is ExportFormat.MARKDOWN:
         print(as_markdown(state))

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 Content = str | list[dict[str, Any]]
-"""Text, or OpenAI-shaped parts (`text`, `image_url`)."""
+"""Text, or parts: `text`, and `picture` by hash (`perilune.agent.pictures.part`)."""
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="type"):

@@ -142,6 +142,20 @@ class SnapshotTaken(Event, frozen=True, kw_only=True, tag="snapshot.taken"):
     moment: Literal["before", "after"] = "before"
 
 
+class ModelHasNoEyes(Event, frozen=True, kw_only=True, tag="model.no_eyes"):
+    """The model takes no pictures, `reason` in its server's words; it is shown texts instead."""
+
+    model: str
+    reason: str = ""
+
+
+class PictureLost(Event, frozen=True, kw_only=True, tag="picture.lost"):
+    """A picture's file is missing or was changed; the model is shown a text in its place."""
+
+    sha256: str
+    reason: str = ""
+
+
 class RepeatNoticed(Event, frozen=True, kw_only=True, tag="repeat.noticed"):
     """The same call with the same result (`period` 1), or a cycle of calls, again."""
 

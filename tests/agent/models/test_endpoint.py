@@ -18,6 +18,7 @@ from perilune.chat.deltas import ContentDelta, Finished, ReasoningDelta, ToolCal
 from perilune.errors import UsageError
 from perilune.events import AssistantMessage, Usage
 from tests.agent import simple_tools as tools
+from tests.agent.drawn import image_part, png
 from tests.agent.openai_server import OpenAIServer, call, delta
 
 USER = [{"role": "user", "content": "hi"}]
@@ -390,8 +391,8 @@ def test_malformed_arguments_do_not_go_back_as_they_came():
     }
 
 
-def test_images_of_tools_follow_their_results(workspace, home):
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+def test_images_of_tools_stand_in_their_results(workspace, home):
+    image = image_part(png())
 
     @tool(side_effects=False)
     def look() -> ToolResult:
@@ -404,6 +405,6 @@ def test_images_of_tools_follow_their_results(workspace, home):
     ]
     with OpenAIServer(answers) as server:
         make(server, workspace, home, [look]).run("t")
-    result, images = server.requests[1]["messages"][-2:]
-    assert result["content"].startswith("a chart")
-    assert (images["role"], images["content"][1]) == ("user", image)
+    result = server.requests[1]["messages"][-1]
+    assert (result["role"], result["content"][1]) == ("tool", image)
+    assert result["content"][0]["text"] == "a chart"

@@ -13,15 +13,25 @@ from perilune.agent.budgets import Budget
 from perilune.agent.journal.journal import read_journal
 from perilune.agent.models.chat_model import ModelError, Sampling
 from perilune.agent.models.engine import EngineModel
+from perilune.agent.models.tokens import TokenCounter
+from perilune.agent.pictures.store import open_picture
 from perilune.chat import deltas as chat
 from perilune.chat.deltas import FinishReason
 from perilune.chat.format import ChatFormat
 from perilune.engine.outputs import SequenceOutput
 from perilune.engine.request import RequestMetrics
-from perilune.errors import CheckpointError, ContextLengthError, EngineDeadError, RequestError
-from perilune.events import AssistantMessage, ToolFinished
+from perilune.errors import (
+    CheckpointError,
+    ContextLengthError,
+    EngineDeadError,
+    MediaError,
+    MediaFault,
+    RequestError,
+)
+from perilune.events import AssistantMessage, ModelHasNoEyes, ToolFinished
 from perilune.home import find_run
 from tests.agent import simple_tools as tools
+from tests.agent.drawn import image_part, png
 from tests.engine.models import write_tiny
 
 OPTIONS = {"exact": True, "cache_tokens": 8192, "max_sequences": 2, "max_context": 4096}
@@ -129,12 +139,12 @@ def call(name: str, arguments: str, *, ended: bool = True):
     ]  # fmt: skip
 
 
-def run(folder, workspace, home, answers, **options):
+def run(folder, workspace, home, answers, task="t", **options):
     engine = FakeEngine(folder, answers)
     agent = Agent(
         EngineModel(engine), [tools.append_line], workspace=workspace, home=home, **options
     )
-    result = agent.run("t")
+    result = agent.run(task)
     records = read_journal(find_run(result.run, home)).records
     return engine, result, [r.event for r in records]
 
@@ -180,11 +190,43 @@ def test_a_dead_engine_is_asked_again(folder, workspace, home):
     assert result.answer == "back"
 
 
+TASK = [{"type": "text", "text": "What is it?"}, image_part(png(56, 56), name="mock.png")]
+
+
+def test_pictures_reach_the_engine_as_parts(folder, workspace, home):
+    answers = [[chat.ContentDelta("Red."), FinishReason.STOP]]
+    engine, result, _ = run(folder, workspace, home, answers, TASK)
+    assert result.ok
+    assert engine.asked[0][0][-1]["content"] == [TASK[0], image_part(png(56, 56))]
+
+
+def test_an_engine_without_eyes_is_told_once(folder, workspace, home):
+    blind = MediaError(MediaFault.NO_EYES, "this model reads text only")
+    answers = [blind, [chat.ContentDelta("I cannot see."), FinishReason.STOP]]
+    engine, result, events = run(folder, workspace, home, answers, TASK)
+    assert result.answer == "I cannot see."
+    assert "mock.png, PNG, 56 x 56" in str(engine.asked[1][0])
+    assert sum(isinstance(event, ModelHasNoEyes) for event in events) == 1
+
+
+async def test_pictures_are_counted_by_their_header(folder):
+    """By the tokenizer what is text, by the size rule what is not."""
+    counter = TokenCounter(EngineModel(FakeEngine(folder, [])))
+    assert counter.exact
+    picture = open_picture(png(1280, 720))
+    text = {"role": "user", "content": [TASK[0], {"type": "text", "text": ""}]}
+    both = {"role": "user", "content": [TASK[0], picture.part]}
+    assert counter.message(both) == counter.message(text) + 1196 + 5
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
         (ContextLengthError("the prompt has 9 tokens, but the model reads at most 8"), "context"),
         (RequestError("top_p must be positive"), "request"),
+        (MediaError(MediaFault.NO_EYES, "this model reads text only"), "no_eyes"),
+        (MediaError(MediaFault.COUNT, "too many", limit=4), "pictures"),
+        (MediaError(MediaFault.TRUNCATED, "it ends early"), "request"),
     ],
 )
 async def test_refusals_are_told_apart(folder, error, kind):

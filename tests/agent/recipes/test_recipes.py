@@ -31,7 +31,7 @@ def write(folder: Path, name: str, fields: str, prompt: str = "Do it well.") -> 
 
 
 def test_the_four_competences_are_there():
-    assert list(load_recipes()) == ["code", "reason", "search", "write"]
+    assert list(load_recipes()) == ["code", "reason", "search", "ui", "write"]
     for recipe in load_recipes().values():
         assert recipe.line
         assert recipe.tools

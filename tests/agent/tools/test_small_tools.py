@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from perilune.agent.tools.plan import Plan
 from perilune.agent.tools.view_image import ViewImage
 from perilune.errors import ToolError, UsageError
 from perilune.events import Event, NoteTaken, PlanItem, PlanUpdated
+from tests.agent.drawn import image_part, png
 from tests.agent.tools.conftest import Call
 
 # --- plan, note ---
@@ -133,17 +133,21 @@ async def test_a_bad_chart_writes_nothing(
     assert list(workspace.iterdir()) == []
 
 
+_NOT_SHOWN = ("b.png", "c.png", "d.png", "e.png", "f.png", ".")
+
+
 async def test_view_image(call: Call, workspace: Path) -> None:
-    png = b"\x89PNG\r\n\x1a\n" + b"rest"
-    (workspace / "a.dat").write_bytes(png)
+    data = png()
+    (workspace / "a.dat").write_bytes(data)
     result = await call(ViewImage(), path="a.dat")
     assert isinstance(result.content, list)
-    url = result.content[1]["image_url"]["url"]
-    assert url == "data:image/png;base64," + base64.b64encode(png).decode()
+    assert result.content[0]["text"] == f"a.dat, PNG, 56 x 28, {len(data)} bytes"
+    assert result.content[1] == image_part(data, name="a.dat")
     (workspace / "b.png").write_text("<svg onload=alert(1)>")
-    (workspace / "c.png").write_bytes(png + bytes(9 << 20))
+    (workspace / "c.png").write_bytes(data + bytes(21 << 20))
+    (workspace / "f.png").write_bytes(data[:-30])
     (workspace / "d.png").symlink_to("/usr/share/pixmaps/debian-logo.png")
-    for arguments in ({}, *({"path": path} for path in ("b.png", "c.png", "d.png", "e.png", "."))):
+    for arguments in ({}, *({"path": path} for path in _NOT_SHOWN)):
         with pytest.raises(ToolError):
             await call(ViewImage(), **arguments)
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import msgspec
 
-from perilune.agent.context.strategies import Situation, Strategy
+from perilune.agent.context.dropped_pictures import MOST_PICTURES, within_limits
+from perilune.agent.context.strategies import DropPictures, Situation, Strategy
 from perilune.agent.context.view import Renderer
 from perilune.agent.endings import ContextOverflow
 from perilune.agent.journal.state import RunState, View
@@ -53,12 +54,14 @@ class ContextManager:
         *,
         window: int | None,
         ask: AskModel,
+        model: str = "",
     ) -> None:
         self._state = state
         self._counter = counter
         self._strategies = strategies
         self._ask = ask
-        self._renderer = Renderer(state)
+        self._renderer = Renderer(state, lambda: model not in state.sightless)
+        self._most_pictures = MOST_PICTURES
         self._gave_up_at = 0
         self.window = window
 
@@ -71,6 +74,10 @@ class ContextManager:
         messages = self._renderer.render(self._state.view)
         tokens = self._counter.prompt(messages, tools)
         limit = self._limit(room)
+        if (fewer := within_limits(self._state, self._most_pictures)) is not None:
+            messages = self._renderer.render(fewer)
+            after = self._counter.prompt(messages, tools)
+            return Prompt(messages, after, _compacted(DropPictures.name, fewer, tokens, after))
         if limit is None or tokens <= limit or tokens <= 1.05 * self._gave_up_at:
             return Prompt(messages, tokens)
         assert self.window is not None
@@ -115,6 +122,12 @@ class ContextManager:
         self.window = min(self.window or learnt, learnt)
         self._gave_up_at = 0
 
+    def too_many_pictures(self, most: int) -> bool:
+        """The model takes no more than `most` pictures; whether that is news."""
+        news = most < self._most_pictures
+        self._most_pictures = min(self._most_pictures, most)
+        return news
+
     def reported(self, counted: int, usage: Usage) -> None:
         """Learn from the endpoint's own count."""
         self._counter.calibrate(counted, usage.prompt_tokens)
@@ -151,11 +164,17 @@ class ContextManager:
                 continue
             after = size(view)
             if after <= limit and after <= before * (1 - MUST_FREE):
-                return Compacted(
-                    strategy=strategy.name,
-                    tokens_before=before,
-                    tokens_after=after,
-                    state=msgspec.to_builtins(view),
-                    usage=usage,
-                )
+                return _compacted(strategy.name, view, before, after, usage)
         return None
+
+
+def _compacted(
+    name: str, view: View, before: int, after: int, usage: Usage | None = None
+) -> Compacted:
+    return Compacted(
+        strategy=name,
+        tokens_before=before,
+        tokens_after=after,
+        state=msgspec.to_builtins(view),
+        usage=usage or Usage(),
+    )

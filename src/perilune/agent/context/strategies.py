@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from perilune.agent.context.dropped_pictures import droppable
 from perilune.agent.context.view import carry_text, content_text, rounds
 from perilune.agent.journal.state import RunState, View
 from perilune.agent.models.chat_model import Message
@@ -48,6 +49,25 @@ class KeepEverything:
 
     async def propose(self, situation: Situation) -> View | None:
         return None
+
+
+class DropPictures:
+    """Puts a line in place of old pictures: first those of tools, then those of persons.
+
+    No more than the target asks for, and never those of the latest message that has any.
+    """
+
+    name = "pictures"
+
+    async def propose(self, situation: Situation) -> View | None:
+        views = droppable(situation.state)
+        if not views:
+            return None
+        smallest = len(views) - 1
+        fits = bisect.bisect_left(
+            range(smallest), True, key=lambda i: situation.size(views[i]) <= situation.target
+        )
+        return views[fits]
 
 
 class HideToolOutputs:
@@ -108,9 +128,9 @@ def chain(name: str) -> list[Strategy]:
     """The strategies that `--context-strategy NAME` tries, in order."""
     chains: dict[str, list[Strategy]] = {
         "keep": [KeepEverything()],
-        "hide": [HideToolOutputs(), DiscardAllButLedger()],
-        "summarise": [Summarise(), DiscardAllButLedger()],
-        "discard": [DiscardAllButLedger()],
+        "hide": [DropPictures(), HideToolOutputs(), DiscardAllButLedger()],
+        "summarise": [DropPictures(), Summarise(), DiscardAllButLedger()],
+        "discard": [DropPictures(), DiscardAllButLedger()],
     }
     if name not in chains:
         raise UsageError(
@@ -138,7 +158,8 @@ def transcript(state: RunState, start: int, stop: int, *, limit: int) -> str:
 
 def _dropped(situation: Situation, cut: int, summary: str) -> View:
     state = situation.state
-    return View(
+    return msgspec.structs.replace(
+        state.view,
         hidden_before=max(cut, state.view.hidden_before),
         dropped_before=cut,
         carry=carry_text(state, cut, summary, situation.target // 3),
@@ -155,11 +176,15 @@ def _cut(situation: Situation, *, share: float) -> int | None:
     starts = [i for i in rounds(state.messages) if i > state.view.dropped_before]
     if not starts:
         return None
-    empty = situation.size(View(dropped_before=len(state.messages)))
+    shown = msgspec.structs.replace(state.view, carry="", summary="")
+
+    def dropped_before(start: int) -> View:
+        return msgspec.structs.replace(shown, dropped_before=start)
+
+    empty = situation.size(dropped_before(len(state.messages)))
 
     def fits(start: int) -> bool:
-        rest = situation.size(View(hidden_before=state.view.hidden_before, dropped_before=start))
-        return rest - empty <= share * situation.target
+        return situation.size(dropped_before(start)) - empty <= share * situation.target
 
     # The later the start, the smaller the rest: the first one that fits is found by halving.
     found = bisect.bisect_left(starts, True, key=fits)

@@ -8,11 +8,12 @@ chat format: reasoning before the last plain answer is dropped).
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from perilune.agent.journal.state import Executed, RunState, View
 from perilune.agent.models.chat_model import Message
 from perilune.agent.models.tokens import estimate_text
+from perilune.agent.pictures.part import Picture, pictures_of, text_of, with_words
 from perilune.events import Content
 
 PERSONS = frozenset({"task", "steer", "queue"})
@@ -25,8 +26,10 @@ ARGUMENT_LENGTH = 100
 class Renderer:
     """Renders views of one run; the stand-ins that it makes are kept, so that they count once."""
 
-    def __init__(self, state: RunState) -> None:
+    def __init__(self, state: RunState, sees: Callable[[], bool] = lambda: True) -> None:
+        """`sees`: whether the model takes pictures."""
         self._state = state
+        self._sees = sees
         self._stand_ins: dict[tuple[str, int], Message] = {}
 
     def render(self, view: View) -> list[Message]:
@@ -36,23 +39,42 @@ class Renderer:
             shown.append(
                 self._made("system", 0, {"role": "system", "content": state.system_prompt})
             )
-        for message, origin in zip(
-            state.messages[: view.dropped_before], state.origins, strict=False
-        ):
-            if origin in PERSONS:
-                shown.append(message)
+        for i in range(view.dropped_before):
+            if state.origins[i] in PERSONS:
+                shown.append(self._seen(i, view))
         if view.carry:
             shown.append(self._made(view.carry, 0, {"role": "user", "content": view.carry}))
         chain_start = _chain_start(state.messages)
         for i in range(view.dropped_before, len(state.messages)):
-            message = state.messages[i]
+            message = self._seen(i, view)
             if message["role"] == "tool" and i < view.hidden_before:
-                message = self._made("hidden", i, {**message, "content": HIDDEN})
+                message = self._made("hidden", i, {**message, "content": hidden_text(message)})
             elif i < chain_start and "reasoning_content" in message:
                 plain = {k: v for k, v in message.items() if k != "reasoning_content"}
                 message = self._made("plain", i, plain)
             shown.append(message)
         return shown
+
+    def _seen(self, index: int, view: View) -> Message:
+        """The message, with texts for the pictures that are not shown."""
+        message = self._state.messages[index]
+        if not pictures_of(message.get("content")):
+            return message
+        if not self._sees():
+            return self._without(message, "unseen", index, lambda each: each.unseen)
+        if index < self._watermark(index, view):
+            return self._without(message, "dropped", index, lambda each: each.dropped)
+        return message
+
+    def _watermark(self, index: int, view: View) -> int:
+        given = self._state.origins[index] in PERSONS
+        return view.given_before if given else view.pictures_before
+
+    def _without(
+        self, message: Message, kind: str, index: int, words: Callable[[Picture], str]
+    ) -> Message:
+        made: Message = {**message, "content": with_words(message["content"], words)}
+        return self._made(kind, index, made)
 
     def _made(self, kind: str, index: int, message: Message) -> Message:
         return self._stand_ins.setdefault((kind, index), message)
@@ -115,11 +137,14 @@ def ledger_text(calls: Sequence[Executed], budget: int) -> str:
     return "\n".join(text)
 
 
+def hidden_text(message: Message) -> str:
+    """What stands for a hidden output; its pictures are named."""
+    return "\n".join([HIDDEN, *(each.dropped for each in pictures_of(message.get("content")))])
+
+
 def content_text(content: Content) -> str:
-    """The text of a message; images become a word."""
-    if isinstance(content, str):
-        return content
-    return "\n".join(part["text"] if part.get("type") == "text" else "[image]" for part in content)
+    """The text of a message; pictures become a line."""
+    return text_of(content)
 
 
 def _ledger_line(call: Executed) -> str:

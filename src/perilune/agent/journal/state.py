@@ -23,8 +23,10 @@ from perilune.events import (
     CopyMade,
     EvidenceKept,
     MessageReceived,
+    ModelHasNoEyes,
     NoteTaken,
     PermissionDecided,
+    PictureLost,
     PlanItem,
     PlanUpdated,
     Record,
@@ -47,12 +49,15 @@ class View(msgspec.Struct, frozen=True):
 
     Messages before `dropped_before` are left out, save those of a person; `carry` (summary, plan,
     notes, ledger) stands for them. Tool outputs before `hidden_before` are replaced by a line.
+    Pictures before `pictures_before` (of tools) and `given_before` (of persons) are, too.
     """
 
     hidden_before: int = 0
     dropped_before: int = 0
     carry: str = ""
     summary: str = ""
+    pictures_before: int = 0
+    given_before: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +107,8 @@ class RunState:
     changes: ChangesMade | None = None
     copy: CopyMade | None = None
     call_ids: set[str] = field(default_factory=set)
+    sightless: set[str] = field(default_factory=set)  # models that take no pictures
+    lost_pictures: set[str] = field(default_factory=set)
     last_time: float = 0.0
 
     def apply(self, record: Record) -> None:
@@ -136,6 +143,10 @@ class RunState:
             case Compacted():
                 self.view = msgspec.convert(event.state, View)
                 self._spend(event.usage)
+            case ModelHasNoEyes():
+                self.sightless.add(event.model)
+            case PictureLost():
+                self.lost_pictures.add(event.sha256)
             case RepeatNoticed():
                 self.noticed = event.count
             case PermissionDecided(by="person", decision="allow") if event.rule:

@@ -19,6 +19,7 @@ from perilune.agent.endings import BudgetExceeded, Interrupted
 from perilune.agent.evidence.store import RunEvidence
 from perilune.agent.loop.run import Run
 from perilune.agent.permissions.permissions import PermissionRequest, subject_of
+from perilune.agent.pictures.part import Picture
 from perilune.agent.tool import Tool, ToolContext, ToolResult
 from perilune.agent.workspace.change_log import ChangeLog
 from perilune.errors import ToolError
@@ -227,6 +228,8 @@ async def _run_one(run: Run, ready: _Ready) -> None:
         full_output=result.full_output and valid_text(result.full_output),
     )
     content, full = fit_output(result, ready.call.id, run.outputs)
+    if isinstance(content, list):
+        content = await asyncio.to_thread(run.pictures.kept, content)
     kept = [event.id for event in ready.emitted if isinstance(event, EvidenceKept)]
     run.append(
         *ready.emitted,
@@ -294,6 +297,19 @@ def _context(run: Run, ready: _Ready) -> ToolContext:
     return tool_context(run, ready.call.id, emit)
 
 
+@dataclass(frozen=True, slots=True)
+class _RunPictures:
+    """`tool.Pictures` of a run."""
+
+    run: Run
+
+    def given(self) -> list[Picture]:
+        return self.run.given()
+
+    def read(self, picture: Picture) -> bytes:
+        return self.run.pictures.read(picture)
+
+
 def tool_context(run: Run, call_id: str, emit: Callable[[Event], None]) -> ToolContext:
     """What a call, or a check of the answer, may use of the run."""
     return ToolContext(
@@ -303,6 +319,7 @@ def tool_context(run: Run, call_id: str, emit: Callable[[Event], None]) -> ToolC
         outputs=run.outputs,
         sandbox=run.sandbox,
         evidence=RunEvidence(run.folder / "evidence", emit),
+        pictures=_RunPictures(run),
         cancel=run.cancel,
         emit=emit,
         reveal=run.tools.reveal,

@@ -21,6 +21,8 @@ from perilune.agent.journal.state import RunState
 from perilune.agent.models.chat_model import ChatModel, Sampling
 from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.permissions.permissions import Approver, Permissions
+from perilune.agent.pictures.part import Picture, pictures_of
+from perilune.agent.pictures.store import PictureStore
 from perilune.agent.tool import CancelToken
 from perilune.agent.tool_registry import ToolRegistry
 from perilune.agent.workspace.change_log import ChangeLog
@@ -72,10 +74,12 @@ class Run:
     cancel: CancelToken = field(default_factory=CancelToken)
     tool_state: dict[str, Any] = field(default_factory=dict)
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    pictures: PictureStore = field(init=False)
     _began: float = field(init=False)
 
     def __post_init__(self) -> None:
         self._began = self.journal.now()
+        self.pictures = PictureStore(self.folder)
 
     @property
     def id(self) -> str:
@@ -88,6 +92,12 @@ class Run:
     @property
     def outputs(self) -> Path:
         return self.folder / "outputs"
+
+    def given(self) -> list[Picture]:
+        """The pictures that persons gave, in order."""
+        told = zip(self.state.messages, self.state.origins, strict=True)
+        given = (message for message, origin in told if origin in ("task", "steer", "queue"))
+        return [each for message in given for each in pictures_of(message.get("content"))]
 
     @property
     def seconds(self) -> float:

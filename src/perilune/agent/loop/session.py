@@ -41,6 +41,7 @@ from perilune.events import (
     Compacted,
     Content,
     MessageReceived,
+    PictureLost,
     RunFinished,
     RunResumed,
     RunStarted,
@@ -109,12 +110,15 @@ class Session:
     ) -> RunResult:
         """Work on a task until it ends. Without one, go on with the task of a resumed run.
 
+        Pictures of a task are `image_url` parts with data URIs; they are kept in the run's folder.
+        Raises `MediaError` for what is no picture or beyond a limit.
+
         `before` is awaited with the begun run before the model is asked.
         """
         run = self._run
         run.cancel = CancelToken()
         if task is not None:
-            self._begin(run, task)
+            self._begin(run, await self._kept(task))
         elif run.state.started is None:
             raise UsageError("a new run needs a task")
         heart = asyncio.create_task(_beat(run))
@@ -150,13 +154,18 @@ class Session:
             argument=list(run.state.argument.values()),
         )
 
-    def steer(self, text: str) -> None:
-        """Say something to the model; it hears it at its next step."""
-        self._run.append(MessageReceived(content=text, mode="steer"))
+    def steer(self, said: Content) -> None:
+        """Say something to the model; it hears it at its next step.
 
-    def queue(self, text: str) -> None:
+        Pictures are `image_url` parts with data URIs. Raises `MediaError` for one that is none.
+        """
+        content = self._run.pictures.kept(said, strict=True)
+        self._run.append(MessageReceived(content=content, mode="steer"))
+
+    def queue(self, said: Content) -> None:
         """Say something that begins the next turn, after the present task is answered."""
-        self._run.append(MessageReceived(content=text, mode="queue"))
+        content = self._run.pictures.kept(said, strict=True)
+        self._run.append(MessageReceived(content=content, mode="queue"))
 
     def use_model(self, model: ChatModel) -> None:
         """Go on with another model from the next step on; `prepare` it first."""
@@ -261,7 +270,13 @@ class Session:
             chain(agent.context),
             window=agent.context_window or model.context_window,
             ask=ask_model,
+            model=model.name,
         )
+
+    async def _kept(self, task: Content) -> Content:
+        if isinstance(task, str):
+            return task
+        return await asyncio.to_thread(self._run.pictures.kept, task, strict=True)
 
     def _begin(self, run: Run, task: Content) -> None:
         message = UserMessage(content=task, source="task")
@@ -305,8 +320,12 @@ def _release(opened: asyncio.Future[MemoryJournal]) -> None:
 
 
 def _note_resume(run: Run, damage: str) -> None:
+    lost: list[PictureLost] = []
+    for picture in run.given():
+        if picture.sha256 not in run.state.lost_pictures and (why := run.pictures.check(picture)):
+            lost.append(PictureLost(sha256=picture.sha256, reason=why))
     unknown = [call for call, intent in run.state.intents.items() if intent.side_effects]
-    run.append(RunResumed(process=os.getpid(), unknown_calls=unknown, damaged=damage))
+    run.append(RunResumed(process=os.getpid(), unknown_calls=unknown, damaged=damage), *lost)
     if damage:
         # Tool results must follow their calls, so the warning waits behind open ones.
         run.append(MessageReceived(content=DAMAGED, mode="steer"))

@@ -18,11 +18,14 @@ from perilune.agent.loop.run import Run
 from perilune.agent.models.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.limiter import limiter_for
 from perilune.agent.models.tokens import estimate_text, weigh
+from perilune.agent.pictures.part import Picture
 from perilune.chat.deltas import ContentDelta, ContentWasReasoning, ReasoningDelta
 from perilune.chat.turn import AssembledTurn
 from perilune.events import (
     AssistantMessage,
     ContentShown,
+    ModelHasNoEyes,
+    PictureLost,
     ReasoningShown,
     RequestSent,
     Retried,
@@ -30,6 +33,7 @@ from perilune.events import (
     StreamDiscarded,
     ToolCall,
     Usage,
+    UserMessage,
 )
 
 CONTEXT_ATTEMPTS = 4
@@ -38,6 +42,11 @@ SUSPICIOUS = 0.7
 THINKING_CUT = (
     "Your thinking in this step reached its limit of {limit} tokens and was cut off. "
     "Decide with what you have: call a tool, or answer."
+)
+
+NO_EYES = (
+    "You cannot see pictures: this model takes text only. In place of each picture stand its name, "
+    "format and size. Go on with what can be known without seeing it, and say what cannot."
 )
 
 
@@ -67,9 +76,14 @@ async def think(run: Run) -> AssistantMessage:
             run.append(prompt.compacted)
         run.show(StepStarted(step=run.state.step + 1, prompt_tokens=prompt.tokens))
         try:
-            completion = await _complete(run, prompt.messages, tools, sampling, show=True)
+            shown = await _with_pictures(run, prompt.messages)
+            completion = await _complete(run, shown, tools, sampling, show=True)
         except ModelError as error:
-            if error.kind == "context":
+            if error.kind == "no_eyes" and run.model.name not in run.state.sightless:
+                _tell_that_it_is_blind(run, error)
+            elif error.kind == "pictures" and run.context.too_many_pictures(error.room or 1):
+                pass  # the next prompt has fewer
+            elif error.kind == "context":
                 run.context.overflowed(prompt.tokens, window=error.window)
             elif not suspected and _may_be_too_long(run, error, prompt.tokens):
                 # Words that nobody knows, for a prompt that nearly fills the window: try once.
@@ -87,6 +101,27 @@ async def think(run: Run) -> AssistantMessage:
         else:
             return _message(run, completion, prompt.tokens)
     raise ModelFailed("the model refused every prompt as too long")
+
+
+async def _with_pictures(run: Run, messages: list[Message]) -> list[Message]:
+    """The prompt with the pictures' bytes; one whose file is lost is a text, and is said once."""
+    lost: dict[str, str] = {}
+
+    def note(picture: Picture, why: str) -> None:
+        lost[picture.sha256] = why
+
+    shown = await asyncio.to_thread(run.pictures.shown, messages, note)
+    for sha256, why in lost.items():
+        if sha256 not in run.state.lost_pictures:
+            run.append(PictureLost(sha256=sha256, reason=why))
+    return shown
+
+
+def _tell_that_it_is_blind(run: Run, error: ModelError) -> None:
+    run.append(
+        ModelHasNoEyes(model=run.model.name, reason=error.message),
+        UserMessage(content=NO_EYES, source="house"),
+    )
 
 
 def _may_be_too_long(run: Run, error: ModelError, tokens: int) -> bool:

@@ -23,9 +23,10 @@ from perilune.agent.models.endings import NEAR_WINDOW, read_ending
 from perilune.agent.models.endpoint_url import read_endpoint_url
 from perilune.agent.models.refusals import names_no_model, status_error
 from perilune.agent.models.server_events import Done, EventReader, ServerEvent, read_json
+from perilune.agent.models.sight import is_about_order
 from perilune.agent.models.spelled_turn import SpelledTurn
 from perilune.agent.models.tool_call_index import OpenCall
-from perilune.agent.models.wire import to_wire
+from perilune.agent.models.wire import ToolPictures, has_pictures, to_wire
 from perilune.chat.deltas import (
     Delta,
     Finished,
@@ -48,6 +49,7 @@ AFTER_REASON, AFTER_DONE = 15.0, 0.5
 still to come) and behind `[DONE]`."""
 MAX_REFUSAL_BYTES = 1 << 20
 MAX_MODEL_LIST_BYTES = 16 << 20
+_OF_THE_REQUEST = frozenset({"max_tokens", "request", "no_eyes", "tool_pictures", "pictures"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +108,9 @@ class EndpointModel:
         self._prices = prices
         self._stall_seconds = stall_seconds
         self._transport = transport
+        # OpenAI's own takes pictures in a tool's message, and does not look at them.
+        openai = self._host == "api.openai.com"
+        self._tool_pictures = ToolPictures.BEHIND if openai else ToolPictures.IN_PLACE
         self._made_client: httpx.AsyncClient | None = None
 
     async def prepare(self) -> None:
@@ -138,19 +143,24 @@ class EndpointModel:
         tools: Sequence[dict[str, Any]],
         sampling: Sampling,
     ) -> AsyncGenerator[Delta, None]:
-        try:
-            async with aclosing(self._complete(messages, tools, sampling)) as deltas:
-                async for delta in deltas:
-                    yield delta
-            return
-        except ModelError as error:
-            # It is raised before the first delta: a request is refused as a whole.
-            if error.kind != "max_tokens":
-                raise
-            less = _less_output(sampling, error)
-        async with aclosing(self._complete(messages, tools, less)) as deltas:
-            async for delta in deltas:
-                yield delta
+        lessened = False
+        while True:
+            place = self._tool_pictures
+            try:
+                async with aclosing(self._complete(messages, tools, sampling)) as deltas:
+                    async for delta in deltas:
+                        yield delta
+                return
+            except ModelError as error:
+                # It is raised before the first delta: a request is refused as a whole.
+                if error.kind == "max_tokens" and not lessened:
+                    sampling, lessened = _less_output(sampling, error), True
+                elif error.kind in ("no_eyes", "tool_pictures", "pictures"):
+                    other = _other_place(place, error, messages)
+                    if self._tool_pictures is place:  # another run may have learnt it meanwhile
+                        self._tool_pictures = other
+                else:
+                    raise
 
     async def _complete(
         self,
@@ -355,6 +365,8 @@ class EndpointModel:
         status = response.status_code
         if status in (404, 405, 421):
             error = status_error(status, response.headers, body)
+            if error.kind in ("no_eyes", "tool_pictures"):  # OpenRouter's 404
+                return error
             return self._not_found(status, error, is_model=names_no_model(body))
         if status < 400:
             return ModelError(
@@ -390,7 +402,7 @@ class EndpointModel:
         most = "max_completion_tokens" if self._host == "api.openai.com" else "max_tokens"
         body: dict[str, Any] = {
             "model": self.name,
-            "messages": to_wire(messages),
+            "messages": to_wire(messages, self._tool_pictures),
             "stream": True,
             "stream_options": {"include_usage": True},
             "temperature": sampling.temperature,
@@ -437,9 +449,27 @@ def _is_over(reader: ChunkReader) -> bool:
 
 def _in_the_middle(error: ModelError, *, spoke: bool) -> ModelError:
     """A refusal inside an answer that has begun is a cut: the prompt was taken."""
-    if not spoke or error.kind not in ("max_tokens", "request"):
+    if not spoke or error.kind not in _OF_THE_REQUEST:
         return error
     return ModelError(error.message, kind="cut", retryable=True, status=error.status)
+
+
+def _other_place(
+    place: ToolPictures, error: ModelError, messages: Sequence[Message]
+) -> ToolPictures:
+    """Where the pictures of tools may stand after this refusal.
+
+    Raises the error where no other place is left; `no_eyes` where the refusal may mean that.
+    """
+    if error.kind == "tool_pictures" and has_pictures(messages, "tool"):
+        if place is ToolPictures.BEHIND and is_about_order(error.message):
+            return ToolPictures.NOWHERE
+        if place is ToolPictures.IN_PLACE:
+            return ToolPictures.BEHIND
+    kind = error.kind if error.kind != "tool_pictures" else "no_eyes"
+    if not has_pictures(messages):
+        kind = "request"
+    raise ModelError(error.message, kind=kind, status=error.status, room=error.room) from error
 
 
 def _less_output(sampling: Sampling, error: ModelError) -> Sampling:

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any, Self
 from perilune.agent.models.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.wire import to_wire
 from perilune.chat.deltas import Delta, Finished, FinishReason, Truncated
-from perilune.errors import ChatError, ContextLengthError, EngineDeadError, RequestError
+from perilune.errors import (
+    ChatError,
+    ContextLengthError,
+    EngineDeadError,
+    MediaError,
+    MediaFault,
+    RequestError,
+)
 from perilune.events import Usage
 
 if TYPE_CHECKING:
@@ -84,6 +91,8 @@ class EngineModel:
                         finished = output
         except EngineDeadError as error:
             raise ModelError(error.message, kind="overloaded", retryable=True) from error
+        except MediaError as error:
+            raise _picture_error(error) from error
         except (RequestError, ChatError) as error:
             kind = "context" if error.code == ContextLengthError.code else "request"
             raise ModelError(error.message, kind=kind, remedy=error.remedy) from error
@@ -138,6 +147,15 @@ class EngineModel:
         }
         given = {name: value for name, value in wanted.items() if value is not None}
         return replace(recommended_sampling(self._format.family, thinking=thinking), **given)
+
+
+def _picture_error(error: MediaError) -> ModelError:
+    kind, room = "request", None
+    if error.kind is MediaFault.NO_EYES:
+        kind = "no_eyes"
+    elif error.kind is MediaFault.COUNT and error.limit:
+        kind, room = "pictures", int(error.limit)
+    return ModelError(error.message, kind=kind, room=room, remedy=error.remedy)
 
 
 def _usage(output: SequenceOutput) -> Usage | None:

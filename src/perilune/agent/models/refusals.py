@@ -15,6 +15,7 @@ from typing import Any
 from perilune.agent.models.chat_model import ModelError
 from perilune.agent.models.retry import retry_after
 from perilune.agent.models.server_events import read_json
+from perilune.agent.models.sight import read_refusal
 from perilune.text import valid_text
 
 MAX_MESSAGE = 500
@@ -192,6 +193,8 @@ def _classified(
         return ModelError(said, kind=cause, retryable=True, retry_after=wait)
     if status in (401, 403):
         return ModelError(said, kind="auth", remedy="Check the key and --api-key-env.")
+    if (sight := read_refusal(status, low)) is not None:
+        return ModelError(said, kind=sight.kind, status=status, room=sight.most)
     if status in (0, 400, 413, 422) or status >= 500:
         window = _first(_WINDOWS, low) or _context_field(error)
         if _OUTPUT.search(low) and not _SUM.search(low):

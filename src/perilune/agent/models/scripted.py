@@ -21,6 +21,7 @@ from typing import Any
 
 from perilune.agent.models.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.tokens import estimate, estimate_text
+from perilune.agent.pictures.store import open_picture, part_bytes
 from perilune.chat.deltas import (
     ContentDelta,
     Delta,
@@ -31,6 +32,7 @@ from perilune.chat.deltas import (
     ToolCallEnd,
     ToolCallStart,
 )
+from perilune.errors import MediaError
 from perilune.events import Usage
 
 
@@ -177,9 +179,26 @@ def _pieces(text: str) -> list[str]:
     return [text[i : i + PIECE] for i in range(0, len(text), PIECE)]
 
 
+def _with_sizes(message: Message) -> Message:
+    """The message with its pictures' sizes in place of their bytes, so that they count as such."""
+    content = message.get("content")
+    if not isinstance(content, list):
+        return message
+    return {**message, "content": [_with_size(part) for part in content]}
+
+
+def _with_size(part: dict[str, Any]) -> dict[str, Any]:
+    if part.get("type") != "image_url":
+        return part
+    try:
+        return open_picture(part_bytes(part)).part
+    except MediaError:
+        return part
+
+
 def _usage(reply: Reply, messages: Sequence[Message]) -> Usage:
     return Usage(
-        prompt_tokens=sum(map(estimate, messages)),
+        prompt_tokens=sum(estimate(_with_sizes(message)) for message in messages),
         completion_tokens=estimate_text(reply.reasoning + reply.content) + 20 * len(reply.calls),
         reasoning_tokens=estimate_text(reply.reasoning),
     )

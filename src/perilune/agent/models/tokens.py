@@ -11,10 +11,11 @@ from math import ceil
 from typing import Any
 
 from perilune.agent.models.chat_model import ChatModel, Message
+from perilune.agent.pictures.part import pictures_of, read_part, with_words
 from perilune.events import Content
 
 IMAGE_TOKENS = 1500
-"""An image of usual size; the vision towers of the family spend one token per 28 x 28 pixels."""
+"""An image of usual size, where its own is not known: one token per 28 x 28 pixels."""
 MESSAGE_OVERHEAD = 6
 
 
@@ -38,10 +39,19 @@ class TokenCounter:
         known = self._counts.get(id(message))
         if known is not None and known[0] is message:
             return known[1]
-        counted = self._model.count_tokens([message], []) if self.exact else None
+        counted = self._exact(message) if self.exact else None
         count = estimate(message) if counted is None else counted
         self._counts[id(message)] = (message, count)
         return count
+
+    def _exact(self, message: Message) -> int | None:
+        """By the model's tokenizer; pictures by their header."""
+        pictures = pictures_of(message.get("content"))
+        if not pictures:
+            return self._model.count_tokens([message], [])
+        bare = {**message, "content": with_words(message["content"], lambda picture: "")}
+        counted = self._model.count_tokens([bare], [])
+        return None if counted is None else counted + sum(p.prompt_tokens for p in pictures)
 
     def calibrate(self, counted: int, reported: int) -> None:
         """The endpoint says that a prompt which we counted as `counted` had `reported` tokens."""
@@ -75,10 +85,14 @@ def estimate(message: Message) -> int:
 def estimate_content(content: Content) -> int:
     if isinstance(content, str):
         return estimate_text(content)
-    return sum(
-        estimate_text(part["text"]) if part.get("type") == "text" else IMAGE_TOKENS
-        for part in content
-    )
+    return sum(map(_estimate_part, content))
+
+
+def _estimate_part(part: dict[str, Any]) -> int:
+    if part.get("type") == "text":
+        return estimate_text(part["text"])
+    picture = read_part(part)
+    return IMAGE_TOKENS if picture is None else picture.prompt_tokens
 
 
 def estimate_text(text: str) -> int:

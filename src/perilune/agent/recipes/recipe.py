@@ -26,6 +26,7 @@ BUILTIN = Path(__file__).parent
 _LARGEST = 200_000
 _FIELDS = frozenset(
     {"line", "tools", "checks", "budget", "workspace", "words", "needs", "prompt", "rubric"}
+    | {"similarity"}
 )
 _NEEDS = frozenset({"code", "search"})
 _BUDGET = frozenset({"steps", "tokens", "thinking_tokens", "seconds", "cost", "revisions"})
@@ -37,7 +38,8 @@ class Recipe:
 
     `tools` are names of tools and tool sets, `checks` names of `CHECKS`. `words` speak for the
     recipe when they stand in a task, `needs` is what must be there for it: "code" (Python files in
-    the workspace) or "search" (something to search in). `folder` is where it was read from.
+    the workspace) or "search" (something to search in). `similarity` is what the check `ui` asks
+    for. `folder` is where it was read from.
     """
 
     name: str
@@ -50,6 +52,7 @@ class Recipe:
     words: tuple[str, ...] = ()
     needs: str = ""
     rubric: str = ""
+    similarity: float = 0.95
     folder: Path | None = None
 
     def prompt_after(self, system_prompt: str) -> str:
@@ -71,6 +74,7 @@ def make_check(name: str, recipe: Recipe) -> Check:
     from perilune.agent.checks.report import Report
     from perilune.agent.checks.rubric import Rubric
     from perilune.agent.checks.tests import Tests
+    from perilune.agent.checks.ui import Ui
 
     if name == "rubric":
         return Rubric(recipe.rubric)
@@ -85,6 +89,7 @@ def make_check(name: str, recipe: Recipe) -> Check:
         "tests": Tests(),
         "argument": Argument(),
         "report": Report(),
+        "ui": Ui(recipe.similarity),
     }
     if name not in made:
         raise UsageError(
@@ -156,6 +161,7 @@ def read_recipe(folder: Path) -> Recipe:
         words=tuple(each.casefold() for each in _words(file, fields, "words")),
         needs=needs,
         rubric=texts.get("rubric", ""),
+        similarity=_similarity(file, fields.get("similarity", 0.95)),
         folder=folder,
     )
     recipe.verifiers()
@@ -206,6 +212,12 @@ def _words(file: Path, fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(each, str | int) for each in value):
         raise UsageError(f"{file}: {name} must be a list of words")
     return tuple(str(each).strip() for each in value)
+
+
+def _similarity(file: Path, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise UsageError(f"{file}: similarity is a number above 0 and up to 1, not {value!r}")
+    return float(value)
 
 
 def _budget(file: Path, fields: object) -> Budget:

@@ -30,8 +30,9 @@ BUILTIN: dict[str, str] = {
     "chart": "Chart",
     "publish": "Publish",
     "view_image": "ViewImage",
+    "render_ui": "RenderUi",
 }
-_FOLDERS = frozenset({"browse", "publish", "python", "rename", "run_tests"})
+_FOLDERS = frozenset({"browse", "publish", "python", "rename", "render_ui", "run_tests"})
 _FILES = ("read_file", "write_file", "edit_file", "find", "grep")
 _CODE = (*_FILES, "outline", "rename", "python", "bash", "run_tests")
 SETS: dict[str, tuple[str, ...]] = {

@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
+from perilune.agent.pictures.store import data_part, open_picture
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
-from perilune.errors import ToolError
-
-LARGEST = 8 << 20
-
-# First bytes -> media type; what the file is called does not matter.
-_SIGNATURES = (
-    (b"\x89PNG\r\n\x1a\n", "image/png"),
-    (b"\xff\xd8\xff", "image/jpeg"),
-    (b"GIF87a", "image/gif"),
-    (b"GIF89a", "image/gif"),
-)
+from perilune.chat.media import MediaLimits
+from perilune.errors import MediaError, ToolError
 
 
 class ViewImage(ReadingTool):
@@ -25,21 +16,15 @@ class ViewImage(ReadingTool):
 
     async def run(self, arguments: dict[str, Any], context: ToolContext) -> ToolResult:
         path = str(arguments["path"])
-        data = await in_thread(workspace_of(context).read_bytes, path, most=LARGEST)
-        kind = image_type(data)
-        if kind is None:
-            raise ToolError(f"{path} is not a PNG, JPEG, GIF or WebP image")
-        url = f"data:{kind};base64,{base64.b64encode(data).decode()}"
-        return ToolResult(
-            [
-                {"type": "text", "text": f"{path} ({kind}, {len(data)} bytes)"},
-                {"type": "image_url", "image_url": {"url": url}},
-            ]
-        )
+        most = MediaLimits().image_bytes
+        data = await in_thread(workspace_of(context).read_bytes, path, most=most)
+        return ToolResult(await in_thread(shown_picture, data, path))
 
 
-def image_type(data: bytes) -> str | None:
-    """The media type of an image by its first bytes, None for anything else."""
-    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
-    return next((kind for start, kind in _SIGNATURES if data.startswith(start)), None)
+def shown_picture(data: bytes, name: str) -> list[dict[str, Any]]:
+    """A picture for the model, with words on it. Raises `ToolError` for what is none."""
+    try:
+        about = open_picture(data, name).about
+        return [{"type": "text", "text": about}, data_part(data, name)]
+    except MediaError as error:
+        raise ToolError(f"{name} cannot be shown: {error.message}", remedy=error.remedy) from None

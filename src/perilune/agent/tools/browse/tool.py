@@ -8,6 +8,7 @@ from typing import Any
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import DescribedTool, in_thread, workspace_of
 from perilune.agent.tools.browse.browser import BrowserSession
+from perilune.agent.tools.view_image import shown_picture
 from perilune.errors import ToolError
 from perilune.search.web.http import GuardedClient
 from perilune.search.web.pages import html_text
@@ -60,7 +61,8 @@ class Browse(DescribedTool):
         if action == "screenshot":
             png = await page.screenshot()
             path = await in_thread(workspace_of(context).write_bytes, str(arguments["path"]), png)
-            return ToolResult(f"wrote {path}; look at it with view_image", files=[path])
+            shown = await in_thread(shown_picture, png, path)
+            return ToolResult([{"type": "text", "text": f"wrote {path}"}, *shown], files=[path])
         url, title = page.url, await page.title()
         elements = await session.elements()
         content = await page.content()
