@@ -68,7 +68,7 @@ _FAULTS = {
     MediaFault.SECONDS: "longer than `--max-video-seconds`",
     MediaFault.FRAMES: "more than 36,000 frames",
     MediaFault.PACKAGE: "a clip, and the server has no PyAV (extra `video`)",
-    MediaFault.NO_EYES: "the model reads text only",
+    MediaFault.NO_VISION: "the model reads text only",
 }
 _BLOCK = re.compile(r"(<!-- table: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -345,7 +345,7 @@ def test_a_model_without_eyes(bf16_folder: Path, monkeypatch: pytest.MonkeyPatch
         assert llm.media_reader is None
         with pytest.raises(MediaError, match=r"messages\[0\]\.content\[1\].*text only") as raised:
             llm.chat([user("x", image(data=b"no picture"))])
-        assert raised.value.kind is MediaFault.NO_EYES and not llm.engine.has_work
+        assert raised.value.kind is MediaFault.NO_VISION and not llm.engine.has_work
         feature = MediaFeature(0, "0" * 64, (1, 2, 2), 0)
         with pytest.raises(MediaRequestError, match="text only"):
             llm.engine.add_request([1], GREEDY, media=RequestMedia((), (feature,)))

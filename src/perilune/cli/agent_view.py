@@ -25,7 +25,7 @@ from perilune.events import (
     ContentShown,
     CopyMade,
     Event,
-    ModelHasNoEyes,
+    ModelHasNoVision,
     PermissionDecided,
     PictureLost,
     PlanUpdated,
@@ -147,7 +147,7 @@ class AgentView:
                 self._note(
                     f"kept the workspace as it was ({files} paths); `trace undo` restores it"
                 )
-            case ModelHasNoEyes(model=model, reason=reason):
+            case ModelHasNoVision(model=model, reason=reason):
                 self._problem(f"{model} takes no pictures; it is told their names and sizes")
                 self._note(reason)
             case PictureLost(sha256=sha256, reason=reason):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from perilune.chat.format import ChatFormat
-from perilune.chat.prompt import no_eyes
+from perilune.chat.prompt import no_vision
 from perilune.config import Family
 from perilune.engine.media import RequestMedia, request_media
 from perilune.engine.request import ToolChoice, Tools
@@ -45,7 +45,7 @@ def encode_conversation(
     here, not decoded; that may take a while all the same (base64, SHA-256), so it is nothing for an
     event loop.
 
-    Raises ChatError (messages, tools), MediaError (pictures and clips; `no_eyes` before one is
+    Raises ChatError (messages, tools), MediaError (pictures and clips; `no_vision` before one is
     opened) and RequestError (tool_choice).
     """
     prompt = chat.render(
@@ -57,7 +57,7 @@ def encode_conversation(
     )
     for placeholder in prompt.media:
         part = placeholder.media
-        raise no_eyes(part.kind, "this model, loaded without a vision tower,", part.place)
+        raise no_vision(part.kind, "this model, loaded without a vision tower,", part.place)
     choice, name = read_tool_choice(tool_choice)
     declared = None
     if tools or choice in (ToolChoice.REQUIRED, ToolChoice.NAMED):

@@ -142,7 +142,7 @@ class SnapshotTaken(Event, frozen=True, kw_only=True, tag="snapshot.taken"):
     moment: Literal["before", "after"] = "before"
 
 
-class ModelHasNoEyes(Event, frozen=True, kw_only=True, tag="model.no_eyes"):
+class ModelHasNoVision(Event, frozen=True, kw_only=True, tag="model.no_vision"):
     """The model takes no pictures, `reason` in its server's words; it is shown texts instead."""
 
     model: str

@@ -30,7 +30,7 @@ CODES: Mapping[MediaFault, str] = {
     MediaFault.SECONDS: "image_too_long",
     MediaFault.FRAMES: "image_too_long",
     MediaFault.PACKAGE: "unsupported_media",
-    MediaFault.NO_EYES: "unsupported_media",
+    MediaFault.NO_VISION: "unsupported_media",
 }
 FETCH_FAILED = "failed_to_download_image"  # an address that was allowed, and gave nothing
 

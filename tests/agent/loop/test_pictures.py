@@ -14,7 +14,7 @@ from perilune.agent.models.scripted import Call, Refused, Reply, ScriptedModel
 from perilune.agent.pictures.part import pictures_of
 from perilune.agent.tool import ToolResult, tool
 from perilune.errors import MediaError
-from perilune.events import Compacted, ModelHasNoEyes, PictureLost, ToolFinished, encode_event
+from perilune.events import Compacted, ModelHasNoVision, PictureLost, ToolFinished, encode_event
 from tests.agent.drawn import image_part, png, url
 
 
@@ -113,7 +113,7 @@ class Blind(ScriptedModel):
             self.refused = getattr(self, "refused", 0) + 1
             from perilune.agent.models.chat_model import ModelError
 
-            raise ModelError("this model does not support image input", kind="no_eyes")
+            raise ModelError("this model does not support image input", kind="no_vision")
         async for delta in super().complete(messages, tools, sampling):
             yield delta
 
@@ -132,7 +132,7 @@ def test_a_model_without_eyes_is_told_once_and_goes_on(workspace: Path, home: Pa
     assert f"mock.png, PNG, 56 x 28, {len(png())} bytes; this model cannot see it" in told
     assert told.count("this model cannot see it") == 3
     records = read_journal(home / "runs" / result.run).records
-    assert sum(isinstance(r.event, ModelHasNoEyes) for r in records) == 1
+    assert sum(isinstance(r.event, ModelHasNoVision) for r in records) == 1
 
 
 @pytest.mark.parametrize("strategy", ["hide", "summarise", "discard"])

@@ -28,7 +28,7 @@ from perilune.errors import (
     MediaFault,
     RequestError,
 )
-from perilune.events import AssistantMessage, ModelHasNoEyes, ToolFinished
+from perilune.events import AssistantMessage, ModelHasNoVision, ToolFinished
 from perilune.home import find_run
 from tests.agent import simple_tools as tools
 from tests.agent.drawn import image_part, png
@@ -201,12 +201,12 @@ def test_pictures_reach_the_engine_as_parts(folder, workspace, home):
 
 
 def test_an_engine_without_eyes_is_told_once(folder, workspace, home):
-    blind = MediaError(MediaFault.NO_EYES, "this model reads text only")
+    blind = MediaError(MediaFault.NO_VISION, "this model reads text only")
     answers = [blind, [chat.ContentDelta("I cannot see."), FinishReason.STOP]]
     engine, result, events = run(folder, workspace, home, answers, TASK)
     assert result.answer == "I cannot see."
     assert "mock.png, PNG, 56 x 56" in str(engine.asked[1][0])
-    assert sum(isinstance(event, ModelHasNoEyes) for event in events) == 1
+    assert sum(isinstance(event, ModelHasNoVision) for event in events) == 1
 
 
 async def test_pictures_are_counted_by_their_header(folder):
@@ -224,7 +224,7 @@ async def test_pictures_are_counted_by_their_header(folder):
     [
         (ContextLengthError("the prompt has 9 tokens, but the model reads at most 8"), "context"),
         (RequestError("top_p must be positive"), "request"),
-        (MediaError(MediaFault.NO_EYES, "this model reads text only"), "no_eyes"),
+        (MediaError(MediaFault.NO_VISION, "this model reads text only"), "no_vision"),
         (MediaError(MediaFault.COUNT, "too many", limit=4), "pictures"),
         (MediaError(MediaFault.TRUNCATED, "it ends early"), "request"),
     ],

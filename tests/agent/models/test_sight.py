@@ -16,7 +16,7 @@ from perilune.agent.tool import ToolResult, tool
 from tests.agent.drawn import image_part, png
 from tests.agent.openai_server import OpenAIServer, call, delta
 
-NO_EYES = [
+NO_VISION = [
     (400, "this model does not support image input (ref: b8bd630e-4a39-4b57-82af-9158ee9d5703)"),
     (400, "Model do not support image input. Request id: 021788846573420402c3547e09b7409e"),
     (404, "No endpoints found that support image input"),
@@ -67,9 +67,9 @@ def error_of(status: int, message: str):
     return status_error(status, {}, json.dumps({"error": {"message": message}}).encode())
 
 
-@pytest.mark.parametrize(("status", "message"), NO_EYES)
-def test_no_eyes(status: int, message: str) -> None:
-    assert error_of(status, message).kind == "no_eyes"
+@pytest.mark.parametrize(("status", "message"), NO_VISION)
+def test_no_vision(status: int, message: str) -> None:
+    assert error_of(status, message).kind == "no_vision"
 
 
 @pytest.mark.parametrize(("status", "message"), WRONG_PLACE)
@@ -162,7 +162,7 @@ def test_a_server_that_takes_none_behind_a_tool_either(workspace, home) -> None:
     assert "cannot be shown here" in requests[-1]["messages"][-1]["content"]
 
 
-@pytest.mark.parametrize(("status", "message"), NO_EYES)
+@pytest.mark.parametrize(("status", "message"), NO_VISION)
 def test_a_server_without_eyes_is_asked_once(workspace, home, status, message) -> None:
     def answer(request):
         if places(request):
@@ -179,7 +179,7 @@ def test_a_server_without_eyes_is_asked_once(workspace, home, status, message) -
 
 def test_words_about_pictures_without_a_picture_are_a_refusal(workspace, home) -> None:
     result, requests = run_on(
-        lambda request: (400, {}, {"error": {"message": NO_EYES[0][1]}}), workspace, home
+        lambda request: (400, {}, {"error": {"message": NO_VISION[0][1]}}), workspace, home
     )
     assert result.reason == "model"
     assert len(requests) == 1

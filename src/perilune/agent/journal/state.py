@@ -23,7 +23,7 @@ from perilune.events import (
     CopyMade,
     EvidenceKept,
     MessageReceived,
-    ModelHasNoEyes,
+    ModelHasNoVision,
     NoteTaken,
     PermissionDecided,
     PictureLost,
@@ -143,7 +143,7 @@ class RunState:
             case Compacted():
                 self.view = msgspec.convert(event.state, View)
                 self._spend(event.usage)
-            case ModelHasNoEyes():
+            case ModelHasNoVision():
                 self.sightless.add(event.model)
             case PictureLost():
                 self.lost_pictures.add(event.sha256)

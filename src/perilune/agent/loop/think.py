@@ -24,7 +24,7 @@ from perilune.chat.turn import AssembledTurn
 from perilune.events import (
     AssistantMessage,
     ContentShown,
-    ModelHasNoEyes,
+    ModelHasNoVision,
     PictureLost,
     ReasoningShown,
     RequestSent,
@@ -44,7 +44,7 @@ THINKING_CUT = (
     "Decide with what you have: call a tool, or answer."
 )
 
-NO_EYES = (
+NO_VISION = (
     "You cannot see pictures: this model takes text only. In place of each picture stand its name, "
     "format and size. Go on with what can be known without seeing it, and say what cannot."
 )
@@ -79,7 +79,7 @@ async def think(run: Run) -> AssistantMessage:
             shown = await _with_pictures(run, prompt.messages)
             completion = await _complete(run, shown, tools, sampling, show=True)
         except ModelError as error:
-            if error.kind == "no_eyes" and run.model.name not in run.state.sightless:
+            if error.kind == "no_vision" and run.model.name not in run.state.sightless:
                 _tell_that_it_is_blind(run, error)
             elif error.kind == "pictures" and run.context.too_many_pictures(error.room or 1):
                 pass  # the next prompt has fewer
@@ -119,8 +119,8 @@ async def _with_pictures(run: Run, messages: list[Message]) -> list[Message]:
 
 def _tell_that_it_is_blind(run: Run, error: ModelError) -> None:
     run.append(
-        ModelHasNoEyes(model=run.model.name, reason=error.message),
-        UserMessage(content=NO_EYES, source="house"),
+        ModelHasNoVision(model=run.model.name, reason=error.message),
+        UserMessage(content=NO_VISION, source="house"),
     )
 
 

@@ -49,7 +49,7 @@ AFTER_REASON, AFTER_DONE = 15.0, 0.5
 still to come) and behind `[DONE]`."""
 MAX_REFUSAL_BYTES = 1 << 20
 MAX_MODEL_LIST_BYTES = 16 << 20
-_OF_THE_REQUEST = frozenset({"max_tokens", "request", "no_eyes", "tool_pictures", "pictures"})
+_OF_THE_REQUEST = frozenset({"max_tokens", "request", "no_vision", "tool_pictures", "pictures"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +155,7 @@ class EndpointModel:
                 # It is raised before the first delta: a request is refused as a whole.
                 if error.kind == "max_tokens" and not lessened:
                     sampling, lessened = _less_output(sampling, error), True
-                elif error.kind in ("no_eyes", "tool_pictures", "pictures"):
+                elif error.kind in ("no_vision", "tool_pictures", "pictures"):
                     other = _other_place(place, error, messages)
                     if self._tool_pictures is place:  # another run may have learnt it meanwhile
                         self._tool_pictures = other
@@ -365,7 +365,7 @@ class EndpointModel:
         status = response.status_code
         if status in (404, 405, 421):
             error = status_error(status, response.headers, body)
-            if error.kind in ("no_eyes", "tool_pictures"):  # OpenRouter's 404
+            if error.kind in ("no_vision", "tool_pictures"):  # OpenRouter's 404
                 return error
             return self._not_found(status, error, is_model=names_no_model(body))
         if status < 400:
@@ -459,14 +459,14 @@ def _other_place(
 ) -> ToolPictures:
     """Where the pictures of tools may stand after this refusal.
 
-    Raises the error where no other place is left; `no_eyes` where the refusal may mean that.
+    Raises the error where no other place is left; `no_vision` where the refusal may mean that.
     """
     if error.kind == "tool_pictures" and has_pictures(messages, "tool"):
         if place is ToolPictures.BEHIND and is_about_order(error.message):
             return ToolPictures.NOWHERE
         if place is ToolPictures.IN_PLACE:
             return ToolPictures.BEHIND
-    kind = error.kind if error.kind != "tool_pictures" else "no_eyes"
+    kind = error.kind if error.kind != "tool_pictures" else "no_vision"
     if not has_pictures(messages):
         kind = "request"
     raise ModelError(error.message, kind=kind, status=error.status, room=error.room) from error

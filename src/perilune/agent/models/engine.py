@@ -151,8 +151,8 @@ class EngineModel:
 
 def _picture_error(error: MediaError) -> ModelError:
     kind, room = "request", None
-    if error.kind is MediaFault.NO_EYES:
-        kind = "no_eyes"
+    if error.kind is MediaFault.NO_VISION:
+        kind = "no_vision"
     elif error.kind is MediaFault.COUNT and error.limit:
         kind, room = "pictures", int(error.limit)
     return ModelError(error.message, kind=kind, room=room, remedy=error.remedy)

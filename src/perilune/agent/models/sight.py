@@ -14,7 +14,7 @@ STATUSES = frozenset({0, 400, 404, 405, 415, 422, 500, 501})
 """With which they come: OpenRouter says 404, llama.cpp 500, inside a stream there is none."""
 
 _KIND = r"(?:image|images|vision|multi-?modal(?:ity)?|visual|picture|pictures)"
-_NO_EYES = re.compile(
+_NO_VISION = re.compile(
     rf"""
       (?:does|do)\ ?n[o']t\ (?:currently\ )?(?:support|accept|have|handle)\b[^.]{{0,40}}\b{_KIND}
     | \b{_KIND}(?:[ _-](?:input|inputs|content|url|urls|data|parts?|modality|understanding))*
@@ -67,7 +67,7 @@ _COUNTS = tuple(
     )
 )
 
-SightKind = Literal["no_eyes", "tool_pictures", "pictures"]
+SightKind = Literal["no_vision", "tool_pictures", "pictures"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ def read_refusal(status: int, words: str) -> Refused | None:
             return Refused("pictures", most)
     if _IN_A_TOOL.search(words) or _BEHIND_A_TOOL.search(words):
         return Refused("tool_pictures")
-    if _NO_EYES.search(words):
-        return Refused("no_eyes")
+    if _NO_VISION.search(words):
+        return Refused("no_vision")
     return Refused("tool_pictures") if _SOMEWHERE.search(words) else None
 
 

@@ -68,7 +68,7 @@ class Picture(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @property
     def unseen(self) -> str:
-        """What stands in its place for a model without eyes."""
+        """What stands in its place for a model without vision."""
         return f"[picture {self.id}: {self.about}; this model cannot see it]"
 
     @property

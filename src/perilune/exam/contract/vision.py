@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from perilune.exam.contract.check import Level, Skip, Violation, check, expect
@@ -33,6 +34,22 @@ def picture(**options: Any) -> dict[str, Any]:
 def _ask(target: Target, *parts: dict[str, Any], **fields: Any) -> Exchange:
     messages = [{"role": "user", "content": list(parts)}]
     return target.chat(**{"messages": messages, "max_tokens": 4, **fields})
+
+
+def _ask_form(target: Target, *, form: str) -> Exchange:
+    return _ask(target, picture(form=form), QUESTION)
+
+
+def _ask_parts(target: Target, *, parts: Callable[[], Parts]) -> Exchange:
+    return _ask(target, *parts())
+
+
+def _ask_detail(target: Target, *, detail: str) -> Exchange:
+    return _ask(target, part(data_url(draw()), detail=detail), QUESTION)
+
+
+def _url_part(url: Callable[[], str]) -> dict[str, Any]:
+    return {"url": url()}
 
 
 def _plain(target: Target) -> Exchange:
@@ -111,7 +128,7 @@ for _form in TYPES:
     _taken(
         _form,
         f"a {_form.upper()} as base64",
-        lambda t, f=_form: _ask(t, picture(form=f), QUESTION),
+        partial(_ask_form, form=_form),
         level=Level.REQUIRED if _form in ("png", "jpeg") else Level.KIMI,
     )
 _taken(
@@ -129,12 +146,12 @@ ORDERS: dict[str, Callable[[], Parts]] = {
     "ten": lambda: (*(picture(seed=n) for n in range(10)), QUESTION),
 }
 for _name, _parts in ORDERS.items():
-    _taken(f"order-{_name}", f"parts in the order {_name}", lambda t, p=_parts: _ask(t, *p()))
+    _taken(f"order-{_name}", f"parts in the order {_name}", partial(_ask_parts, parts=_parts))
 for _detail in ("low", "high", "auto"):
     _taken(
         f"detail-{_detail}",
         f"detail {_detail}",
-        lambda t, d=_detail: _ask(t, part(data_url(draw()), detail=d), QUESTION),
+        partial(_ask_detail, detail=_detail),
     )
 _taken(
     "streamed",
@@ -247,7 +264,7 @@ def _refused(
 
 
 for _id, (_what, _url) in BROKEN.items():
-    _refused(_id, _what, lambda u=_url: {"url": u()}, statuses=(400, 413))
+    _refused(_id, _what, partial(_url_part, _url), statuses=(400, 413))
 _refused("no-url", "an image_url without a URL", dict)
 _refused("number", "a URL that is no text", lambda: {"url": 7})
 _refused(
@@ -261,7 +278,7 @@ for _id, _address in PRIVATE.items():
     _refused(
         f"url-{_id}",
         f"an address of the server's own machine or network ({_id})",
-        lambda a=_address: {"url": a},
+        partial(dict, url=_address),
         why="A request would read what only the server can reach.",
         level=Level.REQUIRED,
         statuses=(400, 403, 422),

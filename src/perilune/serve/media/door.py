@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from perilune.chat.media import MediaKind, MediaLimits, MediaSpan
 from perilune.chat.media.items import OpenMedia
 from perilune.chat.media.sources import LocalFiles
-from perilune.chat.prompt import no_eyes
+from perilune.chat.prompt import no_vision
 from perilune.errors import MediaError, MediaFault, ToolError
 from perilune.serve.api_error import ApiError, invalid
 from perilune.serve.media.parts import PLACE, media_parts
@@ -102,11 +102,11 @@ class MediaDoor:
             return None
         if not self.eyes:
             kind, _, place = parts[0]
-            raise refusal(no_eyes(kind, family, place), kind)
+            raise refusal(no_vision(kind, family, place), kind)
         request = PartsOpener(self._reader({}))
         kinds = [kind for kind, _, _ in parts]
         request.check_count(kinds.count("image"), kinds.count("video"))
-        addresses = {}
+        addresses: dict[tuple[str, MediaKind], str] = {}
         for kind, url, place in parts:
             if _WEB.match(url):
                 if not self._settings.allow_media_urls:

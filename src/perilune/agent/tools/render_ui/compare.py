@@ -64,9 +64,8 @@ def compare(mockup: Image.Image, screenshot: Image.Image) -> Comparison:
             remedy="The person can run: pip install 'perilune[browser]'.",
         ) from None
     wanted, got = np.asarray(mockup), np.asarray(screenshot)
-    similarity, alike = structural_similarity(
-        wanted, got, channel_axis=2, data_range=255, full=True
-    )
+    compare: Any = structural_similarity  # scikit-image has no types
+    similarity, alike = compare(wanted, got, channel_axis=2, data_range=255, full=True)
     structure = (1.0 - alike.mean(axis=2)) * 0.8
     colour = np.abs(wanted.astype(np.float32) - got.astype(np.float32)).mean(axis=2)
     differs = np.clip(np.maximum(structure, colour / 96), 0.0, 1.0).astype(np.float32)
