@@ -44,11 +44,11 @@ class ModelError(AgentError):
     `retry_after` is the server's own wish in seconds, where it gave one. `kind` is one word for
     the cause: rate_limit, overloaded, quota, connection, cut, garbled (the reply came whole and
     cannot be read), auth, context (the prompt is too long), max_tokens (more output was asked for
-    than there is), no_vision (the model takes no pictures), tool_pictures (none in a tool's message),
-    pictures (more than `room` of them), request. `status` is the HTTP status, 0 where there was
-    none. `window` is the model's in tokens and `room` what is left for output, where the server
-    says them. `explained`: a refused request whose cause is known, and is not the length of the
-    prompt.
+    than there is), no_vision (the model takes no pictures), tool_pictures (none in a tool's
+    message), pictures (more than `room` of them), request. `status` is the HTTP status, 0 where
+    there was none. `window` is the model's in tokens and `room` what is left for output, where the
+    server says them. `explained`: a refused request whose cause is known, and is not the length of
+    the prompt.
     """
 
     code = "model"
