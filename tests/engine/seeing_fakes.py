@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import random
 from collections import Counter
-from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -261,7 +260,7 @@ def check_named_pages(engine: Engine) -> None:
     numbers: dict[int, int] = {}
     for key, first in engine.prefix_cache._numbers.items():
         picture = digests[key[:32]]
-        t, h, w = grid_of(picture)
+        _, h, w = grid_of(picture)
         for row in range(h * w // 4):
             numbers[first - row] = row_value(picture, row)
     for node, place in check_tree(engine.prefix_cache):

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from perilune.chat.deltas import FinishReason
-from perilune.engine import media_encoder
+from perilune.engine import media_encoder, prefix_cache
+from perilune.engine.media import RequestMedia
 from perilune.engine.sampling_params import SamplingParams
 
-from .fakes import answers, check_pages
+from .fakes import answers, check_pages, run
 from .seeing_fakes import (
     DAMAGED,
     GRIDS,
@@ -68,7 +70,8 @@ def random_params(rng: random.Random, max_n: int) -> SamplingParams:
     )
 
 
-def run_schedule(seed: int) -> Counter[str]:
+def run_schedule(seed: int, *, named: bool = True) -> Counter[str]:
+    """One random schedule, and what happened in it. named: what pages are called is checked too."""
     rng = random.Random(seed)
     max_context = 320
     max_sequences = rng.randint(1, 5)
@@ -127,7 +130,8 @@ def run_schedule(seed: int) -> Counter[str]:
             steps += 1
             assert steps < 20_000, "no progress"
         check_pages(engine)
-        check_named_pages(engine)
+        if named:
+            check_named_pages(engine)
         encoder = engine._media_encoder
         assert encoder is not None and 0 <= encoder.cache.bytes <= encoder.config.cache_bytes
 
@@ -155,6 +159,7 @@ def run_schedule(seed: int) -> Counter[str]:
     happened += Counter(
         cancelled=len(cancelled), hits=metrics.hits, reused=metrics.reused,
         encoded=metrics.encoded, again=metrics.encoded - len(tower.encoded),
+        renewed=engine.prefix_cache._generation,
     )  # fmt: skip
     return happened
 
@@ -177,6 +182,57 @@ def run_schedules(seeds: range) -> Counter[str]:
 
 def test_random_schedules() -> None:
     run_schedules(range(60))
+
+
+def test_schedules_in_which_the_numbers_of_rows_are_used_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Numbers begin anew, while requests of before are still at work."""
+    monkeypatch.setattr(prefix_cache, "LEAST_NUMBER", -700)
+    monkeypatch.setattr(prefix_cache, "MOST_PICTURES", 1)  # so that they are used up soon
+    happened: Counter[str] = Counter()
+    for seed in range(5000, 5020):
+        happened += run_schedule(seed, named=False)
+    assert happened["renewed"] > 10 and happened["cached"] > 10
+
+
+def test_salts_share_no_rows() -> None:
+    engine, decoder, tower = seeing_engine()
+    prompt, media, _ = shown([1, 2, -1, 3])
+    for salt in ("", "", "b", "b"):
+        engine.add_request(prompt, SamplingParams(max_tokens=1), media=media, cache_salt=salt)
+        run(engine)
+    assert tower.encoded == {0: 2} and decoder.asked == {0: 2}
+
+
+def test_a_picture_that_many_wait_for_is_encoded_once() -> None:
+    engine, decoder, tower = seeing_engine(max_patches=10, blocks=4)
+    prompt, media, _ = shown([1, 2, -1 - 6, 3])
+    for n in range(4):
+        engine.add_request([n, *prompt], SamplingParams(max_tokens=2), media=moved(media))
+    run(engine)
+    assert tower.encoded == {6: 1} and decoder.asked == {6: 1}
+
+
+def moved(media: RequestMedia | None) -> RequestMedia:
+    """The same one place further."""
+    assert media is not None
+    features = tuple(replace(each, start=each.start + 1) for each in media.features)
+    return replace(media, features=features)
+
+
+def test_forgotten_numbers_lose_no_full_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture whose numbers were dropped is found by the keys of its pages."""
+    monkeypatch.setattr(prefix_cache, "MOST_PICTURES", 1)
+    engine, _, tower = seeing_engine()
+    document = [*range(20), -1 - 10, *range(20)]  # 80 rows
+    for each in (document, [1, -1, 2], document):
+        prompt, media, _ = shown(each)
+        engine.add_request(prompt, SamplingParams(max_tokens=1, temperature=0), media=media)
+        (*_, last) = run(engine)
+        check_pages(engine)
+    assert last.metrics is not None and last.metrics.cached_tokens == 64
+    assert tower.encoded == {10: 1, 0: 1}
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from torch import Tensor
 
 
 class EncoderCache:
-    """Rows [tokens, D] of items by `MediaFeature.key`, of one network."""
+    """Rows [tokens, D] of items, of one network. A key is content (`MediaFeature.key`) and salt."""
 
     def __init__(self, capacity: int, *, model: str) -> None:
         """`capacity` in bytes; `model` names the weights, which are part of every key."""

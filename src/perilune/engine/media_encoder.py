@@ -7,6 +7,9 @@ blocks. Order is that of the running sequences, and in each that of the places.
 A sequence computes rows up to the first picture whose vectors are not there. Nothing is noted of
 who needs what: it follows, anew each step, from the running sequences and how far they are. So
 neither preemption nor cancellation can leave anything behind.
+
+Requests of different cache salts share no rows: how soon an answer comes must not tell one tenant
+what another has shown.
 """
 
 from __future__ import annotations
@@ -71,9 +74,9 @@ class EncoderConfig:
 
 @dataclass(slots=True)
 class _Encoding:
-    """The run under way: its items, and the room that is promised to them."""
+    """The run under way: its items by key, and the room that is promised to them."""
 
-    features: list[MediaFeature]
+    items: dict[bytes, MediaFeature]
     run: Run
     nbytes: int
 
@@ -135,16 +138,17 @@ class MediaEncoder:
         needed = media.behind(sequence.num_computed)
         self.metrics.reused += len(media.features) - len(needed)
         for feature in needed:
-            if feature.key in self.cache:
+            if _key(sequence.request, feature) in self.cache:
                 self.metrics.hits += 1
             else:
                 self.metrics.misses += 1
 
     def ready(self, sequence: SequenceState) -> int:
         """Where the first picture begins whose rows are missing; behind all tokens if none is."""
-        if sequence.request.media is not None:
-            for feature in sequence.request.media.behind(sequence.num_computed):
-                if feature.key not in self.cache:
+        request = sequence.request
+        if request.media is not None:
+            for feature in request.media.behind(sequence.num_computed):
+                if _key(request, feature) not in self.cache:
                     return feature.start
         return len(sequence.tokens)
 
@@ -159,7 +163,7 @@ class MediaEncoder:
         for feature in media.behind(part.start):
             if feature.start >= end:
                 break
-            known = self.cache.get(feature.key)
+            known = self.cache.get(_key(part.sequence.request, feature))
             assert known is not None and known.shape[0] == feature.length
             first, last = max(feature.start, part.start), min(feature.end, end)
             rows.append(torch.arange(first - part.start, last - part.start, dtype=torch.int32))
@@ -175,9 +179,7 @@ class MediaEncoder:
         """
         needed, wanted = self._needed(running)
         self._keep_decoding(wanted)
-        if self._encoding is not None and not any(
-            feature.key in wanted for feature in self._encoding.features
-        ):
+        if self._encoding is not None and not any(key in wanted for key in self._encoding.items):
             self._drop_run()
         budget = self.config.max_patches * self.tower.num_blocks
         failures: Failures = []
@@ -207,7 +209,7 @@ class MediaEncoder:
             if media is None:
                 continue
             for feature in media.behind(sequence.num_computed):
-                key = feature.key
+                key = _key(sequence.request, feature)
                 if key in needed:
                     continue
                 needed[key] = len(needed)
@@ -226,7 +228,7 @@ class MediaEncoder:
 
         Pixels that wait take memory, so more is not decoded.
         """
-        on_the_way = self._under_way()
+        on_the_way = {} if self._encoding is None else self._encoding.items
         for key, each in wanted.items():
             if key in on_the_way or key in self._decoding:
                 continue
@@ -248,7 +250,7 @@ class MediaEncoder:
                 if media is None or any(request is known for known, _ in failures):
                     continue
                 features = media.behind(sequence.num_computed)
-                place = next((i for i, f in enumerate(features) if f.key == key), None)
+                place = next((i for i, f in enumerate(features) if _key(request, f) == key), None)
                 if place is not None:
                     number = len(media.features) - len(features) + place + 1
                     failures.append((request, _failure(cause, number, len(media.features))))
@@ -256,7 +258,7 @@ class MediaEncoder:
 
     def _start_run(self, needed: dict[bytes, int], wanted: dict[bytes, _Wanted]) -> None:
         """Begin with the next items that are decoded and have room, in order."""
-        chosen: list[MediaFeature] = []
+        chosen: dict[bytes, MediaFeature] = {}
         pixels: list[Tensor] = []
         patches = nbytes = 0
         for key, each in wanted.items():
@@ -268,16 +270,16 @@ class MediaEncoder:
                 break
             if not self.cache.reserve(size, needed, each.number):
                 break
-            chosen.append(each.feature)
+            chosen[key] = each.feature
             pixels.append(future.result())
             patches += each.feature.patches
             nbytes += size
         if not chosen:
             return
-        for feature in chosen:
-            del self._decoding[feature.key], self._patches[feature.key]
+        for key in chosen:
+            del self._decoding[key], self._patches[key]
         self.metrics.decoded += len(chosen)
-        run = self.tower.start(torch.cat(pixels), [feature.grid for feature in chosen])
+        run = self.tower.start(torch.cat(pixels), [each.grid for each in chosen.values()])
         self._encoding = _Encoding(chosen, run, nbytes)
 
     def _advance(self, wanted: dict[bytes, _Wanted]) -> int:
@@ -289,12 +291,12 @@ class MediaEncoder:
         if rows is not None:
             self._encoding = None
             parts = torch.split(
-                rows.to(self.config.dtype), [feature.length for feature in encoding.features]
+                rows.to(self.config.dtype), [feature.length for feature in encoding.items.values()]
             )
-            for feature, part in zip(encoding.features, parts, strict=True):
-                self.cache.insert(feature.key, part.clone())  # else all would stay with one
-                wanted.pop(feature.key, None)
-            self.metrics.encoded += len(encoding.features)
+            for key, part in zip(encoding.items, parts, strict=True):
+                self.cache.insert(key, part.clone())  # else all would stay with one
+                wanted.pop(key, None)
+            self.metrics.encoded += len(encoding.items)
         self.metrics.seconds += self._clock() - started
         return encoding.run.patches if rows is None else 0
 
@@ -303,9 +305,9 @@ class MediaEncoder:
             self.cache.cancel(self._encoding.nbytes)
             self._encoding = None
 
-    def _under_way(self) -> set[bytes]:
-        features = [] if self._encoding is None else self._encoding.features
-        return {feature.key for feature in features}
+
+def _key(request: Request, feature: MediaFeature) -> bytes:
+    return feature.key + request.cache_salt.encode("utf-8", "surrogatepass")
 
 
 def _failure(cause: BaseException, number: int, count: int) -> MediaRequestError:
