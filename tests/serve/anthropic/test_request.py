@@ -100,6 +100,7 @@ def test_tool_results_of_every_kind() -> None:
     assert result(content=[reference]) == [text("Tool: g")]
     image = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PNG}}
     (part,) = result(content=[image])
+    assert part.pop("place") == "messages.2.content.0.content.0.source"
     assert part == {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PNG}"}}
 
 
@@ -229,7 +230,7 @@ def test_no_tokens_fill_the_cache_only() -> None:
         ({"messages": [user({"type": "audio"})]}, "messages.0.content.0.type"),
         ({"messages": [user(CALL)]}, "messages.0.content.0.type"),
         (
-            {"messages": [user({"type": "image", "source": {"type": "url", "url": "http://x"}})]},
+            {"messages": [user({"type": "image", "source": {"type": "file", "file_id": "x"}})]},
             "messages.0.content.0.source.type",
         ),
         (
