@@ -61,8 +61,8 @@ class Browse(DescribedTool):
         if action == "screenshot":
             png = await page.screenshot()
             path = await in_thread(workspace_of(context).write_bytes, str(arguments["path"]), png)
-            shown = await in_thread(shown_picture, png, path)
-            return ToolResult([{"type": "text", "text": f"wrote {path}"}, *shown], files=[path])
+            seen = await in_thread(shown_picture, png, path)
+            return ToolResult([{"type": "text", "text": f"wrote {path}"}, *seen], files=[path])
         url, title = page.url, await page.title()
         elements = await session.elements()
         content = await page.content()

@@ -64,7 +64,7 @@ def compare(mockup: Image.Image, screenshot: Image.Image) -> Comparison:
             remedy="The person can run: pip install 'perilune[browser]'.",
         ) from None
     wanted, got = np.asarray(mockup), np.asarray(screenshot)
-    similarity, alike = structural_similarity(
+    similarity, alike = structural_similarity(  # type: ignore[no-untyped-call]
         wanted, got, channel_axis=2, data_range=255, full=True
     )
     structure = (1.0 - alike.mean(axis=2)) * 0.8
