@@ -6,10 +6,8 @@ import base64
 import html
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from perilune.agent.tools.render_ui.rounds import Round
+import msgspec
 
 _STYLE = """
 :root { color-scheme: light; --ink: #1d2430; --soft: #667085; --line: #dfe3ea; --good: #12805c;
@@ -38,6 +36,15 @@ img { display: block; width: 100%; height: auto; border: 1px solid var(--line); 
 figcaption { margin-top: 6px; color: var(--soft); font-size: 13px; }
 .places { margin: 10px 0 0; color: var(--soft); font-size: 13px; }
 """
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """One comparison: of the HTML file `path`, `similarity` to the mock-up."""
+
+    number: int
+    path: str
+    similarity: float
+    places: list[str] = []
 
 
 def page_of(folder: Path, rounds: Sequence[Round], asked: float) -> str:

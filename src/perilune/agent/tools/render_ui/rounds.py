@@ -12,19 +12,10 @@ from pathlib import Path
 import msgspec
 
 from perilune.agent.tools.render_ui.compare import Comparison
-from perilune.agent.tools.render_ui.page import page_of
+from perilune.agent.tools.render_ui.page import Round, page_of
 from perilune.errors import ToolError
 
 FOLDER = "ui"
-
-
-class Round(msgspec.Struct, frozen=True, kw_only=True):
-    """One comparison: of the HTML file `path`, `similarity` to the mock-up."""
-
-    number: int
-    path: str
-    similarity: float
-    places: list[str] = []
 
 
 class Rounds:

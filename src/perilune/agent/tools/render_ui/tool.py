@@ -15,8 +15,9 @@ from perilune.agent.pictures.store import PictureLost, data_part
 from perilune.agent.tool import ToolContext, ToolResult
 from perilune.agent.tools.base import ReadingTool, in_thread, workspace_of
 from perilune.agent.tools.render_ui.compare import Comparison, compare, png_of, read_mockup
+from perilune.agent.tools.render_ui.page import Round
 from perilune.agent.tools.render_ui.render import MOST_PICTURE, Rendered, Renderer
-from perilune.agent.tools.render_ui.rounds import Round, Rounds
+from perilune.agent.tools.render_ui.rounds import Rounds
 from perilune.errors import ToolError
 
 _STATE = "render_ui"
