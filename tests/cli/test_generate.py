@@ -132,7 +132,7 @@ def test_dtype_is_what_it_computes_in(k25: Path) -> None:
         (["--prompt", "a", "--message", "b"], "not both"),
         (["--prompt", "a", "--system", "b"], "--system goes with --message"),
         ([], "nothing to do"),
-        (["--prompt", ""], "no token"),
+        (["--prompt", ""], "prompt is empty"),
         (["--prompt", "a", "--top-p", "0"], "top_p"),
         (["--prompt", "a", "--device", "moon"], "device moon is not available"),
         (["--prompt", "a", "--seed", str(2**64)], "does not fit into 64 bits"),

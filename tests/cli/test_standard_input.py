@@ -92,7 +92,7 @@ def test_a_pipe_that_nobody_writes_into_is_given_up(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("data", [b"\x89PNG\r\n\x1a\n...", b"abc\0def", bytes(range(128, 256)) * 9])
 def test_what_is_no_text_is_refused(data: bytes):
-    with stdin(pipe_of(data)) as said, pytest.raises(UsageError, match="no text"):
+    with stdin(pipe_of(data)) as said, pytest.raises(UsageError, match="is not text"):
         standard_input.piped(said.append)
 
 

@@ -318,7 +318,7 @@ def test_names(library: Library, notes: Path, tmp_path: Path) -> None:
         library.document("corpus:notes/absent.txt")
     with pytest.raises(UsageError, match="cannot be indexed"):
         library.add(tmp_path / "absent")
-    with pytest.raises(UsageError, match="is no folder"):
+    with pytest.raises(UsageError, match="is not a folder"):
         library.add(notes / "moon.md")
     library.remove("notes")
     assert library.names() == ["other-notes"]

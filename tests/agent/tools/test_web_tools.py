@@ -113,7 +113,7 @@ async def test_media_that_hold_text(
         ((200, HTML, b""), "holds no text"),
         ((200, {"Content-Encoding": "gzip"}, b"not gzip"), "could not be fetched"),
         ((302, {"Location": "http://["}, b""), "must not be reached"),
-        ((302, {"Location": "http://[::1"}, b""), r"no URL|could not be fetched"),
+        ((302, {"Location": "http://[::1"}, b""), r"not a URL|could not be fetched"),
     ],
 )
 async def test_answers_that_give_no_text(call: Call, answer: Any, why: str) -> None:
