@@ -73,6 +73,7 @@ async def test_a_page_is_drawn_used_and_left(
         assert seen == ["/find?q=moon"]
         shot = await call(tool, action="screenshot", path="shot.png")
         assert shot.files == ["shot.png"]
+        assert [part["type"] for part in shot.content] == ["text", "text", "image_url"]
         assert (workspace / "shot.png").read_bytes().startswith(b"\x89PNG")
         with pytest.raises(ToolError, match="no element"):
             await call(tool, action="click", target="99")
