@@ -19,7 +19,7 @@ from pathlib import Path
 DEFAULT = (
     "perilune.engine.scheduler",
     "perilune.runner.torch_runner=perilune.engine.torch_forward",
-    "perilune.agent.loop",
+    "perilune.agent.loop.loop",
 )
 
 

@@ -7,9 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from perilune.sandbox.git_view import GitView
-from perilune.sandbox.identity import Identity
-from perilune.sandbox.limits import Limits
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perilune.sandbox.limits import Limits
+    from perilune.sandbox.identity import Identity
+    from perilune.sandbox.git_view import GitView
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-from perilune.agent.journal.state import RunState
-from perilune.agent.tool import EvidenceStore, ToolContext
 from perilune.events import CheckMade, Content
 
 if TYPE_CHECKING:
+    from perilune.agent.tool import EvidenceStore, ToolContext
+    from perilune.agent.journal.state import RunState
     from perilune.agent.workspace.working_copy import WorkingCopy
 
 ECHOES = frozenset(

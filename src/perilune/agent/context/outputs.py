@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from perilune.agent.tool import ToolResult
-from perilune.events import Content
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perilune.events import Content
+    from perilune.agent.tool import ToolResult
 
 SHOWN_CHARACTERS = 16_000
 """About 4,000 tokens: what one tool output may take of the window."""

@@ -12,14 +12,12 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, TYPE_CHECKING
 
 from perilune.agent.context.outputs import fit_output
 from perilune.agent.endings import BudgetExceeded, Interrupted
 from perilune.agent.evidence.store import RunEvidence
-from perilune.agent.loop.run import Run
 from perilune.agent.permissions.permissions import PermissionRequest, subject_of
-from perilune.agent.pictures.part import Picture
 from perilune.agent.tool import Tool, ToolContext, ToolResult
 from perilune.agent.workspace.change_log import ChangeLog
 from perilune.errors import ToolError
@@ -35,6 +33,10 @@ from perilune.events import (
 )
 from perilune.sandbox.protected import asked_about
 from perilune.text import valid_json, valid_text
+
+if TYPE_CHECKING:
+    from perilune.agent.pictures.part import Picture
+    from perilune.agent.loop.run import Run
 
 Outcome = Literal["ok", "error", "refused", "denied", "timeout", "cancelled", "unknown"]
 

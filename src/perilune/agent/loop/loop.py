@@ -15,7 +15,6 @@ from perilune.agent.endings import CONFLICT, DONE, UNVERIFIED, ModelFailed, Repe
 from perilune.agent.journal import repeat_guard
 from perilune.agent.loop.act import act, tool_context
 from perilune.agent.loop.handing_over import hand_over
-from perilune.agent.loop.run import Fallback, Run
 from perilune.agent.loop.think import ask, think
 from perilune.agent.loop.verify import examine_all, revision_request
 from perilune.agent.models.chat_model import ModelError
@@ -28,6 +27,10 @@ from perilune.events import (
     UserMessage,
     Verified,
 )
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from perilune.agent.loop.run import Fallback, Run
 
 LAST_STEP = "This is the last step of your budget. Answer now with what you have; say what is open."
 CUT_OFF = "Your answer was cut off at its token limit. Give the whole answer again, shorter."

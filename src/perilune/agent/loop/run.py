@@ -10,25 +10,27 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, TYPE_CHECKING
 
 from perilune.agent.budgets import Budget
-from perilune.agent.checks.check import Check, Verifier
-from perilune.agent.context.manager import ContextManager
 from perilune.agent.endings import BudgetExceeded, Interrupted
-from perilune.agent.journal.memory_journal import MemoryJournal
-from perilune.agent.journal.state import RunState
 from perilune.agent.models.chat_model import ChatModel, Sampling
 from perilune.agent.models.retry import RetryPolicy
 from perilune.agent.permissions.permissions import Approver, Permissions
 from perilune.agent.pictures.part import Picture, pictures_of
 from perilune.agent.pictures.store import PictureStore
 from perilune.agent.tool import CancelToken
-from perilune.agent.tool_registry import ToolRegistry
-from perilune.agent.workspace.change_log import ChangeLog
-from perilune.agent.workspace.snapshot import SnapshotStore
-from perilune.agent.workspace.working_copy import WorkingCopy
 from perilune.events import Event, Record, ToolProgress, UserMessage, Verified, valid_event
+
+if TYPE_CHECKING:
+    from perilune.agent.journal.memory_journal import MemoryJournal
+    from perilune.agent.context.manager import ContextManager
+    from perilune.agent.tool_registry import ToolRegistry
+    from perilune.agent.workspace.working_copy import WorkingCopy
+    from perilune.agent.workspace.snapshot import SnapshotStore
+    from perilune.agent.workspace.change_log import ChangeLog
+    from perilune.agent.journal.state import RunState
+    from perilune.agent.checks.check import Check, Verifier
 
 T = TypeVar("T")
 Listener = Callable[[Record], None]

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TYPE_CHECKING
 
 from perilune.agent.context.manager import ContextManager
 from perilune.agent.context.recall import Recall
@@ -20,16 +20,13 @@ from perilune.agent.context.strategies import chain
 from perilune.agent.endings import JournalFailed, RunEnded
 from perilune.agent.journal.journal import FILE_NAME as JOURNAL_FILE
 from perilune.agent.journal.journal import repair
-from perilune.agent.journal.memory_journal import MemoryJournal
 from perilune.agent.journal.state import RunState, fold
 from perilune.agent.loop.act import UNKNOWN
 from perilune.agent.loop.handing_over import work_on_copy
 from perilune.agent.loop.loop import drive, finish
 from perilune.agent.loop.result import RunResult
-from perilune.agent.loop.rules import RunRules
 from perilune.agent.loop.run import Listener, Run
 from perilune.agent.loop.think import ask
-from perilune.agent.models.chat_model import ChatModel, Message
 from perilune.agent.models.tokens import TokenCounter
 from perilune.agent.tool import CancelToken
 from perilune.agent.tool_registry import ToolRegistry
@@ -51,6 +48,11 @@ from perilune.events import (
     UserMessage,
 )
 from perilune.home import find_run, make_run_folder, new_run_id
+
+if TYPE_CHECKING:
+    from perilune.agent.loop.rules import RunRules
+    from perilune.agent.journal.memory_journal import MemoryJournal
+    from perilune.agent.models.chat_model import ChatModel, Message
 
 HEARTBEAT_SECONDS = 15.0
 DAMAGED = (

@@ -11,14 +11,12 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
 from perilune.agent.endings import BudgetExceeded, ModelFailed
-from perilune.agent.loop.run import Run
 from perilune.agent.models.chat_model import Message, ModelError, Sampling
 from perilune.agent.models.limiter import limiter_for
 from perilune.agent.models.tokens import estimate_text, weigh
-from perilune.agent.pictures.part import Picture
 from perilune.chat.deltas import ContentDelta, ContentWasReasoning, ReasoningDelta
 from perilune.chat.turn import AssembledTurn
 from perilune.events import (
@@ -35,6 +33,10 @@ from perilune.events import (
     Usage,
     UserMessage,
 )
+
+if TYPE_CHECKING:
+    from perilune.agent.loop.run import Run
+    from perilune.agent.pictures.part import Picture
 
 CONTEXT_ATTEMPTS = 4
 SUSPICIOUS = 0.7

@@ -8,11 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from math import ceil
-from typing import Any
+from typing import Any, TYPE_CHECKING
 
-from perilune.agent.models.chat_model import ChatModel, Message
 from perilune.agent.pictures.part import pictures_of, read_part, with_words
-from perilune.events import Content
+
+if TYPE_CHECKING:
+    from perilune.events import Content
+    from perilune.agent.models.chat_model import ChatModel, Message
 
 IMAGE_TOKENS = 1500
 """An image of usual size, where its own is not known: one token per 28 x 28 pixels."""
