@@ -20,7 +20,7 @@ from perilune.engine.llm import LLM
 from perilune.engine.load import EngineOptions, load_engine, plan_memory
 from perilune.engine.metrics import ReadCost, StepMetrics
 from perilune.engine.sampling_params import SamplingParams
-from perilune.errors import EngineError, OutOfMemoryError, RequestError, UsageError
+from perilune.errors import EngineError, MediaError, OutOfMemoryError, RequestError, UsageError
 from perilune.formats.bf16 import BF16
 from perilune.formats.fp8 import FP8
 from perilune.runner.batch import ForwardBatch
@@ -77,7 +77,7 @@ def test_one_bad_request_of_several_and_none_runs(llm: LLM) -> None:
     assert not llm.engine.has_work and llm.engine.pages.num_held == 0
     with pytest.raises(UsageError, match="2 sampling params, but 1 prompts"):
         llm.generate("x", [SHORT, SHORT])
-    with pytest.raises(RequestError, match="not supported yet"):
+    with pytest.raises(MediaError, match="not PNG"):
         image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
         llm.chat([{"role": "user", "content": [image]}], SHORT)
 
