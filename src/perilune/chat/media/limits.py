@@ -14,7 +14,7 @@ PILLOW_PIXELS = 89_478_485
 class MediaLimits:
     """Bounds of pictures and clips. Each passed one is a `MediaError` with the number in `limit`.
 
-    A picture takes at most 8 bytes of memory a pixel while it is decoded, a WebP 20; what stays
+    A picture takes about 8 bytes of memory a pixel while it is decoded, a WebP about 20; what stays
     is at most 17,856 patches of 588 bytes.
     """
 
