@@ -240,7 +240,8 @@ class Engine:
         """Run one step; what it, and cancellations before it, brought."""
         started = self._clock()
         batch = self.scheduler.schedule(self._propose)
-        # Also where no row can be computed: a sequence that waits for a picture has begun in a copy.
+        # Also where no row can be computed: a sequence that waits for a picture has begun in a
+        # copy.
         self.cache.copy_pages(batch.copies)
         if batch.scheduled:
             for part in batch.scheduled:
