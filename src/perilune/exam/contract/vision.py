@@ -111,7 +111,7 @@ for _form in TYPES:
     _taken(
         _form,
         f"a {_form.upper()} as base64",
-        lambda t, f=_form: _ask(t, picture(form=f), QUESTION),
+        lambda t, f=_form: _ask(t, picture(form=f), QUESTION),  # type: ignore[misc]
         level=Level.REQUIRED if _form in ("png", "jpeg") else Level.KIMI,
     )
 _taken(
@@ -129,12 +129,14 @@ ORDERS: dict[str, Callable[[], Parts]] = {
     "ten": lambda: (*(picture(seed=n) for n in range(10)), QUESTION),
 }
 for _name, _parts in ORDERS.items():
-    _taken(f"order-{_name}", f"parts in the order {_name}", lambda t, p=_parts: _ask(t, *p()))
+    _taken(f"order-{_name}", f"parts in the order {_name}", lambda t, p=_parts: _ask(t, *p()))  # type: ignore[misc]
 for _detail in ("low", "high", "auto"):
     _taken(
         f"detail-{_detail}",
         f"detail {_detail}",
-        lambda t, d=_detail: _ask(t, part(data_url(draw()), detail=d), QUESTION),
+        lambda t, d=_detail: _ask(  # type: ignore[misc]
+            t, part(data_url(draw()), detail=d), QUESTION
+        ),
     )
 _taken(
     "streamed",
@@ -247,7 +249,7 @@ def _refused(
 
 
 for _id, (_what, _url) in BROKEN.items():
-    _refused(_id, _what, lambda u=_url: {"url": u()}, statuses=(400, 413))
+    _refused(_id, _what, lambda u=_url: {"url": u()}, statuses=(400, 413))  # type: ignore[misc]
 _refused("no-url", "an image_url without a URL", dict)
 _refused("number", "a URL that is no text", lambda: {"url": 7})
 _refused(
@@ -261,7 +263,7 @@ for _id, _address in PRIVATE.items():
     _refused(
         f"url-{_id}",
         f"an address of the server's own machine or network ({_id})",
-        lambda a=_address: {"url": a},
+        lambda a=_address: {"url": a},  # type: ignore[misc]
         why="A request would read what only the server can reach.",
         level=Level.REQUIRED,
         statuses=(400, 403, 422),

@@ -106,7 +106,7 @@ class MediaDoor:
         request = PartsOpener(self._reader({}))
         kinds = [kind for kind, _, _ in parts]
         request.check_count(kinds.count("image"), kinds.count("video"))
-        addresses = {}
+        addresses: dict[tuple[str, MediaKind], str] = {}
         for kind, url, place in parts:
             if _WEB.match(url):
                 if not self._settings.allow_media_urls:
