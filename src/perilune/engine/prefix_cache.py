@@ -22,13 +22,13 @@ from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from perilune.runner.pages import PAGE_SIZE
 from typing import TYPE_CHECKING
 
+from perilune.runner.pages import PAGE_SIZE
+
 if TYPE_CHECKING:
-    from perilune.engine.page_allocator import PageAllocator
     from perilune.engine.media import RequestMedia
+    from perilune.engine.page_allocator import PageAllocator
 
 KEY_BYTES = 16
 TOKEN_BYTES = array("i").itemsize

@@ -13,7 +13,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from perilune.engine.request import Request, SequenceState, State
 from perilune.engine.scheduler_output import ScheduledSequence, SchedulerOutput
@@ -21,8 +21,8 @@ from perilune.errors import EngineError
 from perilune.runner.pages import PAGE_SIZE, pages_for
 
 if TYPE_CHECKING:
-    from perilune.engine.prefix_cache import PrefixCache
     from perilune.engine.page_allocator import PageAllocator
+    from perilune.engine.prefix_cache import PrefixCache
 
 MAX_SCORED_ROWS = 64  # of a prompt whose logits are all wanted: they are large
 # Shared by a page that would have to be copied. Fewer gain little, and the markers with which every

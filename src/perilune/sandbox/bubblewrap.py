@@ -14,6 +14,7 @@ import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perilune.errors import SandboxError
 from perilune.processes import find_program
@@ -22,12 +23,11 @@ from perilune.sandbox.mounts import INSIDE as INSIDE
 from perilune.sandbox.mounts import Mount as Mount
 from perilune.sandbox.orphans import mark
 from perilune.sandbox.view import STAGE, Shown, enter, open_view
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perilune.sandbox.limits import Limits
-    from perilune.sandbox.interpreter import SandboxPython
     from perilune.sandbox.identity import Identity
+    from perilune.sandbox.interpreter import SandboxPython
+    from perilune.sandbox.limits import Limits
 
 HOME = "/tmp/home"
 INSTALL = "sudo apt-get install -y bubblewrap"

@@ -6,13 +6,12 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perilune.sandbox.limits import Limits
-    from perilune.sandbox.identity import Identity
     from perilune.sandbox.git_view import GitView
+    from perilune.sandbox.identity import Identity
+    from perilune.sandbox.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)

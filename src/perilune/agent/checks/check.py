@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 from perilune.events import CheckMade, Content
 
 if TYPE_CHECKING:
-    from perilune.agent.tool import EvidenceStore, ToolContext
     from perilune.agent.journal.state import RunState
+    from perilune.agent.tool import EvidenceStore, ToolContext
     from perilune.agent.workspace.working_copy import WorkingCopy
 
 ECHOES = frozenset(

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perilune.events import Content
     from perilune.agent.tool import ToolResult
+    from perilune.events import Content
 
 SHOWN_CHARACTERS = 16_000
 """About 4,000 tokens: what one tool output may take of the window."""

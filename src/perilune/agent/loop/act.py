@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
 from perilune.agent.context.outputs import fit_output
 from perilune.agent.endings import BudgetExceeded, Interrupted
@@ -35,8 +35,8 @@ from perilune.sandbox.protected import asked_about
 from perilune.text import valid_json, valid_text
 
 if TYPE_CHECKING:
-    from perilune.agent.pictures.part import Picture
     from perilune.agent.loop.run import Run
+    from perilune.agent.pictures.part import Picture
 
 Outcome = Literal["ok", "error", "refused", "denied", "timeout", "cancelled", "unknown"]
 

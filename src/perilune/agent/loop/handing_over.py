@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from perilune.agent.endings import DONE
 from perilune.agent.workspace.change_log import ChangeLog
 from perilune.agent.workspace.working_copy import Changes, WorkingCopy
 from perilune.events import ChangesMade, CopyMade, MessageReceived, SnapshotTaken
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from perilune.agent.workspace.snapshot import SnapshotStore
-    from perilune.agent.workspace.manifest import Manifest
     from perilune.agent.loop.run import Run
+    from perilune.agent.workspace.manifest import Manifest
+    from perilune.agent.workspace.snapshot import SnapshotStore
 
 PATCH = "changes.diff"
 LOST = (

@@ -9,6 +9,7 @@ the reason (`endings.py`).
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 from perilune.agent.checks.check import Proposal
 from perilune.agent.endings import CONFLICT, DONE, UNVERIFIED, ModelFailed, RepeatedCalls
@@ -27,7 +28,6 @@ from perilune.events import (
     UserMessage,
     Verified,
 )
-from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from perilune.agent.loop.run import Fallback, Run

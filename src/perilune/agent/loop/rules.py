@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Self, TYPE_CHECKING
-
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
     from perilune.agent.budgets import Budget
-    from perilune.agent.tool import Tool
-    from perilune.agent.permissions.permissions import Approver, Permissions
-    from perilune.agent.models.retry import RetryPolicy
-    from perilune.agent.models.chat_model import ChatModel, Sampling
-    from perilune.agent.journal.memory_journal import MemoryJournal
     from perilune.agent.checks.check import Check, Verifier
+    from perilune.agent.journal.memory_journal import MemoryJournal
     from perilune.agent.loop.run import Listener
+    from perilune.agent.models.chat_model import ChatModel, Sampling
+    from perilune.agent.models.retry import RetryPolicy
+    from perilune.agent.permissions.permissions import Approver, Permissions
+    from perilune.agent.tool import Tool
 
 
 class RunRules(Protocol):

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from perilune.agent.budgets import Budget
 from perilune.agent.endings import BudgetExceeded, Interrupted
@@ -23,14 +23,14 @@ from perilune.agent.tool import CancelToken
 from perilune.events import Event, Record, ToolProgress, UserMessage, Verified, valid_event
 
 if TYPE_CHECKING:
-    from perilune.agent.journal.memory_journal import MemoryJournal
-    from perilune.agent.context.manager import ContextManager
-    from perilune.agent.tool_registry import ToolRegistry
-    from perilune.agent.workspace.working_copy import WorkingCopy
-    from perilune.agent.workspace.snapshot import SnapshotStore
-    from perilune.agent.workspace.change_log import ChangeLog
-    from perilune.agent.journal.state import RunState
     from perilune.agent.checks.check import Check, Verifier
+    from perilune.agent.context.manager import ContextManager
+    from perilune.agent.journal.memory_journal import MemoryJournal
+    from perilune.agent.journal.state import RunState
+    from perilune.agent.tool_registry import ToolRegistry
+    from perilune.agent.workspace.change_log import ChangeLog
+    from perilune.agent.workspace.snapshot import SnapshotStore
+    from perilune.agent.workspace.working_copy import WorkingCopy
 
 T = TypeVar("T")
 Listener = Callable[[Record], None]

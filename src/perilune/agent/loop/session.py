@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from perilune.agent.context.manager import ContextManager
 from perilune.agent.context.recall import Recall
@@ -50,8 +50,8 @@ from perilune.events import (
 from perilune.home import find_run, make_run_folder, new_run_id
 
 if TYPE_CHECKING:
-    from perilune.agent.loop.rules import RunRules
     from perilune.agent.journal.memory_journal import MemoryJournal
+    from perilune.agent.loop.rules import RunRules
     from perilune.agent.models.chat_model import ChatModel, Message
 
 HEARTBEAT_SECONDS = 15.0

@@ -11,7 +11,7 @@ import dataclasses
 from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perilune.agent.endings import BudgetExceeded, ModelFailed
 from perilune.agent.models.chat_model import Message, ModelError, Sampling

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from math import ceil
-from typing import Any, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from perilune.agent.pictures.part import pictures_of, read_part, with_words
 
 if TYPE_CHECKING:
-    from perilune.events import Content
     from perilune.agent.models.chat_model import ChatModel, Message
+    from perilune.events import Content
 
 IMAGE_TOKENS = 1500
 """An image of usual size, where its own is not known: one token per 28 x 28 pixels."""
