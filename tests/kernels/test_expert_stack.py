@@ -210,7 +210,7 @@ def test_refusals() -> None:
     for wrong in (-1, 4):
         with pytest.raises(KernelError, match="index"):
             stack.forward(x, weights, torch.tensor([[0, 1], [2, wrong]]))
-    with pytest.raises(UsageError, match="wanted"):
+    with pytest.raises(UsageError, match="must be"):
         stack.forward(torch.randn(2, 32), weights, torch.zeros(2, 2).int())
     with pytest.raises(UsageError, match="shape"):
         stack.forward(x, torch.rand(3, 2), torch.zeros(2, 2).int())

@@ -158,7 +158,7 @@ def test_refusals() -> None:
     with pytest.raises(UsageError, match="NaN"):
         values = torch.full((16, 128), 0x7F, dtype=torch.uint8).view(torch.float8_e4m3fn)
         NativeMatrix.from_plain_(values, torch.ones(1, 1))
-    with pytest.raises(UsageError, match="factor"):
+    with pytest.raises(UsageError, match="scale per block"):
         NativeMatrix.from_plain_(torch.zeros(16, 128).to(torch.float8_e4m3fn))
     with pytest.raises(UsageError, match="shape"):
         NativeMatrix.from_int4_(
