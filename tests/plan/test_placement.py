@@ -29,7 +29,7 @@ from tests.plan.machines import cards, disk, machine, ram, room, small, streamin
 
 @pytest.fixture
 def nano() -> Path:
-    from perilune.agent.nano import nano_folder
+    from perilune.nano.agent import nano_folder
 
     return nano_folder()
 
@@ -226,7 +226,7 @@ def test_a_model_that_nobody_knows(tmp_path: Path) -> None:
 
 
 def stored_config_of_nano(tmp_path: Path) -> Path:
-    from perilune.agent.nano import nano_folder
+    from perilune.nano.agent import nano_folder
 
     folder = tmp_path / "copy"
     folder.mkdir()

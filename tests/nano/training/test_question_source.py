@@ -7,7 +7,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from perilune.agent.nano import nano_agent
+from perilune.nano.agent import nano_agent
 
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.errors import UsageError
