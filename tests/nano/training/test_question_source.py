@@ -7,10 +7,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from perilune.nano.agent import nano_agent
 
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.errors import UsageError
+from perilune.nano.agent import nano_agent
 from perilune.nano.training.episode import play
 from perilune.nano.training.form_tasks import UnfillableError, fill
 from perilune.nano.training.policy import UnsolvableError
