@@ -56,6 +56,8 @@ ARGUMENTS: dict[str, list[str]] = {
     "models verify": [NANO],
     "models new": ["{out}/new"],
     "convert": [NANO, "{out}/converted", "--to", "int8"],
+    "plan compare": ["--hardware", "h200", "--picture", "{out}/plan"],
+    "plan buy": ["--budget", "20000", "--speed", "10"],
     "exam ls": [],
     "exam run": ["world", "--endpoint", "{url}"],
     "exam report": ["{out}"],

@@ -347,7 +347,7 @@ class SlowLoad:
     """An engine that loads until it is let go, and tells how far it is."""
 
     def __init__(self, chat_format: Any) -> None:
-        self.chat_format, self.status = chat_format, None
+        self.chat_format, self.status, self.media_reader = chat_format, None, None
         self.loading: Loading | None = None
         self.latest_load: Loading | None = None
         self.on_life: Any = None
