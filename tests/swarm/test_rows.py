@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from perilune.swarm.nano import nano_swarm
+from perilune.nano.swarm import nano_swarm
 
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.events import Record, Verified
