@@ -257,7 +257,19 @@ def _ended(text: str, start: int, end: int, new: str) -> str:
                 i = min(i1 + j - j1, max(i1, i2 - 1))
                 around = (ends[n] for n in (i, i - 1) if 0 <= n < len(ends) and ends[n])
                 chosen.append(next(around, near))
-    return "".join(line + e for line, e in zip(new_lines, chosen, strict=True)) + last
+    # A CR before an LF would be one end and no longer two: then all ends are alike.
+    for ends in (chosen, *([each] * len(new_lines) for each in (near, "\r", "\n", "\r\n"))):
+        made = "".join(line + e for line, e in zip(new_lines, ends, strict=True)) + last
+        if _stays_apart(text[start - 1 : start] if start else "", made, text[end : end + 1], new):
+            break
+    return made
+
+
+def _stays_apart(before: str, made: str, after: str, new: str) -> bool:
+    """Whether `made` between its neighbours has as many lines as `new`."""
+    if (before == "\r" and made[:1] == "\n") or (made[-1:] == "\r" and after == "\n"):
+        return False
+    return len(_LINE_END.findall(made)) == new.count("\n")
 
 
 def _beside(text: str, start: int, end: int) -> str:

@@ -216,9 +216,30 @@ def test_bytes_outside_an_edit_are_as_they_were(
     inserted = after[len(before_it) : len(after) - len(behind_it)].decode(shown.encoding)
     assert re.sub("\r\n|\r", "\n", inserted) == new
     used = set(re.findall("\r\n|\r|\n", shown.text)) or {"\n"}
+    if {"\r", "\n"} <= used:
+        used.add("\r\n")  # between a CR and an LF nothing else keeps the lines apart
     assert set(re.findall("\r\n|\r|\n", inserted)) <= used
     if shown.sure:
         assert shown.text == text or encoding not in ("utf-8", "utf-16-le", "utf-16-be")
+
+
+@pytest.mark.parametrize(
+    ("raw", "old", "new"),
+    [
+        ("\r=\n", "\n=\n", "\n\n"),
+        ("a\rb\n", "b", "\n"),
+        ("a\rb\nc", "b", "\nx\n"),
+        ("\r\r\n", "\n", "\n\n"),
+    ],
+)
+def test_lines_of_mixed_ends_stay_apart(raw: str, old: str, new: str) -> None:
+    """A CR that comes to stand before an LF would be one end of a line and not two."""
+    place = places_of(raw, old)[0]
+    made = replaced(raw, [place], new)
+    plain = (
+        re.sub("\r\n|\r", "\n", raw[: place[0]]) + new + re.sub("\r\n|\r", "\n", raw[place[1] :])
+    )
+    assert lines_of(made) == lines_of(plain)
 
 
 @settings(max_examples=300, deadline=None)
