@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from perilune.nano.swarm import nano_swarm
 
 from perilune.agent.models.scripted import Call, Reply, ScriptedModel
 from perilune.events import Record, Verified
+from perilune.nano.swarm import nano_swarm
 from perilune.swarm.state import ASSIGN, CREATE
 
 HEAD = "name, capital, population"
