@@ -13,7 +13,7 @@ import torch
 
 from perilune.chat.format import ChatFormat
 from perilune.engine.async_engine import AsyncEngine
-from perilune.serve.media.door import MediaDoor, limits_of
+from perilune.serve.media.admission import MediaAdmission, limits_of
 from perilune.serve.service import Service
 from perilune.serve.settings import Settings
 
@@ -80,7 +80,7 @@ def scripted(chat_format: ChatFormat, tiny_folder: Path) -> Any:
         async with engine:
             service = make_service(engine, settings)
             if guard is not None:
-                service.media = MediaDoor(service.settings, engine.media_reader, guard=guard)
+                service.media = MediaAdmission(service.settings, engine.media_reader, guard=guard)
             async with asgi_client(service, keys) as client:
                 client.service = service
                 client.script = script

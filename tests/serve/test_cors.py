@@ -13,7 +13,7 @@ from perilune.chat.format import ChatFormat
 from perilune.engine.async_engine import AsyncEngine
 from perilune.errors import UsageError
 from perilune.serve.cors import Cors, allowed_headers, check_origin
-from perilune.serve.guard import check_door
+from perilune.serve.guard import check_exposure
 from perilune.serve.keys import Keys
 from perilune.serve.settings import Settings
 
@@ -155,7 +155,7 @@ async def test_without_a_list_there_is_none(scripted: Any) -> None:
 def test_origins_are_checked_at_the_start(origin: str, kept: str | None) -> None:
     if kept is None:
         with pytest.raises(UsageError, match="not the origin"):
-            check_door(Settings(cors_origin=(origin,)), Keys())
+            check_exposure(Settings(cors_origin=(origin,)), Keys())
     else:
         assert check_origin(origin) == kept and Cors([origin]).allows(kept)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from perilune.errors import UsageError
-from perilune.serve.guard import check_door
+from perilune.serve.guard import check_exposure
 from perilune.serve.keys import Keys
 from perilune.serve.routes import all_routes
 from perilune.serve.settings import Settings
@@ -113,10 +113,10 @@ def test_keys_from_flags_environment_and_file(tmp_path: Path) -> None:
 def test_a_public_address_needs_a_key() -> None:
     for host in ("0.0.0.0", "::", "192.168.1.5", "example.org"):
         with pytest.raises(UsageError, match="no API key"):
-            check_door(Settings(host=host), Keys())
-        check_door(Settings(host=host), Keys([("me", KEY)]))
+            check_exposure(Settings(host=host), Keys())
+        check_exposure(Settings(host=host), Keys([("me", KEY)]))
     for host in ("127.0.0.1", "::1", "localhost", "127.3.4.5"):
-        check_door(Settings(host=host), Keys())
+        check_exposure(Settings(host=host), Keys())
 
 
 @pytest.mark.parametrize(

@@ -51,10 +51,10 @@ def check_settings(settings: Settings) -> None:
     """Raises UsageError for a public address without a key, or a bad key, before anything is
     written or loaded.
     """
-    from perilune.serve.guard import check_door
+    from perilune.serve.guard import check_exposure
     from perilune.serve.keys import Keys
 
-    check_door(settings, Keys.from_settings(settings))
+    check_exposure(settings, Keys.from_settings(settings))
 
 
 def find_model(model: Path | None, demo: bool, stack: ExitStack) -> Path:

@@ -18,7 +18,7 @@ from starlette.types import Receive, Scope, Send
 from perilune.serve.api_error import ApiError
 from perilune.serve.guard import (
     Guard,
-    check_door,
+    check_exposure,
     read_headers,
     reply,
     send_error,
@@ -39,7 +39,7 @@ def build_app(
     key.
     """
     keys = Keys.from_settings(service.settings) if keys is None else keys
-    check_door(service.settings, keys)
+    check_exposure(service.settings, keys)
     routes = all_routes() if routes is None else routes
     app = FastAPI(title="Perilune", docs_url=None, redoc_url=None, openapi_url=None)
     for route in routes:

@@ -10,7 +10,7 @@ from perilune.config import read_config
 from perilune.engine.async_engine import AsyncEngine
 from perilune.engine.load import check_options, checkpoint_identity
 from perilune.errors import UsageError
-from perilune.serve.media.door import limits_of
+from perilune.serve.media.admission import limits_of
 from perilune.serve.service import Service
 from perilune.serve.settings import Settings
 

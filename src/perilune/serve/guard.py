@@ -41,7 +41,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def check_door(settings: Settings, keys: Keys) -> None:
+def check_exposure(settings: Settings, keys: Keys) -> None:
     """Raises UsageError for a public address without a key, and for origins that are none."""
     for origin in settings.cors_origin:
         check_origin(origin)

@@ -29,7 +29,7 @@ from perilune.engine.sampling_params import FREE_WHITESPACE, Grammar, SamplingPa
 from perilune.errors import PeriluneError
 from perilune.serve.answer_stream import AnswerStream
 from perilune.serve.api_error import ApiError, api_error, invalid
-from perilune.serve.media.door import MediaDoor, placed
+from perilune.serve.media.admission import MediaAdmission, placed
 from perilune.serve.metrics import Metrics
 from perilune.serve.model_names import ModelNames
 from perilune.serve.quotas import Quotas
@@ -73,7 +73,7 @@ class Service:
         model_name: str = "perilune",
         max_context: int,
         fingerprint: str = "",
-        media: MediaDoor | None = None,
+        media: MediaAdmission | None = None,
     ) -> None:
         """`media` opens pictures and clips; None: by the settings, where the engine has eyes."""
         if engine.chat_format is None:
@@ -91,7 +91,7 @@ class Service:
         self.draining = False
         self.metrics = Metrics(self.settings.metrics_prefix, self.model_name)
         self.quotas = Quotas(self.settings)
-        self.media = media or MediaDoor(self.settings, engine.media_reader)
+        self.media = media or MediaAdmission(self.settings, engine.media_reader)
         self._open: dict[str, tuple[Caller, int]] = {}
         engine.on_life = self._note_life
 

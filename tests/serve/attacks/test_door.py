@@ -11,7 +11,7 @@ import pytest
 
 from perilune.errors import UsageError
 from perilune.serve import keys as keys_module
-from perilune.serve.guard import check_door
+from perilune.serve.guard import check_exposure
 from perilune.serve.http import Route
 from perilune.serve.keys import Keys
 from perilune.serve.routes import all_routes
@@ -114,13 +114,13 @@ def test_keys_are_not_kept_in_the_clear() -> None:
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "example.com"])
 def test_a_public_address_needs_a_key(host: str) -> None:
     with pytest.raises(UsageError, match="no API key"):
-        check_door(Settings(host=host), Keys())
-    check_door(Settings(host=host), KEYS)
+        check_exposure(Settings(host=host), Keys())
+    check_exposure(Settings(host=host), KEYS)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "127.8.9.10"])
 def test_this_machine_does_not(host: str) -> None:
-    check_door(Settings(host=host), Keys())
+    check_exposure(Settings(host=host), Keys())
 
 
 def test_the_default_address_is_this_machine() -> None:

@@ -1,7 +1,7 @@
 """Parts of any API -> the chat room's image and video parts, with the place where they stood.
 
 What comes out holds a URL as the client wrote it and nothing else of the client's part. Whether the
-URL may be followed is not decided here (`door`).
+URL may be followed is not decided here (`admission`).
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class Decoded:
             self._digests.popitem(last=False)
 
 
-class MediaDoor:
+class MediaAdmission:
     """The bounds of a server for pictures and clips. Use it from one event loop."""
 
     def __init__(
